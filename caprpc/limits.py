@@ -1,0 +1,90 @@
+"""Every limit, with its unit, its default and the reason for it.
+
+A connection takes the defaults below unless the policy of its peer sets a key of the same name under
+``[limits]``. Messages about a limit name the knob.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of one connection."""
+
+    max_frame_bytes: int = MIB + 64 * KIB
+    """Body of one frame: a payload of 1 MiB and its envelope. Checked before the body is buffered."""
+    max_depth: int = 32
+    """Nesting of values; deeper ones kill C stacks, and nobody reads them."""
+    max_items: int = 65_536
+    """Values in one message: bounds the memory that small wire forms make."""
+    max_int_bits: int = 4_096
+    """Largest integer; arithmetic on more is slow enough to be an attack."""
+    max_key_bytes: int = 128
+    """Longest map key, in UTF-8."""
+    max_error_text_bytes: int = 256
+    """Longest public error text that crosses."""
+    max_pair_keys: int = 1_024
+    """Entries of a dict whose keys are not all strings: such keys can be made to collide."""
+    in_flight: int = 64
+    """Calls of the peer that are queued or running."""
+    exports: int = 4_096
+    """Our objects that the peer may name at one time."""
+    imports: int = 4_096
+    """Their objects that we hold at one time."""
+    callback_depth: int = 16
+    """Calls nested in calls, both sides counted."""
+    call_timeout_s: float = 30.0
+    """How long we wait for an answer unless the call says otherwise."""
+    hello_timeout_s: float = 5.0
+    """From a finished handshake to the peer's first message."""
+    idle_s: float = 60.0
+    """Silence after which we ask for a sign of life, and as long again before we give up."""
+    frame_grace_s: float = 5.0
+    """A frame may take this long before ``frame_bytes_per_s`` is demanded."""
+    frame_bytes_per_s: int = 16 * KIB
+    """Progress that a frame must make after the grace time: stops a trickle from holding a buffer."""
+    write_high_water_bytes: int = MIB
+    """Bytes waiting to be sent above which we stop reading the peer's calls."""
+    write_timeout_s: float = 30.0
+    """A peer that takes nothing for this long is gone."""
+    glitch_burst: int = 200
+    """Budget for things that are legal and useless (refused calls, late cancels, pings, tiny records)."""
+    glitch_per_s: float = 20.0
+    """Refill of that budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Limits of one server, over all its connections."""
+
+    handshake_timeout_s: float = 5.0
+    """From accept to a finished handshake."""
+    max_unauthenticated: int = 256
+    """Connections that have not proved who they are."""
+    max_connections: int = 16_384
+    """Connections altogether."""
+    connections_per_principal: int = 8
+    """Connections of one principal; a policy may set ``[limits] connections``."""
+    accept_per_s: float = 100.0
+    """Sustained accepts; a handshake costs us 0.6 ms before we know who is there."""
+    accept_burst: int = 50
+    """Accepts above the sustained rate."""
+    workers: int = 128
+    """Threads for methods that block; calls beyond that wait in order."""
+
+
+FIRST_FRAME_BYTES: Final = 16 * KIB
+"""Largest frame before WELCOME and HELLO have been exchanged."""
+
+HANDSHAKE_BYTES: Final = 64 * KIB
+"""Most bytes a peer may send before its handshake is finished: certificate chains are smaller."""
+
+SKEW_S: Final = 0.0
+"""Tolerance for certificate times: none."""
+
+DEFAULT_LIMITS: Final = Limits()
+DEFAULT_SERVER_LIMITS: Final = ServerLimits()
