@@ -26,7 +26,6 @@ BENCH_ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_NO_WARN_SCRIPT_LOCATION := 1
-export PYTHONDONTWRITEBYTECODE :=
 unexport PYTHONHOME PYTHONPATH
 
 .PHONY: help
@@ -76,8 +75,9 @@ $(VENV)/interpreter: FORCE
 	@if [ -z "$(PYTHON)" ]; then \
 	  echo "caprpc: needs Python 3.11 or newer, and none of '$(CANDIDATES)' is" >&2; \
 	  echo "  hint: install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 78; fi
-	@if ! "$(PYTHON)" -c '$(NEW_ENOUGH)'; then \
-	  echo "caprpc: needs Python 3.11 or newer; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 || true)" >&2; \
+	@if ! "$(PYTHON)" -c '$(NEW_ENOUGH)' >/dev/null 2>&1; then \
+	  found="$$("$(PYTHON)" --version 2>/dev/null || echo 'not a Python that runs')"; \
+	  echo "caprpc: needs Python 3.11 or newer; '$(PYTHON)' is $$found" >&2; \
 	  echo "  hint: name a newer one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 78; fi
 	@wanted="$$("$(PYTHON)" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)')"; \
 	if [ ! -x $(BIN)/python ] || [ "$$(cat $@ 2>/dev/null)" != "$$wanted" ]; then \
@@ -92,7 +92,7 @@ $(VENV)/interpreter: FORCE
 # One stamp for each set of packages; pip runs again only when pyproject.toml changed.
 define install
 	@echo "caprpc: installing $(1) into $(VENV) (a minute at most; only once)"
-	@$(BIN)/python -m pip install --quiet --editable "$(1)" || { \
+	@$(BIN)/python -m pip install -qq --editable "$(1)" || { \
 	  echo "caprpc: pip could not install $(1)" >&2; \
 	  echo "  hint: see the message above; packages come from your pip index (PIP_INDEX_URL, pip.conf)" >&2; exit 69; }
 	@touch $@
@@ -113,5 +113,5 @@ $(VENV)/.docs: $(VENV)/interpreter pyproject.toml
 # pycapnp needs a compiler where it has no wheel: measured if it installs, left out if not.
 $(VENV)/.bench: $(VENV)/interpreter pyproject.toml
 	$(call install,.[bench])
-	@$(BIN)/python -m pip install --quiet --only-binary :all: pycapnp 2>/dev/null || \
+	@$(BIN)/python -m pip install -qq --only-binary :all: pycapnp 2>/dev/null || \
 	  echo "caprpc: pycapnp has no wheel for this Python and is left out of the table"
