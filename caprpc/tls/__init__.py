@@ -1,0 +1,19 @@
+"""Mutual TLS 1.3 without sockets, and the proof of who the peer is. Design, section 4."""
+
+from caprpc.tls.channel import ALPN, ChannelState, TlsChannel
+from caprpc.tls.context import client_context, server_context
+from caprpc.tls.credentials import Identity
+from caprpc.tls.identity import still_valid, verify_peer
+from caprpc.tls.refusal import TlsRefused
+
+__all__ = [
+    "ALPN",
+    "ChannelState",
+    "Identity",
+    "TlsChannel",
+    "TlsRefused",
+    "client_context",
+    "server_context",
+    "still_valid",
+    "verify_peer",
+]
