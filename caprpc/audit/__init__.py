@@ -1,0 +1,1 @@
+"""What happened: hash-chained records of every decision, written before the decision takes effect."""

@@ -1,0 +1,182 @@
+"""The audit log of one process role: a directory, and a relation for each peer in it."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from caprpc.audit.clock import Clock
+from caprpc.audit.record import GENESIS, FieldValue, encode, leaf_hash
+from caprpc.audit.redact import Redactor
+from caprpc.audit.relation import Relation
+from caprpc.audit.resume import resume
+from caprpc.audit.segment import SEGMENT_BYTES, Segment, WriteFunction, begin_segment
+from caprpc.audit.storage import GENERAL, Storage, parse_segment_name, segment_name, stem_of
+from caprpc.errors import AuditError
+
+
+class AuditLog:
+    """Opens relations, and makes them last.
+
+    Invariant: while it is open, no other process writes to its directory.
+
+    Attributes:
+        general: The relation for facts that concern no proved peer: listening, rejected connections, policies.
+        redactor: Makes the digests that stand for argument values.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        max_segment_bytes: int,
+        write: WriteFunction,
+        wall_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
+    ) -> None:
+        self._storage = storage
+        self._max_bytes = max_segment_bytes
+        self._write = write
+        self._wall_ns = wall_ns
+        self._monotonic_ns = monotonic_ns
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._relations: dict[str, Relation] = {}
+        self.redactor = Redactor(storage.key)
+        self.general = self._open_relation(GENERAL)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        max_segment_bytes: int = SEGMENT_BYTES,
+        write: WriteFunction = os.write,
+        wall_ns: Callable[[], int] = time.time_ns,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> "AuditLog":
+        """Take the directory for this process and continue the chains in it.
+
+        Raises:
+            AuditError: Another process has it, others may read it, or what is in it cannot be continued.
+        """
+        storage = Storage.claim(directory, name)
+        try:
+            return cls(
+                storage, max_segment_bytes=max_segment_bytes, write=write, wall_ns=wall_ns, monotonic_ns=monotonic_ns
+            )
+        except OSError as exc:
+            storage.close()
+            raise AuditError(f"{directory}: cannot open the audit log: {exc.strerror or exc}") from exc
+        except BaseException:
+            storage.close()
+            raise
+
+    def relation(self, principal: str) -> Relation:
+        """Return the relation of a proved peer, opened at its first use.
+
+        Raises:
+            AuditError: Its files cannot be continued.
+        """
+        found = self._relations.get(principal)
+        if found is not None:
+            return found
+        if principal == GENERAL:
+            raise AuditError(f"{GENERAL!r} is not the principal of a peer")
+        try:
+            return self._open_relation(principal)
+        except OSError as exc:
+            raise AuditError(f"{self._storage.path}: cannot open a relation: {exc.strerror or exc}") from exc
+
+    def tick(self, now: float) -> None:
+        """Sync what is older than a second and write the counts of refusals that are due.
+
+        Waits for the disk: call it once a second from a thread that serves nobody. ``now`` is monotonic, in seconds.
+
+        Raises:
+            AuditError: A relation failed; it takes no more records. The others were synced.
+        """
+        failures: list[AuditError] = []
+        with self._syncing:
+            for relation in list(self._relations.values()):
+                try:
+                    relation.sync(now)
+                except AuditError as exc:
+                    failures.append(exc)
+        if failures:
+            raise failures[0]
+
+    def close(self) -> None:
+        """End every relation with its record of a clean end, and let another process have the directory."""
+        failures: list[AuditError] = []
+        with self._syncing, self._lock:
+            for relation in self._relations.values():
+                try:
+                    relation.close()
+                except AuditError as exc:
+                    failures.append(exc)
+            self._storage.close()
+        if failures:
+            raise failures[0]
+
+    def _open_relation(self, name: str) -> Relation:
+        with self._lock:
+            if name in self._relations:
+                return self._relations[name]
+            stem = stem_of(name)
+            names = map(parse_segment_name, self._storage.names())
+            numbers = [found[1] for found in names if found and found[0] == stem]
+            relation = self._continued(name, stem, numbers) if numbers else self._begun(name, stem)
+            self._relations[name] = relation
+            return relation
+
+    def _begun(self, name: str, stem: str) -> Relation:
+        """Begin the chain of a relation."""
+        clock = Clock(self._wall_ns, self._monotonic_ns)
+        line = self._begin_line(name, 1, 1, GENESIS, clock)
+        segment = self._create_segment(stem, 1, line)
+        segment.save_head(1, leaf_hash(line), segment.good)
+        return self._relation(name, segment, seq=1, leaf=leaf_hash(line), clock=clock)
+
+    def _continued(self, name: str, stem: str, numbers: list[int]) -> Relation:
+        """Go on with the chain of a relation where it ended."""
+        clock = Clock(self._wall_ns, self._monotonic_ns)
+        found = resume(self._storage, stem, numbers)
+        if found.ended:
+            line = self._begin_line(name, found.seq + 1, found.segment + 1, found.leaf, clock)
+            segment = self._create_segment(stem, found.segment + 1, line)
+            return self._relation(name, segment, seq=found.seq + 1, leaf=leaf_hash(line), clock=clock)
+        fd = self._storage.open_append(segment_name(stem, found.segment))
+        segment = Segment(
+            self._storage, stem, found.segment, fd=fd, good=found.good, max_bytes=self._max_bytes, write=self._write
+        )
+        relation = self._relation(
+            name, segment, seq=found.seq, leaf=found.leaf, clock=clock, lost=0 if found.torn else None
+        )
+        try:
+            relation.record("segment", event="resume", segment=found.segment)
+        except AuditError:
+            segment.close()
+            raise
+        return relation
+
+    def _begin_line(self, name: str, seq: int, number: int, prev: str, clock: Clock) -> bytes:
+        fields = {"kind": "segment", "event": "begin", **self._log_fields(name), "segment": number}
+        return encode(seq, clock.stamp(), fields, prev)
+
+    def _create_segment(self, stem: str, number: int, line: bytes) -> Segment:
+        segment = begin_segment(self._storage, stem, number, line, max_bytes=self._max_bytes, write=self._write)
+        segment.adopt()
+        return segment
+
+    def _relation(
+        self, name: str, segment: Segment, *, seq: int, leaf: str, clock: Clock, lost: int | None = None
+    ) -> Relation:
+        return Relation(
+            name, segment=segment, seq=seq, prev=leaf, clock=clock, log_fields=self._log_fields(name), lost=lost
+        )
+
+    def _log_fields(self, name: str) -> dict[str, FieldValue]:
+        return {"log": self._storage.name, "log_id": self._storage.log_id, "relation": name}

@@ -1,0 +1,30 @@
+"""Keyed digests stand in the log for argument values that the policy does not let it keep in clear."""
+
+import hmac
+from typing import Final
+
+_DIGEST_CHARACTERS: Final = 32
+"""128 bits: nobody finds a second value for a digest, and the record stays short."""
+
+
+class Redactor:
+    """Makes digests of values with the secret of one log.
+
+    Each digest has its own key, derived from the log's secret and the place of the value, so that an operator can
+    open one digest to an auditor (``opening_key``) and no other. Without a key a digest cannot be tested for a guess.
+    """
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def digest(self, value: bytes, connection: str, question: int, parameter: str) -> str:
+        """Return ``hmac:`` and 32 hexadecimal digits for an encoded value."""
+        key = self.opening_key(connection, question, parameter)
+        return "hmac:" + hmac.digest(key, value, "sha256").hex()[:_DIGEST_CHARACTERS]
+
+    def opening_key(self, connection: str, question: int, parameter: str) -> bytes:
+        """Return the key of one digest, with which its value can be shown to be the recorded one."""
+        place = f"{connection}\0{question}\0{parameter}".encode("utf-8", "backslashreplace")
+        return hmac.digest(self._secret, place, "sha256")

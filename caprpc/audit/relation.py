@@ -1,0 +1,320 @@
+"""The records of one peer relation: one hash chain, appended by any thread, in the order of its sequence numbers."""
+
+import math
+import os
+import threading
+from hashlib import sha256
+from typing import Final
+
+from caprpc.audit.clock import Clock
+from caprpc.audit.flood import Flood
+from caprpc.audit.record import NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash
+from caprpc.audit.segment import Segment
+from caprpc.errors import AuditError
+
+SYNC_INTERVAL_S: Final = 1.0
+"""Records older than this survive a power cut; a killed process loses none."""
+
+_RETRY_ROTATION_BYTES: Final = 1024 * 1024
+"""When a segment cannot be ended (a full disk), this much more goes into it before the next try."""
+
+_Pending = tuple[Template, int, Extra]
+
+
+class _Added(threading.local):
+    """Records that the present thread has added and not committed."""
+
+    def __init__(self) -> None:
+        self.items: list[_Pending] = []
+
+
+class Relation:
+    """Appends records; whoever returns from ``commit``, ``append`` or ``record`` knows that its records are written.
+
+    Invariant: ``_seq`` and ``_prev`` are those of the last whole line in the file, and if anything else is
+    behind that line, or a fact could not be written, ``_lost`` is not None.
+
+    Thread-safe. What a thread adds, the same thread commits: a failed write is reported to the thread whose call
+    must not happen. In a forked child every use raises ``AuditError``.
+    """
+
+    __slots__ = (
+        "_added",
+        "_clock",
+        "_floods",
+        "_lock",
+        "_log_fields",
+        "_lost",
+        "_pid",
+        "_prev",
+        "_segment",
+        "_seq",
+        "_synced",
+        "name",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        segment: Segment,
+        seq: int,
+        prev: str,
+        clock: Clock,
+        log_fields: dict[str, FieldValue],
+        lost: int | None = None,
+    ) -> None:
+        self.name = name
+        self._segment = segment
+        self._seq = seq
+        self._prev = prev.encode("ascii")
+        self._clock = clock
+        self._log_fields = log_fields
+        self._lock = threading.Lock()
+        self._added = _Added()
+        self._floods: dict[Template, Flood] = {}
+        self._lost = lost
+        self._pid = os.getpid()
+        self._synced = (0.0, seq)
+
+    def template(self, **fields: FieldValue) -> Template:
+        """Encode what all records of one kind on one connection have in common; names of fields as in ``FIELDS``."""
+        return Template(fields)
+
+    def add(self, template: Template, question: int, fields: Extra = NO_EXTRA) -> None:
+        """Keep a record for this thread's next ``commit``."""
+        self._added.items.append((template, question, fields))
+
+    def commit(self) -> None:
+        """Write everything this thread has added, with one system call.
+
+        Raises:
+            AuditError: Not all of it is written: what was to be recorded must not happen.
+        """
+        added = self._added.items
+        if not added:
+            return
+        self._added.items = []
+        self._check_process()
+        with self._lock:
+            if self._lost is not None:
+                self._mend(len(added))
+            self._write_all(added)
+
+    def append(self, template: Template, question: int, fields: Extra = NO_EXTRA) -> None:
+        """Write one record now: ``add`` and ``commit`` in one, for less.
+
+        Raises:
+            AuditError: It is not written: what was to be recorded must not happen.
+        """
+        self._check_process()
+        with self._lock:
+            if self._lost is not None:
+                self._mend(1)
+            if template.refusal:
+                self._write_all([(template, question, fields)])
+                return
+            seq = self._seq + 1
+            line = template.pattern % (seq, self._clock.stamp(), question, fields, self._prev)
+            self._write(line + b"\n", seq, sha256(b"\0" + line).hexdigest().encode())
+
+    def record(self, kind: str, **fields: FieldValue) -> None:
+        """Write one record of any kind now; names of fields as in ``FIELDS``.
+
+        Raises:
+            AuditError: It is not written.
+        """
+        self._check_process()
+        with self._lock:
+            if self._lost is not None:
+                self._mend(1)
+            self._record({"kind": kind, **fields})
+
+    def sync(self, now: float) -> None:
+        """Make records last over a power cut, if the last time was ``SYNC_INTERVAL_S`` ago; end counts of floods.
+
+        Waits for the disk, not holding up writers. One thread at a time. ``now`` is monotonic, in seconds.
+
+        Raises:
+            AuditError: The disk failed, or someone moved or cut the file; the relation takes no more records.
+        """
+        self._check_process()
+        with self._lock:
+            self._end_floods(now)
+            last, seq = self._synced
+            if self._seq == seq or now - last < SYNC_INTERVAL_S:
+                return
+            self._synced = (now, self._seq)
+            segment, seq, leaf, good = self._segment, self._seq, self._prev.decode(), self._segment.good
+            try:
+                segment.check_place()
+                fd = os.dup(segment.fd)
+            except (OSError, AuditError) as exc:
+                raise self._broken(exc) from exc
+        try:
+            os.fdatasync(fd)
+            segment.save_head(seq, leaf, good)
+        except (OSError, AuditError) as exc:
+            with self._lock:
+                raise self._broken(exc) from exc
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Write the counts of floods and the record of a clean end, and make all of it last."""
+        if os.getpid() != self._pid:
+            self._segment.close()
+            return
+        with self._lock:
+            segment = self._segment
+            if segment.closed:
+                return
+            try:
+                if self._lost is not None:
+                    self._mend(0)
+                self._end_floods(math.inf)
+                self._record({"kind": "segment", "event": "close", "segment": segment.number})
+                os.fdatasync(self._segment.fd)
+                self._segment.save_head(self._seq, self._prev.decode(), self._segment.good)
+            except OSError as exc:
+                raise AuditError(f"{segment.name}: cannot finish the audit log: {exc.strerror}") from exc
+            finally:
+                self._segment.close()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise AuditError("a forked child must not write the audit log of its parent; open its own there")
+
+    def _write_all(self, added: list[_Pending]) -> None:
+        stamp = self._clock.stamp()
+        seq, prev, lines, refused = self._seq, self._prev, [], False
+        for template, question, fields in added:
+            if template.refusal:
+                refused = True
+                if self._swallowed(template, question, fields):
+                    continue
+            seq += 1
+            line = template.pattern % (seq, stamp, question, fields, prev)
+            prev = sha256(b"\0" + line).hexdigest().encode()
+            lines.append(line)
+        if lines:
+            lines.append(b"")
+            self._write(b"\n".join(lines), seq, prev)
+        if refused:
+            self._end_floods()
+
+    def _record(self, fields: dict[str, FieldValue]) -> None:
+        line = encode(self._seq + 1, self._clock.stamp(), fields, self._prev.decode())
+        self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
+
+    def _write(self, data: bytes, seq: int, prev: bytes) -> None:
+        """Write lines that end with ``seq`` and ``prev``; all of them, or raise."""
+        segment = self._segment
+        try:
+            written = segment.append(data)
+        except OSError as exc:
+            self._lose(data, 0)
+            raise AuditError(f"{segment.name}: cannot write to the audit log: {exc.strerror or exc}") from exc
+        if written != len(data):
+            self._lose(data, written)
+            raise AuditError(f"{segment.name}: {written} of {len(data)} bytes written to the audit log")
+        self._seq = seq
+        self._prev = prev
+        segment.good += written
+        if segment.good >= segment.rotate_at:
+            self._rotate()
+
+    def _lose(self, data: bytes, written: int) -> None:
+        """Go to the last line that was written whole, and remember how many facts are missing after it."""
+        whole = written if data[written : written + 1] == b"\n" else data.rfind(b"\n", 0, written) + 1
+        lines = data[:whole].splitlines()
+        count = len(lines)
+        if lines:
+            self._seq += count
+            self._prev = leaf_hash(lines[-1]).encode()
+            self._segment.good += whole
+        self._lost = (self._lost or 0) + data.count(b"\n") - count
+
+    def _mend(self, facts: int) -> None:
+        """Account for what a crash or a failed write left; if that fails, ``facts`` more are lost."""
+        segment = self._segment
+        lost = self._lost or 0
+        self._lost = lost + facts
+        try:
+            debris = segment.mendable()
+            end = b"" if debris.ended else b"\n"
+            debris.digest.update(end)
+            length = debris.length + len(end)
+            fields: dict[str, FieldValue] = {
+                "kind": "gap",
+                "event": "torn" if length else "unwritten",
+                "facts": lost,
+                "bytes": length,
+                "digest": debris.digest.hexdigest(),
+            }
+            line = encode(self._seq + 1, self._clock.stamp(), fields, self._prev.decode())
+            data = end + line + b"\n"
+            if segment.append(data) != len(data):
+                raise AuditError(f"{segment.name}: record of a gap in the audit log not written whole")
+        except OSError as exc:
+            raise AuditError(f"{segment.name}: cannot write to the audit log: {exc.strerror or exc}") from exc
+        self._lost = None
+        self._seq += 1
+        self._prev = leaf_hash(line).encode()
+        segment.good += length + len(line) + 1
+
+    def _swallowed(self, template: Template, question: int, fields: Extra) -> bool:
+        flood = self._floods.get(template)
+        if flood is None:
+            flood = self._floods[template] = Flood(template)
+        return flood.swallow(question, fields, self._clock.monotonic_s())
+
+    def _end_floods(self, now: float | None = None) -> None:
+        """Write the counts that are due, and forget the windows that have ended."""
+        present = self._clock.monotonic_s() if now is None else now
+        for template, flood in list(self._floods.items()):
+            if flood.due(present):
+                question, fields = flood.aggregate()
+                line = template.pattern % (self._seq + 1, self._clock.stamp(), question, fields, self._prev)
+                self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
+                flood.clear()
+            if flood.over(present):
+                del self._floods[template]
+
+    def _rotate(self) -> None:
+        """End the segment and begin the next; if that fails, go on in this one and try again later."""
+        segment, stamp = self._segment, self._clock.stamp()
+        end = encode(
+            self._seq + 1, stamp, {"kind": "segment", "event": "end", "segment": segment.number}, self._prev.decode()
+        )
+        fields = {"kind": "segment", "event": "begin", **self._log_fields, "segment": segment.number + 1}
+        begin = encode(self._seq + 2, stamp, fields, leaf_hash(end))
+        try:
+            following = segment.successor(begin)
+        except (OSError, AuditError):
+            segment.rotate_at = segment.good + _RETRY_ROTATION_BYTES
+            return
+        segment.rotate_at = segment.good + _RETRY_ROTATION_BYTES
+        try:
+            written = segment.append(end + b"\n")
+        except OSError:
+            written = 0
+        if written != len(end) + 1:
+            following.discard()
+            self._lost = 0
+            return
+        self._seq += 2
+        self._prev = leaf_hash(begin).encode()
+        self._segment = following
+        try:
+            os.fdatasync(segment.fd)
+            following.adopt()
+        except OSError as exc:
+            self._broken(exc)
+        segment.close()
+
+    def _broken(self, exc: Exception) -> AuditError:
+        """Take no more records: what is on the disk can no longer be vouched for."""
+        self._segment.close()
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        return AuditError(f"{self._segment.name}: the audit log takes no more records: {reason}")
