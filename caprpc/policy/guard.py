@@ -1,0 +1,333 @@
+"""The reference monitor: every operation of a peer passes ``Guard.check``, or does not happen.
+
+A policy is compiled into one table for each facet, ``{(operation, member): permit}``; a decision is one dictionary
+look-up. Permits are made in this module only; a permit is the evidence that dispatch demands. A permit is good for the
+operation it was returned for, now: it is asked for anew for each operation and not kept.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from caprpc.ids import OP_ROOT
+from caprpc.policy.arguments import ArgumentRule, intersection
+from caprpc.policy.limits import tighter
+from caprpc.policy.model import (
+    NO_LIMIT,
+    OPAQUE_INTERFACE,
+    Accepted,
+    Grant,
+    Key,
+    Lend,
+    MemberLimit,
+    Offer,
+    Policy,
+)
+from caprpc.policy.names import OPAQUE
+from caprpc.policy.narrowing import narrower_lends, narrower_limit, narrower_result
+from caprpc.policy.quotas import Limiter, PrincipalQuotas
+
+REASONS: Final = frozenset(
+    {
+        "not-granted",
+        "closed",
+        "argument",
+        "rule-error",
+        "per_second",
+        "per_hour",
+        "per_day",
+        "in_flight",
+    }
+)
+"""Every reason of a refusal, for the audit log; a peer is told only ``denied``, ``invalid-arguments`` or ``limit``."""
+
+ROOT_FACET: Final = "root"
+"""Name of the facet of export 0, for the audit log."""
+_NO_ARGUMENTS: Final[Mapping[str, ArgumentRule]] = {}
+
+
+class Refused(Exception):
+    """The guard does not let an operation happen.
+
+    Attributes:
+        reason: One of ``REASONS``.
+        rule: ``file:line`` of the rule that decided; for ``not-granted`` the table that does not list it.
+        facet: Name of the facet.
+        operation: A code of ``caprpc.ids``.
+        member: The name that the peer sent; it is the peer's text, so quote and cut it.
+        policy: Digest of the policy that decided.
+        detail: What the operator should know beyond that, such as ``amount: max``; never a value, never sent.
+    """
+
+    def __init__(
+        self, reason: str, *, rule: str, facet: str, operation: int, member: str, policy: str, detail: str = ""
+    ) -> None:
+        self.reason = reason
+        self.rule = rule
+        self.facet = facet
+        self.operation = operation
+        self.member = member
+        self.policy = policy
+        self.detail = detail
+        super().__init__(reason)
+
+    @property
+    def code(self) -> str:
+        """The code of ``errors.ERROR_CODES`` that the peer may see; a forbidden member looks like an absent one."""
+        if self.reason in {"not-granted", "closed", "rule-error"}:
+            return "denied"
+        return "invalid-arguments" if self.reason == "argument" else "limit"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Permit:
+    """Evidence that the policy lets the peer do one thing; constructed in this module and nowhere else.
+
+    If ``limiter`` is not None, its ``give_back()`` must be called once when the operation has ended.
+    """
+
+    facet: str
+    """The facet it was asked of; for a root, the facet that the root hands out."""
+    operation: int
+    member: str
+    rule: str
+    """The line that grants it, such as ``org-b.toml:23``."""
+    policy: str
+    """Digest of the policy that granted it."""
+    limiter: Limiter | None
+    timeout_s: float | None
+    max_items: int | None
+    max_bytes: int | None
+    returns: str | None
+    """Facet of a returned reference, ``opaque``, or None: nothing may be returned by reference."""
+    record: frozenset[str]
+    """Names of arguments that the audit log may keep in clear."""
+    arguments: Mapping[str, ArgumentRule]
+    limit: MemberLimit
+
+    def check_arguments(self, values: Mapping[str, object]) -> None:
+        """Check decoded arguments against the policy's rules; call it if ``arguments`` is not empty.
+
+        Args:
+            values: Arguments by the name of their parameter. One that is left out fails its rule: a default could be
+                more than what the policy allows.
+
+        Raises:
+            Refused: An argument fails its rule, or a rule cannot be evaluated.
+        """
+        for parameter, rule in self.arguments.items():
+            if parameter not in values:
+                raise self._refused("argument", rule, f"{parameter}: missing")
+            try:
+                fault = rule.fault(values[parameter])
+            except Exception as exc:  # Whatever goes wrong while deciding, the decision is no (fail closed).
+                raise self._refused("rule-error", rule, f"{parameter}: {type(exc).__name__}") from exc
+            if fault:
+                raise self._refused("argument", rule, f"{parameter}: {fault}")
+
+    def _refused(self, reason: str, rule: ArgumentRule, detail: str) -> Refused:
+        return Refused(
+            reason,
+            rule=rule.rule,
+            facet=self.facet,
+            operation=self.operation,
+            member=self.member,
+            policy=self.policy,
+            detail=detail,
+        )
+
+
+class PermitTable(dict[Key, Permit]):
+    """What a facet permits under one version of the policy, with what a denial must name; never changed."""
+
+    __slots__ = ("policy", "rule")
+
+    def __init__(self, permits: Mapping[Key, Permit], rule: str, policy: str) -> None:
+        super().__init__(permits)
+        self.rule = rule
+        self.policy = policy
+
+
+class Facet:
+    """What one peer may do with one kind of reference, on one connection; the same object for as long as that lives.
+
+    Invariant: ``permits`` is replaced as a whole, and each table permits no more than the one before.
+    """
+
+    __slots__ = ("interface", "name", "permits")
+
+    def __init__(self, name: str, interface: str, permits: PermitTable) -> None:
+        self.name = name
+        self.interface = interface
+        self.permits = permits
+
+
+class Guard:
+    """Decides for one connection, both ways, by the policy of its peer.
+
+    Attributes:
+        policy: The newest policy that it enforces; what it enforces is never more than any before allowed.
+        closed: Whether a reload took the peer's policy away: nothing is permitted any more.
+        roots: The facet of export 0.
+    """
+
+    def __init__(self, policy: Policy, quotas: PrincipalQuotas) -> None:
+        self.policy = policy
+        self.closed = False
+        self.limits = policy.limits
+        self._quotas = quotas
+        self._facets = {offer.name: _facet(offer, policy, quotas) for offer in policy.offers.values()}
+        self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, PermitTable({}, policy.peer_rule, policy.digest))
+        self.roots = Facet(ROOT_FACET, "Root", _root_table(policy))
+        self._accepts = policy.accepts
+        self._lends = policy.lends
+        self._narrowing = threading.Lock()
+
+    def check(self, facet: Facet, operation: int, member: str, now: float) -> Permit:
+        """Decide one operation of the peer; the only way to a permit.
+
+        Args:
+            facet: The facet of the reference that the operation is on.
+            operation: A code of ``caprpc.ids``.
+            member: Empty for operations without a name.
+            now: Seconds of a monotonic clock.
+
+        Raises:
+            Refused: The peer may not do this, or not now.
+        """
+        permits = facet.permits
+        permit = permits.get((operation, member))
+        if permit is None:
+            reason = "closed" if self.closed else "not-granted"
+            raise Refused(
+                reason,
+                rule=permits.rule,
+                facet=facet.name,
+                operation=operation,
+                member=member,
+                policy=permits.policy,
+            )
+        if permit.limiter is not None:
+            exhausted = permit.limiter.take(now)
+            if exhausted:
+                raise Refused(
+                    exhausted,
+                    rule=permit.rule,
+                    facet=permit.facet,
+                    operation=operation,
+                    member=member,
+                    policy=permit.policy,
+                )
+        return permit
+
+    def facet(self, name: str) -> Facet:
+        """Return the facet of that name; ``opaque`` permits nothing.
+
+        Raises:
+            KeyError: The policy has no such facet.
+        """
+        return self._facets[name]
+
+    def facet_for_result(self, permit: Permit) -> Facet | None:
+        """Return the facet of a reference that the operation returns; None: it may return none."""
+        return None if permit.returns is None else self._facets[permit.returns]
+
+    def accept(self, interface: str, operation: int, member: str) -> Accepted | None:
+        """Return the rule by which we may make this call on an object of theirs, or None: we may not.
+
+        For ``OP_ROOT`` the name is free: any call on the interface being accepted lets us ask for such a root.
+        """
+        return self._accepts.get((interface, operation, "" if operation == OP_ROOT else member))
+
+    def lend(self, interface: str, member: str, parameter: str) -> Lend | None:
+        """Return the rule by which our object may be passed to a parameter of theirs, or None: it may not."""
+        return self._lends.get((interface, member, parameter))
+
+    def narrow(self, policy: Policy | None) -> None:
+        """Enforce a reloaded policy on top of what was enforced before; at once, on references that are out, too.
+
+        What the new one adds is not granted here: it needs a new connection. None: there is no policy for this peer any
+        more, and nothing is permitted from now on.
+        """
+        with self._narrowing:
+            if policy is None:
+                self.closed = True
+            else:
+                self.policy = policy
+                self.limits = tighter(self.limits, policy.limits)
+            digest = self.policy.digest
+            for facet in self._facets.values():
+                offer = None if policy is None else policy.offers.get(facet.name)
+                facet.permits = _narrower(facet, offer, self.policy, self._quotas)
+            roots = {} if policy is None else _root_table(policy)
+            kept = {
+                key: permit
+                for key, permit in roots.items()
+                if (old := self.roots.permits.get(key)) is not None and old.returns == permit.returns
+            }
+            self.roots.permits = PermitTable(kept, self.policy.roots_rule, digest)
+            accepts = {} if policy is None else policy.accepts
+            self._accepts = {key: rule for key, rule in accepts.items() if key in self._accepts}
+            self._lends = narrower_lends(self._lends, {} if policy is None else policy.lends)
+
+
+def _root_table(policy: Policy) -> PermitTable:
+    grants = {
+        (OP_ROOT, root.name): Grant(OP_ROOT, root.name, root.rule, _NO_ARGUMENTS, NO_LIMIT, root.facet, frozenset())
+        for root in policy.roots.values()
+    }
+    permits = {key: _permit(grants[key].returns or OPAQUE, grants[key], policy.digest, None) for key in grants}
+    return PermitTable(permits, policy.roots_rule, policy.digest)
+
+
+def _facet(offer: Offer, policy: Policy, quotas: PrincipalQuotas) -> Facet:
+    permits = {
+        key: _permit(offer.name, grant, policy.digest, _limiter(offer.name, grant, quotas))
+        for key, grant in offer.grants.items()
+    }
+    return Facet(offer.name, offer.interface, PermitTable(permits, offer.rule, policy.digest))
+
+
+def _limiter(facet: str, grant: Grant, quotas: PrincipalQuotas) -> Limiter | None:
+    return quotas.limiter(facet, grant.member or f"#{grant.operation}", grant.limit)
+
+
+def _permit(facet: str, grant: Grant, digest: str, limiter: Limiter | None) -> Permit:
+    return Permit(
+        facet=facet,
+        operation=grant.operation,
+        member=grant.member,
+        rule=grant.rule,
+        policy=digest,
+        limiter=limiter,
+        timeout_s=grant.limit.timeout_s,
+        max_items=grant.limit.max_items,
+        max_bytes=grant.limit.max_bytes,
+        returns=grant.returns,
+        record=grant.record,
+        arguments=grant.arguments,
+        limit=grant.limit,
+    )
+
+
+def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: PrincipalQuotas) -> PermitTable:
+    """Return what both the table in force and the new offer permit."""
+    if offer is None or offer.interface != facet.interface:
+        return PermitTable({}, policy.peer_rule, policy.digest)
+    permits: dict[Key, Permit] = {}
+    for key, old in facet.permits.items():
+        new = offer.grants.get(key)
+        if new is None:
+            continue
+        grant = Grant(
+            operation=new.operation,
+            member=new.member,
+            rule=new.rule,
+            arguments=intersection(old.arguments, new.arguments),
+            limit=narrower_limit(old.limit, new.limit),
+            returns=narrower_result(old.returns, new.returns),
+            record=old.record & new.record,
+        )
+        permits[key] = _permit(facet.name, grant, policy.digest, _limiter(facet.name, grant, quotas))
+    return PermitTable(permits, offer.rule, policy.digest)

@@ -1,0 +1,99 @@
+"""``[[never]]``: what no policy may ever let a peer reach, and what no peer can reach although it is written down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from caprpc.contract import InterfaceContract
+from caprpc.policy.contracts import GENERIC
+from caprpc.policy.document import Table
+from caprpc.policy.model import Policy
+from caprpc.policy.names import label_fault, name_fault
+from caprpc.policy.problems import Problems, suggest
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """Only the policies in ``excepted`` may reach the facets and interfaces in ``reach``."""
+
+    name: str
+    text: str
+    reach: frozenset[str]
+    excepted: frozenset[str]
+    rule: str
+
+
+def reachable(policy: Policy) -> dict[str, str]:
+    """Return the facets that the peer can come to hold, each with the rule by which it first does.
+
+    A peer holds a facet through a root, through an object lent to it, or through the result of a call on a facet that
+    it holds.
+    """
+    found: dict[str, str] = {}
+    pending = [(root.facet, root.rule) for root in policy.roots.values()]
+    pending += [(lend.facet, lend.rule) for lend in policy.lends.values()]
+    while pending:
+        facet, rule = pending.pop()
+        offer = policy.offers.get(facet)
+        if offer is None or facet in found:
+            continue
+        found[facet] = rule
+        pending += [(grant.returns, grant.rule) for grant in offer.grants.values() if grant.returns is not None]
+    return found
+
+
+def read_invariants(
+    tables: Sequence[Table], policies: Sequence[Policy], contracts: Mapping[str, InterfaceContract] | None
+) -> list[Never]:
+    """Return the invariants; one that speaks of something unknown is an error, for it would never fail."""
+    nevers: dict[str, Never] = {}
+    facets = {facet for policy in policies for facet in policy.offers if "/" not in facet}
+    names = {policy.name for policy in policies}
+    for table in tables:
+        name = table.word("id", label_fault)
+        text = table.text("text")
+        reach = table.words("reach", name_fault)
+        excepted = table.words("except", label_fault)
+        table.finish(("id", "text", "reach", "except"))
+        for key, example in (("id", 'id = "N1"'), ("text", 'text = "..."'), ("reach", 'reach = ["LedgerAdmin"]')):
+            if not table.has(key):
+                table.missing(key, example)
+        for index, word in enumerate(reach):
+            if contracts is not None and word not in facets and word not in contracts and word not in GENERIC:
+                hint = suggest(word, facets | contracts.keys())
+                table.complain(("reach", index), f"there is no facet or interface {word!r}", hint)
+        for index, word in enumerate(excepted):
+            if word not in names:
+                table.problems.warn(table.where("except", index), f"there is no policy {word!r}", suggest(word, names))
+        if name is None:
+            continue
+        if name in nevers:
+            table.complain("id", f"the id {name!r} is taken at {nevers[name].rule}", "give it another")
+        nevers[name] = Never(name, text or "", frozenset(reach), frozenset(excepted), table.where())
+    return list(nevers.values())
+
+
+def check_invariants(nevers: Sequence[Never], policies: Sequence[Policy], problems: Problems) -> None:
+    """Note every policy that lets its peer reach what an invariant forbids."""
+    for policy in policies:
+        held = reachable(policy)
+        for never in nevers:
+            if policy.name in never.excepted:
+                continue
+            for facet, rule in held.items():
+                if facet in never.reach or policy.offers[facet].interface in never.reach:
+                    problems.add(
+                        rule,
+                        f"policy {policy.name} reaches {facet}, against invariant {never.name} ({never.rule})",
+                        never.text.encode("ascii", "backslashreplace").decode(),
+                    )
+
+
+def warn_unused(policy: Policy, problems: Problems) -> None:
+    """Warn of facets that the peer can never hold.
+
+    A warning only: an operator who takes a root away in a hurry must not be stopped by what hung on it.
+    """
+    held = reachable(policy)
+    for name, offer in policy.offers.items():
+        if name not in held and "/" not in name:
+            problems.warn(offer.rule, f"no root, lend or result gives the peer the facet {name}", "use it or delete it")

@@ -1,0 +1,63 @@
+"""``[limits]``: which limits of a connection a policy may set, and how far."""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Final
+
+from caprpc.limits import DEFAULT_LIMITS, KIB, MIB, Limits
+from caprpc.policy.document import Table
+
+_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    # Narrowing only. What a wider value would let in kills the process, not the connection: C stacks (depth),
+    # quadratic arithmetic (integers), colliding keys (pairs), terminal floods (error text), slots held by a peer
+    # that says nothing (hello).
+    "max_depth": (2, DEFAULT_LIMITS.max_depth),
+    "max_int_bits": (64, DEFAULT_LIMITS.max_int_bits),
+    "max_key_bytes": (16, DEFAULT_LIMITS.max_key_bytes),
+    "max_error_text_bytes": (0, DEFAULT_LIMITS.max_error_text_bytes),
+    "max_pair_keys": (0, DEFAULT_LIMITS.max_pair_keys),
+    "callback_depth": (0, DEFAULT_LIMITS.callback_depth),
+    "hello_timeout_s": (0.1, DEFAULT_LIMITS.hello_timeout_s),
+    # Both ways: cost that the operator may decide to bear for a peer.
+    "max_frame_bytes": (16 * KIB, 64 * MIB),
+    "max_items": (16, 1_048_576),
+    "in_flight": (1, 4_096),
+    "exports": (1, 1_048_576),
+    "imports": (1, 1_048_576),
+    "call_timeout_s": (0.001, 86_400),
+    "idle_s": (1, 3_600),
+    "frame_grace_s": (0.1, 60),
+    "frame_bytes_per_s": (64, 64 * MIB),
+    "write_high_water_bytes": (16 * KIB, 64 * MIB),
+    "write_timeout_s": (0.1, 300),
+    "glitch_burst": (1, 10_000),
+    "glitch_per_s": (0.1, 1_000),
+}
+"""For each field of ``Limits`` the smallest and largest value of a policy."""
+_INTEGERS: Final = frozenset(field.name for field in fields(Limits) if field.type is int or field.type == "int")
+
+
+def read_limits(table: Table | None) -> tuple[Limits, int | None]:
+    """Return the limits of a connection, and how many connections the principal may have."""
+    if table is None:
+        return DEFAULT_LIMITS, None
+    chosen: dict[str, float] = {}
+    for key, (low, high) in _RANGES.items():
+        value: float | None
+        if key in _INTEGERS:
+            value = table.integer(key, int(low), int(high))
+        else:
+            value = table.number(key, low, high)
+        if value is not None:
+            chosen[key] = value
+    connections = table.integer("connections", 1, 10_000)
+    table.finish((*_RANGES, "connections"))
+    if not table.keys:
+        table.problems.add(table.where(), "[limits] is empty", "delete the table")
+    return replace(DEFAULT_LIMITS, **chosen), connections  # type: ignore[arg-type]  # integers were read as integers
+
+
+def tighter(one: Limits, other: Limits) -> Limits:
+    """Return the smaller of each limit."""
+    smaller = {field.name: min(getattr(one, field.name), getattr(other, field.name)) for field in fields(Limits)}
+    return Limits(**smaller)

@@ -1,0 +1,107 @@
+"""Grammars of the words in a policy: exact, ASCII, and never a pattern."""
+
+import re
+from typing import Final
+
+from caprpc.policy.text import describe_character
+
+MAX_NAME_CHARS: Final = 128
+"""Longest name of a member, facet, interface or root."""
+MAX_SPIFFE_CHARS: Final = 2048
+"""SPIFFE ID, section 2.3."""
+
+OPAQUE: Final = "opaque"
+"""In place of a facet name: the peer may hold the reference and hand it back, and nothing else."""
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.toml")
+_ANCHOR: Final = re.compile(r"sha256:[0-9a-f]{64}")
+_DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)*")
+_SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def name_fault(name: str) -> str:
+    """Return what is wrong with the name of a member, facet, interface, root or parameter; empty if nothing."""
+    return _common_fault(name) or ("" if _NAME.fullmatch(name) else "is not a name (letters, digits and '_')")
+
+
+def label_fault(label: str) -> str:
+    """Return what is wrong with the name of a policy, invariant or tag; empty if nothing."""
+    return _common_fault(label) or ("" if _LABEL.fullmatch(label) else "is not a name (letters, digits, '.', '_', '-')")
+
+
+def file_fault(name: str) -> str:
+    """Return what is wrong with the name of a listed file; empty if nothing."""
+    fault = _common_fault(name)
+    if fault:
+        return fault
+    if "/" in name or "\\" in name:
+        return "has a directory in it: all files of a policy lie in one directory"
+    return "" if _FILE.fullmatch(name) else "is not the name of a .toml file"
+
+
+def anchor_fault(text: str) -> str:
+    """Return what is wrong with the fingerprint of a trust anchor's key; empty if nothing."""
+    fault = _character_fault(text)
+    return fault or ("" if _ANCHOR.fullmatch(text) else "is not 'sha256:' and 64 lower-case hexadecimal digits")
+
+
+def spiffe_fault(text: str) -> str:
+    """Return what is wrong with an exact SPIFFE ID; empty if nothing. SPIFFE ID, section 2."""
+    fault = _character_fault(text)
+    if fault:
+        return fault
+    if len(text) > MAX_SPIFFE_CHARS:
+        return f"is longer than {MAX_SPIFFE_CHARS} characters"
+    scheme, _, rest = text.partition("://")
+    if scheme != "spiffe":
+        return "does not begin with 'spiffe://'"
+    domain, *segments = rest.split("/")
+    if not _DOMAIN.fullmatch(domain):
+        return "has no trust domain in lower case such as 'org-b.example'"
+    if not segments:
+        return "names a whole trust domain, not one workload: a path must follow"
+    if any(not _SEGMENT.fullmatch(segment) or segment in {".", ".."} for segment in segments):
+        return "has a path with an empty, '.' or '..' segment, or other characters than letters, digits, '.', '_', '-'"
+    return ""
+
+
+def trust_domain(spiffe: str) -> str:
+    """Return the authority part of a SPIFFE ID: ``org-b.example``."""
+    return spiffe.split("/", 3)[2]
+
+
+def template_fault(text: str) -> str:
+    """Return a complaint if the text looks like a template; the policy language has none."""
+    for opening in ("${", "{{", "{%", "<%"):
+        if opening in text:
+            return f"holds {opening!r}: there is no templating; write the value"
+    return ""
+
+
+def _common_fault(name: str) -> str:
+    fault = _character_fault(name)
+    if fault:
+        return fault
+    if name.startswith("_"):
+        return "begins with '_': private names are never granted"
+    if len(name) > MAX_NAME_CHARS:
+        return f"is longer than {MAX_NAME_CHARS} characters"
+    return ""
+
+
+def _character_fault(text: str) -> str:
+    if not text:
+        return "is empty"
+    fault = template_fault(text)
+    if fault:
+        return fault
+    for character in text:
+        if not character.isascii():
+            return f"has {describe_character(character)}: only ASCII is allowed"
+        if not character.isprintable() or character == " ":
+            return f"has {describe_character(character)} in it"
+        if character in "*?[]":
+            return f"has the wildcard {character!r}: every name must be written out"
+    return ""
