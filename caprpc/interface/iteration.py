@@ -1,0 +1,210 @@
+"""Serving an iterator to a peer: chunks that the receiver bounds, one consumer, nothing but next and close."""
+
+import threading
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from time import monotonic
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final
+
+PATIENCE_S: Final = 0.002
+"""A chunk that took longer than this is sent as it is: a slow source is delivered item by item, a fast one in bulk."""
+
+FIRST_CHUNK: Final = 1
+"""Items pulled before looking at the clock for the first time; doubles while the source stays fast."""
+
+LARGEST_CHUNK: Final = 1024
+"""Items pulled without looking at clock and size: bounds how far a chunk may overshoot ``max_bytes``."""
+
+ITEM_BYTES: Final = 16
+"""What an item without a length is taken to weigh on the wire."""
+
+_TEXTS: Final = frozenset({str, bytes})
+
+
+class IteratorBusy(RuntimeError):
+    """Somebody else is pulling from this iterator; it has one consumer at a time."""
+
+
+class _Turn:
+    """Lets one consumer in at a time and turns the second away instead of making it wait."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            raise IteratorBusy("another call is pulling from this iterator")
+
+    def __exit__(self, *_exception: object) -> None:
+        self._lock.release()
+
+
+class ServedIterator:
+    """Items that were pulled and not yet delivered, and how the source ended."""
+
+    __slots__ = ("_error", "_exhausted", "_pending", "_turn", "_weight")
+
+    def __init__(self) -> None:
+        self._pending: list[Any] = []
+        self._weight = 0
+        self._exhausted = False
+        self._error: BaseException | None = None
+        self._turn = _Turn()
+
+    def _drop(self) -> None:
+        self._pending = []
+        self._weight = 0
+        self._error = None
+        self._exhausted = True
+
+    def _wants_more(self, max_items: int, max_bytes: int, chunk: int, started: float) -> int:
+        """Return how many items to pull next, 0 if there is enough or the source is slow or has ended."""
+        count = len(self._pending)
+        if self._exhausted or self._error is not None or count >= max_items:
+            return 0
+        if count and (self._weight >= max_bytes or monotonic() - started > PATIENCE_S):
+            return 0
+        return min(chunk, max_items - count)
+
+    def _deliver(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
+        """Return what fits, and whether it was the last; an error is raised once all before it was delivered."""
+        pending = self._pending
+        if not pending and self._error is not None:
+            error, self._error = self._error, None
+            self._exhausted = True
+            raise error
+        if len(pending) <= max_items and self._weight <= max_bytes:
+            items, self._pending, self._weight = pending, [], 0
+        else:
+            fits = _fitting(pending, max_items, max_bytes)
+            items, self._pending = pending[:fits], pending[fits:]
+            self._weight = _weigh(self._pending)
+        return items, self._exhausted and not self._pending and self._error is None
+
+
+class IteratorServer(ServedIterator):
+    """Serves a local iterator chunk by chunk."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        """Take an iterator; from now on nobody else pulls from it."""
+        super().__init__()
+        self._iterator = iterator
+
+    def pull(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
+        """Return the next items and whether they are the last.
+
+        At most ``max_items``, and of estimated ``max_bytes`` together unless the first item alone is larger.
+        What the iterator raises comes after all items that preceded it.
+
+        Raises:
+            IteratorBusy: Another thread is pulling.
+        """
+        with self._turn:
+            started = monotonic()
+            chunk = FIRST_CHUNK
+            while count := self._wants_more(max_items, max_bytes, chunk, started):
+                self._pull_chunk(count)
+                chunk = min(2 * chunk, LARGEST_CHUNK)
+            return self._deliver(max_items, max_bytes)
+
+    def close(self) -> None:
+        """End the iteration: a generator is closed, later pulls find nothing.
+
+        Raises:
+            IteratorBusy: Another thread is pulling; the iterator closes when that call ends and this is repeated.
+        """
+        with self._turn:
+            self._drop()
+            iterator, self._iterator = self._iterator, iter(())
+            if type(iterator) is GeneratorType:
+                iterator.close()
+
+    def _pull_chunk(self, count: int) -> None:
+        chunk: list[Any] = []
+        try:
+            # extend() keeps what came before an exception, so nothing that was pulled is lost.
+            chunk.extend(islice(self._iterator, count))
+        # The iterator is application code: whatever it raises is delivered in its turn.
+        except Exception as error:  # noqa: BLE001
+            self._error = error
+        else:
+            self._exhausted = len(chunk) < count
+        if chunk:
+            self._weight += _weigh(chunk)
+            self._pending += chunk
+
+
+class AsyncIteratorServer(ServedIterator):
+    """Serves a local asynchronous iterator chunk by chunk."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, iterator: AsyncIterator[Any]) -> None:
+        """Take an iterator; from now on nobody else pulls from it."""
+        super().__init__()
+        self._iterator: AsyncIterator[Any] | None = iterator
+
+    async def pull(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
+        """Return the next items and whether they are the last; see ``IteratorServer.pull``."""
+        with self._turn:
+            started = monotonic()
+            while self._wants_more(max_items, max_bytes, 1, started):
+                await self._pull_one()
+            return self._deliver(max_items, max_bytes)
+
+    async def close(self) -> None:
+        """End the iteration; an asynchronous generator is closed."""
+        with self._turn:
+            self._drop()
+            iterator, self._iterator = self._iterator, None
+            if type(iterator) is AsyncGeneratorType:
+                await iterator.aclose()
+
+    async def _pull_one(self) -> None:
+        if self._iterator is None:
+            self._exhausted = True
+            return
+        try:
+            item = await anext(self._iterator)
+        except StopAsyncIteration:
+            self._exhausted = True
+        # The iterator is application code: whatever it raises is delivered in its turn.
+        except Exception as error:  # noqa: BLE001
+            self._error = error
+        else:
+            self._pending.append(item)
+            self._weight += _item_weight(item)
+
+
+def _weigh(items: list[Any]) -> int:
+    """Estimate what items weigh on the wire, in one pass in C where they are texts or byte strings."""
+    if _TEXTS.issuperset(map(type, items)):
+        return sum(map(len, items))
+    return sum(map(_item_weight, items))
+
+
+def _item_weight(item: Any) -> int:
+    """Estimate one item: containers by what they hold directly, everything else as a constant."""
+    kind = type(item)
+    if kind in _TEXTS:
+        return len(item)
+    if kind is list or kind is tuple:
+        return ITEM_BYTES + sum(len(part) if type(part) in _TEXTS else ITEM_BYTES for part in item)
+    if kind is dict:
+        return ITEM_BYTES + sum(len(part) if type(part) in _TEXTS else ITEM_BYTES for part in item.values())
+    return ITEM_BYTES
+
+
+def _fitting(items: list[Any], max_items: int, max_bytes: int) -> int:
+    """Return how many items from the front may go: within both bounds, and at least one."""
+    total = 0
+    for position, item in enumerate(islice(items, max_items)):
+        total += _item_weight(item)
+        if total > max_bytes and position:
+            return position
+    return min(len(items), max_items)
