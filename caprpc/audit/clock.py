@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-_SECOND_NS: Final = 1_000_000_000
+from caprpc.audit.record import Stamp
+
+SECOND_NS: Final = 1_000_000_000
 
 
 class Clock:
@@ -21,14 +23,14 @@ class Clock:
         self._second = -1
         self._prefix = b""
 
-    def stamp(self) -> bytes:
-        """Return ``2026-01-31T23:59:59.123456Z","mono":12345``: the value of ``time`` and the field after it."""
-        second, nanoseconds = divmod(self._wall_ns(), _SECOND_NS)
+    def stamp(self) -> Stamp:
+        """Return ``2026-01-31T23:59:59.``, microseconds, and monotonic nanoseconds."""
+        second, nanoseconds = divmod(self._wall_ns(), SECOND_NS)
         if second != self._second:
             self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second)).encode("ascii")
             self._second = second
-        return b'%b%06dZ","mono":%d' % (self._prefix, nanoseconds // 1000, self._monotonic_ns())
+        return self._prefix, nanoseconds // 1000, self._monotonic_ns()
 
     def monotonic_s(self) -> float:
         """Return the monotonic time in seconds."""
-        return self._monotonic_ns() / _SECOND_NS
+        return self._monotonic_ns() / SECOND_NS

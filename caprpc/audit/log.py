@@ -9,7 +9,7 @@ from pathlib import Path
 from caprpc.audit.clock import Clock
 from caprpc.audit.record import GENESIS, FieldValue, encode, leaf_hash
 from caprpc.audit.redact import Redactor
-from caprpc.audit.relation import Relation
+from caprpc.audit.relation import FORKED, Relation
 from caprpc.audit.resume import resume
 from caprpc.audit.segment import SEGMENT_BYTES, Segment, WriteFunction, begin_segment
 from caprpc.audit.storage import GENERAL, Storage, parse_segment_name, segment_name, stem_of
@@ -40,6 +40,7 @@ class AuditLog:
         self._write = write
         self._wall_ns = wall_ns
         self._monotonic_ns = monotonic_ns
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._relations: dict[str, Relation] = {}
@@ -83,6 +84,8 @@ class AuditLog:
         found = self._relations.get(principal)
         if found is not None:
             return found
+        if os.getpid() != self._pid:
+            raise AuditError(FORKED)
         if principal == GENERAL:
             raise AuditError(f"{GENERAL!r} is not the principal of a peer")
         try:
@@ -98,6 +101,8 @@ class AuditLog:
         Raises:
             AuditError: A relation failed; it takes no more records. The others were synced.
         """
+        if os.getpid() != self._pid:
+            raise AuditError(FORKED)
         failures: list[AuditError] = []
         with self._syncing:
             for relation in list(self._relations.values()):
@@ -110,6 +115,11 @@ class AuditLog:
 
     def close(self) -> None:
         """End every relation with its record of a clean end, and let another process have the directory."""
+        if os.getpid() != self._pid:
+            for relation in self._relations.values():
+                relation.close()
+            self._storage.close()
+            return
         failures: list[AuditError] = []
         with self._syncing, self._lock:
             for relation in self._relations.values():
@@ -156,7 +166,7 @@ class AuditLog:
             name, segment, seq=found.seq, leaf=found.leaf, clock=clock, lost=0 if found.torn else None
         )
         try:
-            relation.record("segment", event="resume", segment=found.segment)
+            relation.resumed()
         except AuditError:
             segment.close()
             raise

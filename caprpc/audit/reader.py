@@ -119,8 +119,8 @@ def _check_fields(fields: dict[str, object]) -> None:
             raise BadRecord("known fields only", ascii(name)[:80])
         if type(value) is not expected:
             raise BadRecord(f"{name!r} of type {expected.__name__}", type(value).__name__)
-        if isinstance(value, int) and not 0 <= value < 1 << 63:
-            raise BadRecord(f"{name!r} from 0 to 2**63 - 1", "a number out of range")
+        if isinstance(value, int) and not 0 <= value < 1 << 64:
+            raise BadRecord(f"{name!r} from 0 to 2**64 - 1", "a number out of range")
         if isinstance(value, dict) and not all(type(item) is str for item in value.values()):
             raise BadRecord(f"texts in {name!r}", "another type")
         if _POSITION[name] < last:

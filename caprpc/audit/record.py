@@ -14,12 +14,15 @@ FieldValue = str | int | Mapping[str, str]
 Extra = NewType("Extra", bytes)
 """Encoded fields that follow the static part of a template; made by ``extra`` and nowhere else."""
 
+Stamp = tuple[bytes, int, int]
+"""Wall time down to the decimal point of the seconds, its microseconds, and monotonic nanoseconds."""
+
 NO_EXTRA: Final = Extra(b"")
 
 MAX_LINE_BYTES: Final = 4096
 """Longest line without its newline: readers need no more memory than this for each record."""
 
-MAX_STATIC_BYTES: Final = 3072
+MAX_STATIC_BYTES: Final = 3008
 """Most that the fields known in advance may take; the rest is for ``extra`` and the chain."""
 
 MAX_EXTRA_BYTES: Final = 832
@@ -48,6 +51,9 @@ KINDS: Final = frozenset(
     }
 )
 """Every kind of fact. A kind that is missing here does not verify."""
+
+LOG_KINDS: Final = frozenset({"checkpoint", "segment", "gap"})
+"""Facts about the log itself, which only the log writes."""
 
 FIELDS: Final[Mapping[str, type]] = {
     "seq": int,
@@ -96,7 +102,7 @@ _BEFORE_QUESTION: Final = frozenset(name for name, at in _POSITION.items() if at
 GENESIS: Final = "0" * 64
 """``prev`` of the first record of a relation."""
 
-_HEAD: Final = b'{"seq":%d,"time":"%b,"kind":'
+_HEAD: Final = b'{"seq":%d,"time":"%b%06dZ","mono":%d,"kind":'
 
 
 def leaf_hash(line: bytes) -> str:
@@ -108,7 +114,8 @@ class Template:
     """The part of a record that is the same for every call of one kind on one connection, encoded once.
 
     Attributes:
-        pattern: Line with gaps for sequence number, time stamp, question, extra fields and previous hash.
+        pattern: Line with gaps for sequence number, the three parts of ``Stamp``, question, extra fields and
+            previous hash.
         refusal: Records made from it are refusals: a flood of them is counted instead of written.
     """
 
@@ -136,14 +143,14 @@ def duration(microseconds: int) -> Extra:
     return Extra(b',"duration_us":%d' % microseconds)
 
 
-def encode(seq: int, stamp: bytes, fields: Mapping[str, FieldValue], prev: str) -> bytes:
+def encode(seq: int, stamp: Stamp, fields: Mapping[str, FieldValue], prev: str) -> bytes:
     """Return the line of one record, without newline.
 
-    ``stamp`` is the encoded time as ``Clock.stamp`` gives it; ``fields`` holds ``kind`` and at will others.
+    ``fields`` holds ``kind`` and at will others.
     """
     kind = _kind_of(fields).encode("ascii")
     members = _fitted({name: value for name, value in fields.items() if name != "kind"}, MAX_STATIC_BYTES)
-    return _HEAD % (seq, stamp) + b'"%b"%b,"prev":"%b"}' % (kind, b"".join(members.values()), prev.encode("ascii"))
+    return _HEAD % (seq, *stamp) + b'"%b"%b,"prev":"%b"}' % (kind, b"".join(members.values()), prev.encode("ascii"))
 
 
 def escape(text: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
@@ -196,8 +203,8 @@ def _check_field(name: str, value: FieldValue) -> None:
     fits = isinstance(value, Mapping) if expected is dict else type(value) is expected
     if not fits:
         raise TypeError(f"field {name!r} of an audit record is {type(value).__name__}, expected {expected.__name__}")
-    if isinstance(value, int) and not 0 <= value < 1 << 63:
-        raise TypeError(f"field {name!r} of an audit record is {value}, expected 0 to 2**63 - 1")
+    if isinstance(value, int) and not 0 <= value < 1 << 64:
+        raise TypeError(f"field {name!r} of an audit record is {value}, expected 0 to 2**64 - 1")
 
 
 def _member(name: str, value: FieldValue, max_bytes: int | None) -> bytes:

@@ -1,14 +1,16 @@
 """The records of one peer relation: one hash chain, appended by any thread, in the order of its sequence numbers."""
 
+import errno
 import math
 import os
 import threading
 from hashlib import sha256
+from os import getpid
 from typing import Final
 
-from caprpc.audit.clock import Clock
+from caprpc.audit.clock import SECOND_NS, Clock
 from caprpc.audit.flood import Flood
-from caprpc.audit.record import NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash
+from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash
 from caprpc.audit.segment import Segment
 from caprpc.errors import AuditError
 
@@ -17,6 +19,11 @@ SYNC_INTERVAL_S: Final = 1.0
 
 _RETRY_ROTATION_BYTES: Final = 1024 * 1024
 """When a segment cannot be ended (a full disk), this much more goes into it before the next try."""
+
+FORKED: Final = "a forked child must not write the audit log of its parent; open another one in the child"
+
+_MAX_FLOODS: Final = 256
+"""Refusal counters above which those whose window has ended are dropped at once, and not at the next ``sync``."""
 
 _Pending = tuple[Template, int, Extra]
 
@@ -95,10 +102,12 @@ class Relation:
         if not added:
             return
         self._added.items = []
-        self._check_process()
+        if len(added) == 1:
+            self.append(*added[0])
+            return
+        if getpid() != self._pid:
+            self._check_process()
         with self._lock:
-            if self._lost is not None:
-                self._mend(len(added))
             self._write_all(added)
 
     def append(self, template: Template, question: int, fields: Extra = NO_EXTRA) -> None:
@@ -107,15 +116,14 @@ class Relation:
         Raises:
             AuditError: It is not written: what was to be recorded must not happen.
         """
-        self._check_process()
+        if getpid() != self._pid:
+            self._check_process()
         with self._lock:
-            if self._lost is not None:
-                self._mend(1)
-            if template.refusal:
+            if template.refusal or self._lost is not None:
                 self._write_all([(template, question, fields)])
                 return
-            seq = self._seq + 1
-            line = template.pattern % (seq, self._clock.stamp(), question, fields, self._prev)
+            seq, (prefix, micros, mono) = self._seq + 1, self._clock.stamp()
+            line = template.pattern % (seq, prefix, micros, mono, question, fields, self._prev)
             self._write(line + b"\n", seq, sha256(b"\0" + line).hexdigest().encode())
 
     def record(self, kind: str, **fields: FieldValue) -> None:
@@ -124,11 +132,16 @@ class Relation:
         Raises:
             AuditError: It is not written.
         """
+        if kind in LOG_KINDS:
+            raise TypeError(f"records of kind {kind!r} are written by the log itself")
         self._check_process()
         with self._lock:
-            if self._lost is not None:
-                self._mend(1)
             self._record({"kind": kind, **fields})
+
+    def resumed(self) -> None:
+        """Write the record that parts this run of the process from the one before."""
+        with self._lock:
+            self._record({"kind": "segment", "event": "resume", "segment": self._segment.number})
 
     def sync(self, now: float) -> None:
         """Make records last over a power cut, if the last time was ``SYNC_INTERVAL_S`` ago; end counts of floods.
@@ -140,7 +153,9 @@ class Relation:
         """
         self._check_process()
         with self._lock:
-            self._end_floods(now)
+            self._end_floods(self._clock.monotonic_s())
+            if self._lost is not None:
+                self._mend(0)
             last, seq = self._synced
             if self._seq == seq or now - last < SYNC_INTERVAL_S:
                 return
@@ -170,8 +185,6 @@ class Relation:
             if segment.closed:
                 return
             try:
-                if self._lost is not None:
-                    self._mend(0)
                 self._end_floods(math.inf)
                 self._record({"kind": "segment", "event": "close", "segment": segment.number})
                 os.fdatasync(self._segment.fd)
@@ -183,27 +196,31 @@ class Relation:
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
-            raise AuditError("a forked child must not write the audit log of its parent; open its own there")
+            raise AuditError(FORKED)
 
     def _write_all(self, added: list[_Pending]) -> None:
-        stamp = self._clock.stamp()
-        seq, prev, lines, refused = self._seq, self._prev, [], False
+        if self._lost is not None:
+            self._mend(len(added))
+        prefix, micros, mono = self._clock.stamp()
+        seq, prev, lines, floods = self._seq, self._prev, [], {}
         for template, question, fields in added:
             if template.refusal:
-                refused = True
-                if self._swallowed(template, question, fields):
+                flood = floods[template] = self._flood(template)
+                if flood.swallow(question, fields, mono / SECOND_NS):
                     continue
             seq += 1
-            line = template.pattern % (seq, stamp, question, fields, prev)
+            line = template.pattern % (seq, prefix, micros, mono, question, fields, prev)
             prev = sha256(b"\0" + line).hexdigest().encode()
             lines.append(line)
         if lines:
             lines.append(b"")
             self._write(b"\n".join(lines), seq, prev)
-        if refused:
-            self._end_floods()
+        for flood in floods.values():
+            self._end_flood(flood, mono / SECOND_NS)
 
     def _record(self, fields: dict[str, FieldValue]) -> None:
+        if self._lost is not None:
+            self._mend(1)
         line = encode(self._seq + 1, self._clock.stamp(), fields, self._prev.decode())
         self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
 
@@ -211,10 +228,12 @@ class Relation:
         """Write lines that end with ``seq`` and ``prev``; all of them, or raise."""
         segment = self._segment
         try:
-            written = segment.append(data)
+            written = segment.write(segment.fd, data)
+            if written != len(data):
+                written = segment.finish(data, written)
         except OSError as exc:
             self._lose(data, 0)
-            raise AuditError(f"{segment.name}: cannot write to the audit log: {exc.strerror or exc}") from exc
+            raise _cannot_write(segment, exc) from exc
         if written != len(data):
             self._lose(data, written)
             raise AuditError(f"{segment.name}: {written} of {len(data)} bytes written to the audit log")
@@ -241,6 +260,8 @@ class Relation:
         lost = self._lost or 0
         self._lost = lost + facts
         try:
+            if segment.closed:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             debris = segment.mendable()
             end = b"" if debris.ended else b"\n"
             debris.digest.update(end)
@@ -257,29 +278,37 @@ class Relation:
             if segment.append(data) != len(data):
                 raise AuditError(f"{segment.name}: record of a gap in the audit log not written whole")
         except OSError as exc:
-            raise AuditError(f"{segment.name}: cannot write to the audit log: {exc.strerror or exc}") from exc
+            raise _cannot_write(segment, exc) from exc
         self._lost = None
         self._seq += 1
         self._prev = leaf_hash(line).encode()
         segment.good += length + len(line) + 1
 
-    def _swallowed(self, template: Template, question: int, fields: Extra) -> bool:
+    def _flood(self, template: Template) -> Flood:
         flood = self._floods.get(template)
         if flood is None:
+            if len(self._floods) >= _MAX_FLOODS:
+                self._end_floods(self._clock.monotonic_s())
             flood = self._floods[template] = Flood(template)
-        return flood.swallow(question, fields, self._clock.monotonic_s())
+        return flood
 
-    def _end_floods(self, now: float | None = None) -> None:
+    def _end_floods(self, now: float) -> None:
         """Write the counts that are due, and forget the windows that have ended."""
-        present = self._clock.monotonic_s() if now is None else now
-        for template, flood in list(self._floods.items()):
-            if flood.due(present):
-                question, fields = flood.aggregate()
-                line = template.pattern % (self._seq + 1, self._clock.stamp(), question, fields, self._prev)
-                self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
-                flood.clear()
-            if flood.over(present):
-                del self._floods[template]
+        for flood in list(self._floods.values()):
+            self._end_flood(flood, now)
+            if flood.over(now):
+                del self._floods[flood.template]
+
+    def _end_flood(self, flood: Flood, now: float) -> None:
+        if not flood.due(now):
+            return
+        if self._lost is not None:
+            self._mend(0)
+        question, fields = flood.aggregate()
+        stamp, pattern = self._clock.stamp(), flood.template.pattern
+        line = pattern % (self._seq + 1, *stamp, question, fields, self._prev)
+        self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
+        flood.clear()
 
     def _rotate(self) -> None:
         """End the segment and begin the next; if that fails, go on in this one and try again later."""
@@ -299,7 +328,7 @@ class Relation:
             written = segment.append(end + b"\n")
         except OSError:
             written = 0
-        if written != len(end) + 1:
+        if written < len(end):
             following.discard()
             self._lost = 0
             return
@@ -318,3 +347,9 @@ class Relation:
         self._segment.close()
         reason = exc.strerror if isinstance(exc, OSError) else exc
         return AuditError(f"{self._segment.name}: the audit log takes no more records: {reason}")
+
+
+def _cannot_write(segment: Segment, exc: OSError) -> AuditError:
+    if segment.closed:
+        return AuditError(f"{segment.name}: the audit log is closed")
+    return AuditError(f"{segment.name}: cannot write to the audit log: {exc.strerror or exc}")

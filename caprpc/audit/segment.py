@@ -67,13 +67,13 @@ class Segment:
     write left there, and a ``gap`` record has to account for it before anything else is appended.
     """
 
-    __slots__ = ("_storage", "_write", "fd", "good", "max_bytes", "number", "rotate_at", "stem")
+    __slots__ = ("_storage", "fd", "good", "max_bytes", "number", "rotate_at", "stem", "write")
 
     def __init__(
         self, storage: Storage, stem: str, number: int, *, fd: int, good: int, max_bytes: int, write: WriteFunction
     ) -> None:
         self._storage = storage
-        self._write = write
+        self.write = write
         self.stem = stem
         self.number = number
         self.fd = fd
@@ -100,15 +100,19 @@ class Segment:
     def append(self, data: bytes) -> int:
         """Write as much as the system takes, and return how much; the caller moves ``good``.
 
-        A short write is tried on as long as it makes progress; an error after that shows as a short count.
-
         Raises:
             OSError: Nothing at all was written.
         """
-        written = self._write(self.fd, data)
+        return self.finish(data, self.write(self.fd, data))
+
+    def finish(self, data: bytes, written: int) -> int:
+        """Go on after a short write as long as that makes progress, and return how much is written in all.
+
+        An error after the first bytes shows as a short count.
+        """
         while written < len(data):
             try:
-                step = self._write(self.fd, data[written:])
+                step = self.write(self.fd, data[written:])
             except OSError:
                 return written
             if step <= 0:
@@ -129,9 +133,10 @@ class Segment:
             if size < self.good:
                 raise AuditError(f"{self.name}: {size} bytes, expected {self.good} or more: someone cut the audit log")
             if self.good and os.pread(fd, 1, self.good - 1) != b"\n":
-                if size == self.good:
-                    size += self._write(self.fd, b"\n")
+                if size == self.good and self.write(self.fd, b"\n") != 1:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self.good += 1
+                size = max(size, self.good)
             return Debris(size - self.good, digest_of(fd, self.good, size), os.pread(fd, 1, size - 1) == b"\n")
         finally:
             os.close(fd)
@@ -155,7 +160,7 @@ class Segment:
             OSError: The record could not be written whole; nothing is left behind.
         """
         return begin_segment(
-            self._storage, self.stem, self.number + 1, first_line, max_bytes=self.max_bytes, write=self._write
+            self._storage, self.stem, self.number + 1, first_line, max_bytes=self.max_bytes, write=self.write
         )
 
     def adopt(self) -> None:
