@@ -5,10 +5,10 @@ Reference: ``docs/reference/policy.md``.
 
 from caprpc.policy.contracts import contracts_to_toml
 from caprpc.policy.directory import PolicySet
-from caprpc.policy.guard import REASONS, Facet, Guard, Permit, Refused
+from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.model import Accepted, Lend, MemberLimit, Offer, Policy
 from caprpc.policy.names import OPAQUE
-from caprpc.policy.quotas import PrincipalQuotas
+from caprpc.policy.refused import REASONS, Refused
 
 __all__ = [
     "OPAQUE",

@@ -26,65 +26,19 @@ from caprpc.policy.model import (
 )
 from caprpc.policy.names import OPAQUE
 from caprpc.policy.narrowing import narrower_lends, narrower_limit, narrower_result
-from caprpc.policy.quotas import Limiter, PrincipalQuotas
-
-REASONS: Final = frozenset(
-    {
-        "not-granted",
-        "closed",
-        "argument",
-        "rule-error",
-        "per_second",
-        "per_hour",
-        "per_day",
-        "in_flight",
-    }
-)
-"""Every reason of a refusal, for the audit log; a peer is told only ``denied``, ``invalid-arguments`` or ``limit``."""
+from caprpc.policy.quotas import Limiter, Usage
+from caprpc.policy.refused import Refused
 
 ROOT_FACET: Final = "root"
 """Name of the facet of export 0, for the audit log."""
 _NO_ARGUMENTS: Final[Mapping[str, ArgumentRule]] = {}
 
 
-class Refused(Exception):
-    """The guard does not let an operation happen.
-
-    Attributes:
-        reason: One of ``REASONS``.
-        rule: ``file:line`` of the rule that decided; for ``not-granted`` the table that does not list it.
-        facet: Name of the facet.
-        operation: A code of ``caprpc.ids``.
-        member: The name that the peer sent; it is the peer's text, so quote and cut it.
-        policy: Digest of the policy that decided.
-        detail: What the operator should know beyond that, such as ``amount: max``; never a value, never sent.
-    """
-
-    def __init__(
-        self, reason: str, *, rule: str, facet: str, operation: int, member: str, policy: str, detail: str = ""
-    ) -> None:
-        self.reason = reason
-        self.rule = rule
-        self.facet = facet
-        self.operation = operation
-        self.member = member
-        self.policy = policy
-        self.detail = detail
-        super().__init__(reason)
-
-    @property
-    def code(self) -> str:
-        """The code of ``errors.ERROR_CODES`` that the peer may see; a forbidden member looks like an absent one."""
-        if self.reason in {"not-granted", "closed", "rule-error"}:
-            return "denied"
-        return "invalid-arguments" if self.reason == "argument" else "limit"
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Permit:
     """Evidence that the policy lets the peer do one thing; constructed in this module and nowhere else.
 
-    If ``limiter`` is not None, its ``give_back()`` must be called once when the operation has ended.
+    If ``in_flight`` is not None, ``give_back()`` must be called once when the operation has ended, however it ended.
     """
 
     facet: str
@@ -96,6 +50,7 @@ class Permit:
     policy: str
     """Digest of the policy that granted it."""
     limiter: Limiter | None
+    in_flight: int | None
     timeout_s: float | None
     max_items: int | None
     max_bytes: int | None
@@ -125,6 +80,11 @@ class Permit:
                 raise self._refused("rule-error", rule, f"{parameter}: {type(exc).__name__}") from exc
             if fault:
                 raise self._refused("argument", rule, f"{parameter}: {fault}")
+
+    def give_back(self) -> None:
+        """Note that the operation has ended; only needed if ``in_flight`` is not None."""
+        if self.limiter is not None:
+            self.limiter.give_back()
 
     def _refused(self, reason: str, rule: ArgumentRule, detail: str) -> Refused:
         return Refused(
@@ -163,6 +123,50 @@ class Facet:
         self.permits = permits
 
 
+class PrincipalQuotas:
+    """What all connections of one principal share: its counters, and the compiled permits of its policy.
+
+    Keep one for each principal, for as long as the process runs: dropping it when the last connection closes would let
+    a peer refill its buckets by reconnecting. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._usages: dict[tuple[str, str], Usage] = {}
+        self._compiled: tuple[Policy, Mapping[str, PermitTable]] | None = None
+        self._connections = 0
+
+    def open_connection(self, limit: int) -> bool:
+        """Count one more connection; False, and not counted, if there are ``limit`` already."""
+        with self._lock:
+            if self._connections >= limit:
+                return False
+            self._connections += 1
+            return True
+
+    def close_connection(self) -> None:
+        """Note that a connection which was counted has ended."""
+        with self._lock:
+            if self._connections > 0:
+                self._connections -= 1
+
+    def limiter(self, facet: str, grant: Grant) -> Limiter | None:
+        """Return what counts calls to a member through a facet, or None if nothing needs counting."""
+        if not grant.limit.is_counted:
+            return None
+        with self._lock:
+            usage = self._usages.setdefault((facet, grant.member or f"#{grant.operation}"), Usage())
+        return usage.limiter(grant.limit)
+
+    def tables(self, policy: Policy) -> Mapping[str, PermitTable]:
+        """Return what each facet of a policy permits, compiled once for all connections of the principal."""
+        compiled = self._compiled
+        if compiled is None or compiled[0] is not policy:
+            tables = {offer.name: _table(offer, policy, self) for offer in policy.offers.values()}
+            compiled = self._compiled = (policy, tables)
+        return compiled[1]
+
+
 class Guard:
     """Decides for one connection, both ways, by the policy of its peer.
 
@@ -177,7 +181,10 @@ class Guard:
         self.closed = False
         self.limits = policy.limits
         self._quotas = quotas
-        self._facets = {offer.name: _facet(offer, policy, quotas) for offer in policy.offers.values()}
+        offers = policy.offers
+        self._facets = {
+            name: Facet(name, offers[name].interface, table) for name, table in quotas.tables(policy).items()
+        }
         self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, PermitTable({}, policy.peer_rule, policy.digest))
         self.roots = Facet(ROOT_FACET, "Root", _root_table(policy))
         self._accepts = policy.accepts
@@ -281,16 +288,12 @@ def _root_table(policy: Policy) -> PermitTable:
     return PermitTable(permits, policy.roots_rule, policy.digest)
 
 
-def _facet(offer: Offer, policy: Policy, quotas: PrincipalQuotas) -> Facet:
+def _table(offer: Offer, policy: Policy, quotas: PrincipalQuotas) -> PermitTable:
     permits = {
-        key: _permit(offer.name, grant, policy.digest, _limiter(offer.name, grant, quotas))
+        key: _permit(offer.name, grant, policy.digest, quotas.limiter(offer.name, grant))
         for key, grant in offer.grants.items()
     }
-    return Facet(offer.name, offer.interface, PermitTable(permits, offer.rule, policy.digest))
-
-
-def _limiter(facet: str, grant: Grant, quotas: PrincipalQuotas) -> Limiter | None:
-    return quotas.limiter(facet, grant.member or f"#{grant.operation}", grant.limit)
+    return PermitTable(permits, offer.rule, policy.digest)
 
 
 def _permit(facet: str, grant: Grant, digest: str, limiter: Limiter | None) -> Permit:
@@ -301,6 +304,7 @@ def _permit(facet: str, grant: Grant, digest: str, limiter: Limiter | None) -> P
         rule=grant.rule,
         policy=digest,
         limiter=limiter,
+        in_flight=grant.limit.in_flight,
         timeout_s=grant.limit.timeout_s,
         max_items=grant.limit.max_items,
         max_bytes=grant.limit.max_bytes,
@@ -329,5 +333,5 @@ def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: Princip
             returns=narrower_result(old.returns, new.returns),
             record=old.record & new.record,
         )
-        permits[key] = _permit(facet.name, grant, policy.digest, _limiter(facet.name, grant, quotas))
+        permits[key] = _permit(facet.name, grant, policy.digest, quotas.limiter(facet.name, grant))
     return PermitTable(permits, offer.rule, policy.digest)

@@ -1,7 +1,7 @@
 """``[limits]``: which limits of a connection a policy may set, and how far."""
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Final
 
 from caprpc.limits import DEFAULT_LIMITS, KIB, MIB, Limits
@@ -59,5 +59,5 @@ def read_limits(table: Table | None) -> tuple[Limits, int | None]:
 
 def tighter(one: Limits, other: Limits) -> Limits:
     """Return the smaller of each limit."""
-    smaller = {field.name: min(getattr(one, field.name), getattr(other, field.name)) for field in fields(Limits)}
-    return Limits(**smaller)
+    others = asdict(other)
+    return Limits(**{name: min(value, others[name]) for name, value in asdict(one).items()})

@@ -4,23 +4,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from caprpc import ids
 from caprpc.contract import InterfaceContract, MemberContract
+from caprpc.ids import (
+    OP_CALL,
+    OP_CLOSE,
+    OP_CONTAINS,
+    OP_ENTER,
+    OP_EXIT,
+    OP_GET,
+    OP_INDEX_GET,
+    OP_INDEX_SET,
+    OP_INVOKE,
+    OP_ITERATE,
+    OP_LENGTH,
+    OP_NEXT,
+    OP_SET,
+)
 from caprpc.policy.document import Table
 from caprpc.policy.model import ITERATOR, Key
 from caprpc.policy.names import name_fault
 from caprpc.policy.problems import suggest
 
-LISTS: Final = {"call": ids.OP_CALL, "get": ids.OP_GET, "set": ids.OP_SET}
+LISTS: Final = {"call": OP_CALL, "get": OP_GET, "set": OP_SET}
 """Keys whose list names members."""
 FLAGS: Final = {
-    "invoke": (ids.OP_INVOKE,),
-    "iterate": (ids.OP_ITERATE, ids.OP_NEXT, ids.OP_CLOSE),
-    "length": (ids.OP_LENGTH,),
-    "contains": (ids.OP_CONTAINS,),
-    "index_get": (ids.OP_INDEX_GET,),
-    "index_set": (ids.OP_INDEX_SET,),
-    "context": (ids.OP_ENTER, ids.OP_EXIT),
+    "invoke": (OP_INVOKE,),
+    "iterate": (OP_ITERATE, OP_NEXT, OP_CLOSE),
+    "length": (OP_LENGTH,),
+    "contains": (OP_CONTAINS,),
+    "index_get": (OP_INDEX_GET,),
+    "index_set": (OP_INDEX_SET,),
+    "context": (OP_ENTER, OP_EXIT),
 }
 """Keys that can only be ``true``, and the operations they stand for."""
 

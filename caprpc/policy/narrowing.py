@@ -1,7 +1,7 @@
 """The tighter of two rules, piece by piece; a reload may take away from a live connection and never add."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict
 
 from caprpc.policy.model import Lend, LendKey, Lifetime, MemberLimit
 from caprpc.policy.names import OPAQUE
@@ -9,11 +9,10 @@ from caprpc.policy.names import OPAQUE
 
 def narrower_limit(old: MemberLimit, new: MemberLimit) -> MemberLimit:
     """Return limits that let through only what both let through."""
-    tight: dict[str, float] = {}
-    for field in fields(MemberLimit):
-        bounds = [bound for bound in (getattr(old, field.name), getattr(new, field.name)) if bound is not None]
-        if bounds:
-            tight[field.name] = min(bounds)
+    tight: dict[str, float] = {name: bound for name, bound in asdict(old).items() if bound is not None}
+    for name, bound in asdict(new).items():
+        if bound is not None:
+            tight[name] = min(tight.get(name, bound), bound)
     bursts = [_burst(limit) for limit in (old, new) if limit.per_second is not None]
     if bursts:
         # A rate without a burst has one all the same, and it must not grow because the other names a larger.

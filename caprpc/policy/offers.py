@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from caprpc import ids
 from caprpc.contract import InterfaceContract
+from caprpc.ids import OP_CLOSE, OP_EXIT, OP_GET, OP_NEXT, OP_SET
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.contracts import GENERIC
 from caprpc.policy.document import Table, shown
@@ -16,7 +16,7 @@ from caprpc.policy.problems import suggest
 from caprpc.policy.rules import argument_rules, member_limit
 
 _TABLES: Final = ("args", "limit", "returns", "record")
-_ENDINGS: Final = frozenset({ids.OP_CLOSE, ids.OP_EXIT})
+_ENDINGS: Final = frozenset({OP_CLOSE, OP_EXIT})
 """Operations that only give something up: limits never keep a peer from them."""
 
 
@@ -92,7 +92,7 @@ class _Offer:
                 member=item.key[1],
                 rule=item.rule,
                 arguments=MappingProxyType(
-                    arguments.get(item.word, {}) if item.key[0] not in {ids.OP_GET, *_ENDINGS} else {}
+                    arguments.get(item.word, {}) if item.key[0] not in {OP_GET, *_ENDINGS} else {}
                 ),
                 limit=NO_LIMIT if item.key[0] in _ENDINGS else limits.get(item.word, NO_LIMIT),
                 returns=self._result(item, returns),
@@ -201,7 +201,7 @@ class _Offer:
 
     def _result(self, item: Listed, returns: Mapping[str, str]) -> str | None:
         facet = returns.get(item.word)
-        if item.key[0] in {*_ENDINGS, ids.OP_SET}:
+        if item.key[0] in {*_ENDINGS, OP_SET}:
             return None
         if facet is not None:
             return facet
@@ -214,7 +214,7 @@ def _derived(facet: str, rule: str, limit: MemberLimit) -> Offer:
     nothing: Mapping[str, ArgumentRule] = MappingProxyType({})
     grants = {
         (operation, ""): Grant(operation, "", rule, nothing, operation_limit, None, frozenset())
-        for operation, operation_limit in ((ids.OP_NEXT, limit), (ids.OP_CLOSE, NO_LIMIT))
+        for operation, operation_limit in ((OP_NEXT, limit), (OP_CLOSE, NO_LIMIT))
     }
     return Offer(iterator_facet(facet), ITERATOR, rule, MappingProxyType(grants))
 

@@ -1,4 +1,4 @@
-"""Quotas of a principal: token buckets and running counts that all its connections share.
+"""Counting calls: token buckets and running counts that all connections of a principal share.
 
 Time is an argument, in seconds of a clock that does not go backwards; if it does all the same, nothing is refilled.
 A bucket is kept as what was spent and not yet earned back, so that a reload with another limit goes on counting.
@@ -6,6 +6,7 @@ A bucket is kept as what was spent and not yet earned back, so that a reload wit
 
 import threading
 import weakref
+from math import inf
 from typing import Final
 
 from caprpc.policy.model import MemberLimit
@@ -17,27 +18,26 @@ _DAY_S: Final = 86400.0
 class Bucket:
     """One token bucket: at most ``capacity`` at once and ``per_s`` in the long run.
 
-    Invariant: ``0 <= spent <= capacity`` (after a narrowing reload, ``spent`` may begin above it).
+    Invariant: ``spent`` is what was taken and not yet earned back, never below 0. After a narrowing reload it may begin
+    above ``capacity``.
     """
 
-    __slots__ = ("capacity", "kind", "per_s", "spent", "stamp")
+    __slots__ = ("kind", "per_s", "room", "spent", "stamp")
 
     def __init__(self, kind: str, capacity: float, per_s: float) -> None:
         self.kind = kind
-        self.capacity = capacity
         self.per_s = per_s
+        self.room = capacity - 1.0
+        """How much may be spent before one more that fits."""
         self.spent = 0.0
-        self.stamp: float | None = None
+        self.stamp = -inf
 
-    def has_room(self, now: float) -> bool:
-        """Earn back what time has given, and say whether one more fits."""
-        if self.stamp is None:
+    def earn(self, now: float) -> None:
+        """Earn back what time has given; a clock that goes backwards, or NaN, gives nothing."""
+        if now > self.stamp:
+            left = self.spent - (now - self.stamp) * self.per_s
+            self.spent = left if left > 0.0 else 0.0
             self.stamp = now
-        # Written so that a clock that goes backwards, or NaN, earns nothing.
-        elif now > self.stamp:
-            self.spent = max(0.0, self.spent - (now - self.stamp) * self.per_s)
-            self.stamp = now
-        return self.spent + 1.0 <= self.capacity
 
 
 class Usage:
@@ -79,79 +79,53 @@ class Usage:
         others = [limiter for limiter in self._limiters.values() if limiter is not counted]
         self.several = bool(others)
         for bucket in (bucket for other in others for bucket in other.buckets):
-            bucket.has_room(now)
+            bucket.earn(now)
             bucket.spent += 1.0
 
 
 class Limiter:
     """Counts the calls to one member by one principal against one set of limits."""
 
-    __slots__ = ("__weakref__", "_in_flight", "_usage", "buckets")
+    __slots__ = ("__weakref__", "_lock", "_usage", "buckets", "in_flight")
 
     def __init__(self, usage: Usage, limit: MemberLimit) -> None:
         self._usage = usage
-        self._in_flight = limit.in_flight
+        self._lock = usage.lock
+        self.in_flight = limit.in_flight
         self.buckets = _buckets(limit)
 
     def take(self, now: float) -> str:
         """Count one call that starts now; return the limit that forbids it, or an empty text.
 
-        A call that was let through must be given back with ``give_back`` when it has ended.
+        If ``in_flight`` is set, a call that was let through must be given back when it has ended.
         """
-        usage = self._usage
-        with usage.lock:
-            if self._in_flight is not None and usage.running >= self._in_flight:
+        with self._lock:
+            usage = self._usage
+            if self.in_flight is not None and usage.running >= self.in_flight:
                 return "in_flight"
             for bucket in self.buckets:
-                if not bucket.has_room(now):
+                # As Bucket.earn, written out: this runs for every call.
+                if now > bucket.stamp:
+                    left = bucket.spent - (now - bucket.stamp) * bucket.per_s
+                    bucket.spent = left if left > 0.0 else 0.0
+                    bucket.stamp = now
+                if bucket.spent > bucket.room:
                     return bucket.kind
             for bucket in self.buckets:
                 bucket.spent += 1.0
             if usage.several:
                 usage.count(self, now)
-            usage.running += 1
+            if self.in_flight is not None:
+                usage.running += 1
             return ""
 
     def give_back(self) -> None:
-        """Note that a call has ended."""
-        usage = self._usage
-        with usage.lock:
-            if usage.running > 0:
-                usage.running -= 1
-
-
-class PrincipalQuotas:
-    """What one principal uses over all its connections; keep one for each principal, for as long as the process runs.
-
-    Dropping it when the last connection closes would let a peer refill its buckets by reconnecting.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._usages: dict[tuple[str, str], Usage] = {}
-        self._connections = 0
-
-    def limiter(self, facet: str, limit_key: str, limit: MemberLimit) -> Limiter | None:
-        """Return what counts calls to a member through a facet, or None if nothing needs counting."""
-        if not limit.is_counted:
-            return None
+        """Note that a call has ended; does nothing if running calls are not counted."""
+        if self.in_flight is None:
+            return
         with self._lock:
-            usage = self._usages.setdefault((facet, limit_key), Usage())
-        return usage.limiter(limit)
-
-    def open_connection(self, limit: int) -> bool:
-        """Count one more connection; False, and not counted, if there are ``limit`` already."""
-        with self._lock:
-            if self._connections >= limit:
-                return False
-            self._connections += 1
-            return True
-
-    def close_connection(self) -> None:
-        """Note that a connection which was counted has ended."""
-        with self._lock:
-            if self._connections > 0:
-                self._connections -= 1
+            if self._usage.running > 0:
+                self._usage.running -= 1
 
 
 def _buckets(limit: MemberLimit) -> tuple[Bucket, ...]:

@@ -1,5 +1,6 @@
 """The narrowing tables: what ``args`` and ``limit`` say about one member."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
@@ -16,6 +17,8 @@ MAX_RATE: Final = 1_000_000.0
 """Highest rate a policy may name: nothing here is faster."""
 _DAY_S: Final = 86_400.0
 _PARTS: Final = ("min", "max", "in", "const", "prefix", "max_len", "chars")
+_POSITION: Final = re.compile(r"argument[1-9][0-9]?")
+"""Parameters of a callable have no names: their rules go by position."""
 _NUMBERS: Final = frozenset({"int", "float", "Decimal"})
 _TEXTS: Final = frozenset({"str"})
 _COUNTED: Final = frozenset({"str", "bytes", "list", "tuple", "set", "frozenset", "dict", "Sequence", "Mapping"})
@@ -50,7 +53,7 @@ def argument_rules(table: Table | None, words: Mapping[str, Sequence[Listed]]) -
         known = {parameter.name: parameter for contract in contracts for parameter in contract.parameters}
         rules[word] = {}
         for name, rule in inner.subtables(name_fault).items():
-            if contracts and name not in known:
+            if contracts and name not in known and not (word == "invoke" and _POSITION.fullmatch(name)):
                 hint = suggest(name, known) if known else "it takes no parameters that have names"
                 inner.complain(name, f"{word!r} has no parameter {name!r}", hint)
                 continue
