@@ -81,10 +81,10 @@ class Permit:
             if fault:
                 raise self._refused("argument", rule, f"{parameter}: {fault}")
 
-    def give_back(self) -> None:
+    def give_back(self, calls: int = 1) -> None:
         """Note that the operation has ended; only needed if ``in_flight`` is not None."""
         if self.limiter is not None:
-            self.limiter.give_back()
+            self.limiter.give_back(calls)
 
     def _refused(self, reason: str, rule: ArgumentRule, detail: str) -> Refused:
         return Refused(
@@ -191,7 +191,7 @@ class Guard:
         self._lends = policy.lends
         self._narrowing = threading.Lock()
 
-    def check(self, facet: Facet, operation: int, member: str, now: float) -> Permit:
+    def check(self, facet: Facet, operation: int, member: str, now: float, calls: int = 1) -> Permit:
         """Decide one operation of the peer; the only way to a permit.
 
         Args:
@@ -199,6 +199,7 @@ class Guard:
             operation: A code of ``caprpc.ids``.
             member: Empty for operations without a name.
             now: Seconds of a monotonic clock.
+            calls: How many equal calls the decision is for (a run of a batch); limits let through all or none.
 
         Raises:
             Refused: The peer may not do this, or not now.
@@ -216,7 +217,7 @@ class Guard:
                 policy=permits.policy,
             )
         if permit.limiter is not None:
-            exhausted = permit.limiter.take(now)
+            exhausted = permit.limiter.take(now, calls)
             if exhausted:
                 raise Refused(
                     exhausted,

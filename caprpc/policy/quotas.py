@@ -22,13 +22,12 @@ class Bucket:
     above ``capacity``.
     """
 
-    __slots__ = ("kind", "per_s", "room", "spent", "stamp")
+    __slots__ = ("capacity", "kind", "per_s", "spent", "stamp")
 
     def __init__(self, kind: str, capacity: float, per_s: float) -> None:
         self.kind = kind
         self.per_s = per_s
-        self.room = capacity - 1.0
-        """How much may be spent before one more that fits."""
+        self.capacity = capacity
         self.spent = 0.0
         self.stamp = -inf
 
@@ -74,13 +73,13 @@ class Usage:
             self._latest = limiter
             return limiter
 
-    def count(self, counted: "Limiter", now: float) -> None:
-        """Count one call in every other set of limits that is live; the lock is held."""
+    def count(self, counted: "Limiter", now: float, calls: int) -> None:
+        """Count calls in every other set of limits that is live; the lock is held."""
         others = [limiter for limiter in self._limiters.values() if limiter is not counted]
         self.several = bool(others)
         for bucket in (bucket for other in others for bucket in other.buckets):
             bucket.earn(now)
-            bucket.spent += 1.0
+            bucket.spent += calls
 
 
 class Limiter:
@@ -94,14 +93,14 @@ class Limiter:
         self.in_flight = limit.in_flight
         self.buckets = _buckets(limit)
 
-    def take(self, now: float) -> str:
-        """Count one call that starts now; return the limit that forbids it, or an empty text.
+    def take(self, now: float, calls: int = 1) -> str:
+        """Count calls that start now, all or none; return the limit that forbids them, or an empty text.
 
-        If ``in_flight`` is set, a call that was let through must be given back when it has ended.
+        If ``in_flight`` is set, what was let through must be given back when it has ended.
         """
         with self._lock:
             usage = self._usage
-            if self.in_flight is not None and usage.running >= self.in_flight:
+            if self.in_flight is not None and usage.running + calls > self.in_flight:
                 return "in_flight"
             for bucket in self.buckets:
                 # As Bucket.earn, written out: this runs for every call.
@@ -109,23 +108,22 @@ class Limiter:
                     left = bucket.spent - (now - bucket.stamp) * bucket.per_s
                     bucket.spent = left if left > 0.0 else 0.0
                     bucket.stamp = now
-                if bucket.spent > bucket.room:
+                if bucket.spent + calls > bucket.capacity:
                     return bucket.kind
             for bucket in self.buckets:
-                bucket.spent += 1.0
+                bucket.spent += calls
             if usage.several:
-                usage.count(self, now)
+                usage.count(self, now, calls)
             if self.in_flight is not None:
-                usage.running += 1
+                usage.running += calls
             return ""
 
-    def give_back(self) -> None:
-        """Note that a call has ended; does nothing if running calls are not counted."""
+    def give_back(self, calls: int = 1) -> None:
+        """Note that calls have ended; does nothing if running calls are not counted."""
         if self.in_flight is None:
             return
         with self._lock:
-            if self._usage.running > 0:
-                self._usage.running -= 1
+            self._usage.running = max(0, self._usage.running - calls)
 
 
 def _buckets(limit: MemberLimit) -> tuple[Bucket, ...]:

@@ -2,19 +2,26 @@
 
 from typing import Final
 
-REASONS: Final = frozenset(
-    {
-        "not-granted",
-        "closed",
-        "argument",
-        "rule-error",
-        "per_second",
-        "per_hour",
-        "per_day",
-        "in_flight",
-    }
-)
-"""Every reason of a refusal, for the audit log; a peer is told only ``denied``, ``invalid-arguments`` or ``limit``."""
+_LIMITS: Final = frozenset({"per_second", "per_hour", "per_day", "in_flight", "depth", "imports", "batch"})
+
+REASONS: Final = _LIMITS | {
+    "not-granted",
+    "closed",
+    "argument",
+    "rule-error",
+    "no-reference",
+    "expired",
+    "uses",
+    "cancelled",
+    "draining",
+}
+"""Every reason of a refusal, for the audit log.
+
+Of the guard: ``not-granted`` (forbidden and absent alike), ``closed`` (a reload took the policy away), ``argument``,
+``rule-error`` (a rule could not be evaluated), and the limits of a member. Of the floors above: a reference that the
+peer does not hold (``no-reference``), that was lent for a time or a number of uses that is over (``expired``,
+``uses``), limits of the connection, and calls that come when nothing may begin any more.
+"""
 
 
 class Refused(Exception):
@@ -45,6 +52,6 @@ class Refused(Exception):
     @property
     def code(self) -> str:
         """The code of ``errors.ERROR_CODES`` that the peer may see; a forbidden member looks like an absent one."""
-        if self.reason in {"not-granted", "closed", "rule-error"}:
-            return "denied"
-        return "invalid-arguments" if self.reason == "argument" else "limit"
+        if self.reason == "argument":
+            return "invalid-arguments"
+        return "limit" if self.reason in _LIMITS else "denied"
