@@ -126,7 +126,7 @@ class Compiler:
     def _hashable_item(self, annotation: object, item: object) -> Form:
         """Keys and set members: plain values only, so that hashing them runs no code and takes bounded time."""
         form = self.form(item)
-        if form.local_types is None or form.shapes or not form.local_types <= _HASHABLE:
+        if form.local_types is None or form.shapes or not (form.local_types <= _HASHABLE or form.raw_types == _ENUM):
             raise TypeError(f"{self._where}: {form.text} cannot be a key or set member in {text_of(annotation)}")
         return form
 
@@ -169,4 +169,7 @@ def _hashable(annotation: object) -> bool:
     return True
 
 
-_HASHABLE: Final = frozenset({NoneType, bool, int, float, str, bytes, *(t for t in VALUE_FORMS if t is not memoryview)})
+_ENUM: Final = frozenset({str})
+"""An enumeration travels by name, so its members may be keys."""
+
+_HASHABLE: Final = frozenset({NoneType, bool, int, float, str, bytes, *(VALUE_FORMS.keys() - {memoryview})})

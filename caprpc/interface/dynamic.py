@@ -1,7 +1,8 @@
-"""Values beyond plain MessagePack, and ``Any``: every value type with its exact type, no references."""
+"""Values beyond plain MessagePack, and ``Any``: every value type with its exact type, never a reference."""
 
+from array import array
 from collections.abc import Mapping
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from types import NoneType
 from typing import Any, Final
@@ -11,6 +12,27 @@ from caprpc.interface.forms import Form, plain_form
 from caprpc.interface.mismatch import Mismatch, type_name
 from caprpc.interface.references import ReferenceReader, ReferenceWriter
 
+MAX_ANY_DEPTH: Final = 64
+"""Nesting that the walk below follows; ``limits.max_depth`` is smaller and is checked by the wire."""
+
+
+def _buffer_form() -> Form:
+    """Return the form of ``memoryview``: an ``array`` may be sent, a read-only view arrives."""
+    local_types = frozenset({memoryview, array})
+
+    def encode(value: Any, _refs: ReferenceWriter, _parameter: str) -> Any:
+        if type(value) not in local_types:
+            raise Mismatch("memoryview", type_name(value))
+        return value
+
+    def decode(raw: Any, _refs: ReferenceReader) -> Any:
+        if type(raw) is not memoryview:
+            raise Mismatch("memoryview", type_name(raw))
+        return raw
+
+    return Form("memoryview", encode, decode, local_types, frozenset({memoryview}))
+
+
 VALUE_FORMS: Final[Mapping[type, Form]] = {
     complex: plain_form(complex, "complex"),
     Decimal: plain_form(Decimal, "Decimal"),
@@ -19,44 +41,62 @@ VALUE_FORMS: Final[Mapping[type, Form]] = {
     date: plain_form(date, "date"),
     time: plain_form(time, "time"),
     timedelta: plain_form(timedelta, "timedelta"),
-    memoryview: plain_form(memoryview, "memoryview"),
+    timezone: plain_form(timezone, "timezone"),
+    memoryview: _buffer_form(),
 }
-_ATOMS: Final = frozenset({NoneType, bool, int, float, str, bytes, *VALUE_FORMS})
+"""The value types that the wire carries as extensions."""
+
+_ATOMS: Final = frozenset({NoneType, bool, int, float, str, bytes, array, *VALUE_FORMS})
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
-MAX_DEPTH = 32
 
 
-def _encode_any(value: Any, refs: ReferenceWriter, parameter: str, depth: int = 0) -> Any:
+def _encode_any(value: Any, _refs: ReferenceWriter, _parameter: str) -> Any:
+    return value if type(value) in _ATOMS else _snapshot(value, MAX_ANY_DEPTH)
+
+
+def _snapshot(value: Any, depth: int) -> Any:
+    """Return a copy of a value that nobody else can change, of value types all through."""
     kind = type(value)
     if kind in _ATOMS:
         return value
     if kind not in _CONTAINERS:
-        raise Mismatch("Any", type_name(value))
-    if depth >= MAX_DEPTH:
-        raise Mismatch("Any", "deep")
+        raise Mismatch("Any", type_name(value), "only values travel as Any; declare an Interface for an object")
+    if not depth:
+        raise Mismatch("Any", f"{kind.__name__} that holds itself or is nested too deep")
     if kind is dict:
-        snapshot = value.copy()
-        return {
-            _encode_any(k, refs, parameter, depth + 1): _encode_any(v, refs, parameter, depth + 1)
-            for k, v in snapshot.items()
-        }
-    return kind([_encode_any(item, refs, parameter, depth + 1) for item in list(value)])
+        table = value.copy()
+        if _ATOMS.issuperset(map(type, table)) and _ATOMS.issuperset(map(type, table.values())):
+            return table
+        return {_snapshot(key, depth - 1): _snapshot(item, depth - 1) for key, item in table.items()}
+    items = list(value)
+    if not _ATOMS.issuperset(map(type, items)):
+        items = [_snapshot(item, depth - 1) for item in items]
+    return items if kind is list else kind(items)
 
 
-def _decode_any(raw: Any, refs: ReferenceReader) -> Any:
+def _decode_any(raw: Any, _refs: ReferenceReader) -> Any:
+    if type(raw) not in _ATOMS:
+        _check(raw, MAX_ANY_DEPTH)
+    return raw
+
+
+def _check(raw: Any, depth: int) -> None:
+    """Refuse a received value with a reference anywhere in it; what was decoded is ours and needs no copy."""
     kind = type(raw)
     if kind in _ATOMS:
-        return raw
+        return
+    if kind not in _CONTAINERS or not depth:
+        raise Mismatch("Any", type_name(raw))
     if kind is dict:
-        for k, v in raw.items():
-            _decode_any(k, refs)
-            _decode_any(v, refs)
-        return raw
-    if kind in _CONTAINERS:
-        for item in raw:
-            _decode_any(item, refs)
-        return raw
-    raise Mismatch("Any", type_name(raw))
+        if not _ATOMS.issuperset(map(type, raw)):
+            for key in raw:
+                _check(key, depth - 1)
+        parts = raw.values()
+    else:
+        parts = raw
+    if not _ATOMS.issuperset(map(type, parts)):
+        for part in parts:
+            _check(part, depth - 1)
 
 
 ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ATOMS | _CONTAINERS, _ATOMS | _CONTAINERS)
