@@ -56,6 +56,28 @@ def test_evidence_cannot_be_changed_once_made(package, evidence):
     assert "frozen=True" in decorators or "__setattr__" in members
 
 
+DEMANDED_BY = [
+    ("caprpc/session/session.py", "Session", "PeerIdentity"),
+    ("caprpc/session/calls.py", "Answer", "Permit"),
+    ("caprpc/objects/dispatch.py", "Job", "Permit"),
+]
+
+
+@pytest.mark.parametrize(("path", "class_name", "evidence"), DEMANDED_BY)
+def test_what_follows_the_check_demands_its_evidence(package, path, class_name, evidence):
+    """No default, no ``| None``: without the evidence the next thing cannot be built."""
+    class_ = next(
+        node
+        for module in package
+        if module.path == path
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    )
+    init = next(node for node in class_.body if getattr(node, "name", "") == "__init__")
+    required = init.args.args[: len(init.args.args) - len(init.args.defaults)]
+    assert evidence in {ast.unparse(argument.annotation) for argument in required if argument.annotation}
+
+
 def test_modules_that_hold_evidence_do_not_copy_it_with_changes(package):
     """``dataclasses.replace`` and ``copy.replace`` would make evidence that nobody checked."""
     copying = []

@@ -89,6 +89,13 @@ def test_no_history_and_no_promises_in_comments(package):
     ] == []
 
 
+def test_no_banners_in_comments(package):
+    """A file that needs banners is two files."""
+    banner = re.compile(r"^\s*#.*([-=#*~])\1{3}")
+    found = [f"{m.path}:{i}" for m in package for i, line in enumerate(m.text.splitlines(), 1) if banner.search(line)]
+    assert not found, "\n".join(found)
+
+
 def reraises(handler):
     """Tell a handler that only cleans up: it ends by raising what it caught."""
     last = handler.body[-1]
