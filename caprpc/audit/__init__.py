@@ -1,1 +1,25 @@
 """What happened: hash-chained records of every decision, written before the decision takes effect."""
+
+from caprpc.audit.log import AuditLog
+from caprpc.audit.query import Entry, Selection, select
+from caprpc.audit.record import NO_EXTRA, Extra, Template, duration, extra
+from caprpc.audit.redact import Redactor
+from caprpc.audit.relation import Relation
+from caprpc.audit.verify import RelationReport, Report, verify
+
+__all__ = [
+    "AuditLog",
+    "Entry",
+    "Extra",
+    "NO_EXTRA",
+    "Redactor",
+    "Relation",
+    "RelationReport",
+    "Report",
+    "Selection",
+    "Template",
+    "duration",
+    "extra",
+    "select",
+    "verify",
+]

@@ -93,18 +93,11 @@ def _parse_object(data: bytes) -> dict[str, object]:
     if not text.isprintable() or "\ufffd" in text:
         raise BadRecord("printable ASCII", "other bytes")
     try:
-        found = json.loads(text, object_pairs_hook=_without_duplicates)
+        found = _DECODER.decode(text)
     except (ValueError, RecursionError) as exc:
         raise BadRecord("one JSON object", f"{type(exc).__name__} in a line of {len(data)} bytes") from exc
     if not isinstance(found, dict):
         raise BadRecord("one JSON object", f"a JSON {type(found).__name__}")
-    return found
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadRecord("each key once", "a key twice")
     return found
 
 
@@ -135,5 +128,16 @@ def _check_fields(fields: dict[str, object]) -> None:
 
 
 def _spell(fields: dict[str, object]) -> bytes:
-    text = json.dumps(fields, ensure_ascii=True, separators=(",", ":"))
+    text = _ENCODER.encode(fields)
     return text.replace("\x7f", "\\u007f").encode("ascii")
+
+
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRecord("each key once", "a key twice")
+    return found
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_without_duplicates)
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"))

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import sys
 import threading
 from hashlib import sha256
 from os import getpid
@@ -185,14 +186,16 @@ class Relation:
             if segment.closed:
                 return
             try:
+                # No new file behind the last record of this run.
+                segment.rotate_at = sys.maxsize
                 self._end_floods(math.inf)
                 self._record({"kind": "segment", "event": "close", "segment": segment.number})
-                os.fdatasync(self._segment.fd)
-                self._segment.save_head(self._seq, self._prev.decode(), self._segment.good)
+                os.fdatasync(segment.fd)
+                segment.save_head(self._seq, self._prev.decode(), segment.good)
             except OSError as exc:
                 raise AuditError(f"{segment.name}: cannot finish the audit log: {exc.strerror}") from exc
             finally:
-                self._segment.close()
+                segment.close()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

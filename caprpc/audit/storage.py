@@ -23,7 +23,9 @@ GENERAL: Final = "general"
 """Relation of the facts that concern no proved peer."""
 
 _LOCK: Final = "lock"
-_IDENTITY: Final = "log.json"
+IDENTITY_NAME: Final = "log.json"
+"""The file that says which log the directory holds."""
+
 _KEY: Final = "redact.key"
 _KEY_BYTES: Final = 32
 _OTHERS: Final = 0o077
@@ -170,17 +172,17 @@ class Storage:
         self._lock = self._directory = -1
 
     def _identify(self) -> str:
-        data = self.read_small(_IDENTITY)
+        data = self.read_small(IDENTITY_NAME)
         if data is None:
             fresh = {"caprpc": 1, "kind": "audit", "name": self.name, "id": secrets.token_hex(16)}
             data = json.dumps(fresh).encode("ascii") + b"\n"
-            self.replace(_IDENTITY, data)
+            self.replace(IDENTITY_NAME, data)
             os.fsync(self._directory)
         try:
             found = json.loads(data)
             name, log_id = str(found["name"]), str(found["id"])
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
-            raise AuditError(f"{self.path / _IDENTITY}: not the identity of an audit log") from exc
+            raise AuditError(f"{self.path / IDENTITY_NAME}: not the identity of an audit log") from exc
         if name != self.name:
             raise AuditError(
                 f"{self.path}: holds the audit log of {name!r}, not of {self.name!r}; give each role its own directory"

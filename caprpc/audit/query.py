@@ -1,0 +1,90 @@
+"""Finds records in a log for people and programs; a line that is no record is shown as such, not hidden."""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from caprpc.audit.directory import LogDirectory, RelationFiles
+from caprpc.audit.reader import BadRecord, Record, read_lines
+from caprpc.audit.storage import segment_name
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record, or a place where there is none.
+
+    Attributes:
+        file: Name of the file in the log's directory.
+        line: Its line, counted from 1.
+        text: The record as it is written, empty for damage.
+        record: The record, None for damage.
+        damage: Why the line is no record.
+    """
+
+    file: str
+    line: int
+    text: str
+    record: Record | None
+    damage: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which records to find; an empty text selects all."""
+
+    peer: str = ""
+    """Part of the principal."""
+    kind: str = ""
+    """Exact kind."""
+    decision: str = ""
+    """``permit`` or ``deny``."""
+    member: str = ""
+    """Exact member."""
+    since: str = ""
+    """Earliest time, as ``time`` is written in records."""
+    reference: str = ""
+    """A reference number, also one inside of a count of refusals."""
+
+    def matches(self, record: Record) -> bool:
+        """Return whether a record is selected."""
+        return (
+            (not self.kind or record.text("kind") == self.kind)
+            and (not self.decision or record.text("decision") == self.decision)
+            and (not self.member or record.text("member") == self.member)
+            and (not self.since or record.text("time") >= self.since)
+            and (not self.peer or self.peer in record.text("peer") or self.peer in record.text("relation"))
+            and (not self.reference or self._has_reference(record))
+        )
+
+    def _has_reference(self, record: Record) -> bool:
+        return record.text("reference") == self.reference or self.reference in record.text("references").split()
+
+
+def select(path: Path, selection: Selection) -> Iterator[Entry]:
+    """Return the selected records of all relations in order of time, and every damaged line.
+
+    Raises:
+        AuditError: A file of the log is not a plain file.
+        OSError: The log cannot be read.
+    """
+    directory = LogDirectory(path)
+    sources = [_timed(directory, files) for files in directory.relations]
+    for _, entry in heapq.merge(*sources, key=lambda item: item[0]):
+        if entry.record is None or selection.matches(entry.record):
+            yield entry
+
+
+def _timed(directory: LogDirectory, files: RelationFiles) -> Iterator[tuple[str, Entry]]:
+    time = ""
+    for number in files.numbers:
+        name = segment_name(files.stem, number)
+        with directory.open(name) as fd:
+            for line, raw in enumerate(read_lines(fd), 1):
+                try:
+                    record = Record.parse(raw)
+                except BadRecord as exc:
+                    yield time, Entry(name, line, "", None, f"{raw.length} bytes that are no record: {exc}")
+                    continue
+                time = record.text("time")
+                yield time, Entry(name, line, raw.data.decode("ascii"), record)
