@@ -99,4 +99,4 @@ def _check(raw: Any, depth: int) -> None:
             _check(part, depth - 1)
 
 
-ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ATOMS | _CONTAINERS, _ATOMS | _CONTAINERS)
+ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ATOMS | _CONTAINERS, _ATOMS | _CONTAINERS, atoms=_ATOMS)

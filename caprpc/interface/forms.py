@@ -35,7 +35,9 @@ class Form:
     raw_types: frozenset[type]
     """Exact types that ``decode`` takes."""
     plain: type | None = None
-    """The one type for which both directions hand on the very object after checking its type."""
+    """The only type of its values, if both directions hand on the very object after checking its type."""
+    atoms: frozenset[type] = frozenset()
+    """Types whose objects both directions hand on after checking nothing but the type: lists of them take one pass in C."""
     shapes: "tuple[Shape, ...]" = ()
     """The references that may occur in it."""
 
@@ -54,7 +56,7 @@ def plain_form(python_type: type, text: str) -> Form:
         return raw
 
     only = frozenset({python_type})
-    return Form(text, encode, decode, only, only, plain=python_type)
+    return Form(text, encode, decode, only, only, plain=python_type, atoms=only)
 
 
 def float_form() -> Form:
@@ -75,7 +77,9 @@ def float_form() -> Form:
             raise Mismatch("float", type_name(raw))
         return raw
 
-    return Form("float", encode, decode, frozenset({float, int}), frozenset({float}), plain=float)
+    return Form(
+        "float", encode, decode, frozenset({float, int}), frozenset({float}), plain=float, atoms=frozenset({float})
+    )
 
 
 def literal_form(text: str, values: tuple[object, ...]) -> Form:
@@ -171,7 +175,7 @@ def array_form(item: Form, python_type: ArrayType, name: str) -> Form:
 def dict_form(key: Form, value: Form) -> Form:
     """Return the form of ``dict[K, V]``."""
     text = f"dict[{key.text}, {value.text}]"
-    return _table_form(text, key, value, frozenset({dict}), dict)
+    return _table_form(text, key, value, frozenset({dict}), None)
 
 
 def mapping_form(key: Form, value: Form) -> Form:
@@ -181,11 +185,11 @@ def mapping_form(key: Form, value: Form) -> Form:
 
 
 def _table_form(
-    text: str, key: Form, value: Form, local_types: frozenset[type], finish: Callable[[dict[Any, Any]], object]
+    text: str, key: Form, value: Form, local_types: frozenset[type], finish: Callable[[dict[Any, Any]], object] | None
 ) -> Form:
     encode_keys, decode_keys = _items(key)
     encode_values, decode_values = _items(value)
-    keeps_keys = key.plain is not None and key.plain is not float
+    atom_keys, atom_values = key.atoms.issuperset, value.atoms.issuperset
 
     def encode(table: Any, refs: ReferenceWriter, parameter: str) -> Any:
         if type(table) not in local_types:
@@ -196,6 +200,8 @@ def _table_form(
         if type(table) is not dict:
             raise Mismatch(text, type_name(table))
         snapshot = table.copy()
+        if atom_keys(map(type, snapshot)) and atom_values(map(type, snapshot.values())):
+            return snapshot
         keys = encode_keys(list(snapshot), refs, parameter)
         values = encode_values(list(snapshot.values()), refs, parameter)
         return dict(zip(keys, values, strict=True))
@@ -203,12 +209,14 @@ def _table_form(
     def decode(raw: Any, refs: ReferenceReader) -> Any:
         if type(raw) is not dict:
             raise Mismatch(text, type_name(raw))
+        if atom_keys(map(type, raw)) and atom_values(map(type, raw.values())):
+            return raw if finish is None else finish(raw)
         values = decode_values(list(raw.values()), refs)
         keys = decode_keys(list(raw), refs)
         table = dict(zip(keys, values, strict=True))
-        if not keeps_keys and len(table) != len(raw):
+        if len(table) != len(raw):
             raise Mismatch(text, "dict with equal keys")
-        return finish(table)
+        return table if finish is None else finish(table)
 
     return Form(text, encode, decode, local_types, frozenset({dict}), shapes=_shapes((key, value)))
 
@@ -246,7 +254,8 @@ def union_form(alternatives: tuple[Form, ...]) -> Form:
         return form.decode(raw, refs)
 
     local_types = None if fallback is not None else frozenset(by_local)
-    return Form(text, encode, decode, local_types, frozenset(by_raw), shapes=_shapes(alternatives))
+    atoms = frozenset(atom for form in alternatives for atom in form.atoms)
+    return Form(text, encode, decode, local_types, frozenset(by_raw), atoms=atoms, shapes=_shapes(alternatives))
 
 
 def _claim(text: str, owners: dict[type, Form], types: Iterable[type], form: Form) -> None:
@@ -273,17 +282,17 @@ def _items(item: Form) -> tuple[Items, Callable[[list[Any], Any], list[Any]]]:
     def decode_each(raws: list[Any], refs: ReferenceReader) -> list[Any]:
         return [decode_item(raw, refs) for raw in raws]
 
-    if item.plain is None:
+    if not item.atoms:
         return encode_each, decode_each
-    all_plain = frozenset({item.plain}).issuperset
+    only_atoms = item.atoms.issuperset
 
-    def encode_plain(values: list[Any], refs: ReferenceWriter, parameter: str) -> list[Any]:
-        return values if all_plain(map(type, values)) else encode_each(values, refs, parameter)
+    def encode_atoms(values: list[Any], refs: ReferenceWriter, parameter: str) -> list[Any]:
+        return values if only_atoms(map(type, values)) else encode_each(values, refs, parameter)
 
-    def decode_plain(raws: list[Any], refs: ReferenceReader) -> list[Any]:
-        return raws if all_plain(map(type, raws)) else decode_each(raws, refs)
+    def decode_atoms(raws: list[Any], refs: ReferenceReader) -> list[Any]:
+        return raws if only_atoms(map(type, raws)) else decode_each(raws, refs)
 
-    return encode_plain, decode_plain
+    return encode_atoms, decode_atoms
 
 
 NONE_FORM: Final = plain_form(NoneType, "None")

@@ -44,7 +44,7 @@ class Parameter:
 class Signature:
     """What goes into a member and what comes out; arguments that do not fit never reach the member."""
 
-    __slots__ = ("_by_name", "_plain", "_positional", "member", "parameters", "result")
+    __slots__ = ("_by_name", "_decoders", "_encoders", "_plain", "_positional", "member", "parameters", "result")
 
     def __init__(self, member: str, parameters: tuple[Parameter, ...], result: Form) -> None:
         """Take a compiled declaration.
@@ -64,9 +64,12 @@ class Signature:
         self.parameters = parameters
         self._positional = tuple(parameter for parameter in parameters if parameter.positional)
         self._by_name = {parameter.name: i for i, parameter in enumerate(parameters) if parameter.keyword}
+        # The usual call passes every parameter by position; these two are None where that is impossible.
+        by_position = len(self._positional) == len(parameters)
+        self._encoders = tuple((p.form.encode, p.name) for p in parameters) if by_position else None
+        self._decoders = tuple(p.form.decode for p in parameters) if by_position else None
         plain = tuple(parameter.form.plain for parameter in parameters)
-        all_plain = None not in plain and len(self._positional) == len(parameters)
-        self._plain = plain if all_plain else None
+        self._plain = plain if by_position and None not in plain else None
 
     @property
     def takes_references(self) -> bool:
@@ -85,8 +88,11 @@ class Signature:
             TypeError: An argument is missing, unknown or of another type; names the parameter and what is
                 expected, never the value.
         """
-        if not kwargs and tuple(map(type, args)) == self._plain:
-            return [list(args), {}]
+        if not kwargs:
+            if tuple(map(type, args)) == self._plain:
+                return [list(args), {}]
+            if self._encoders is not None and len(args) == len(self._encoders):
+                return [self._encode_all(args, refs), {}]
         if len(args) > len(self._positional):
             raise TypeError(f"{self.member} takes {len(self._positional)} positional arguments, got {len(args)}")
         raw_args = [self._encode(p, value, refs) for p, value in zip(self._positional, args, strict=False)]
@@ -114,8 +120,11 @@ class Signature:
         raw_args, raw_kwargs = raw
         if type(raw_args) is not list or type(raw_kwargs) is not dict:
             raise ArgumentError("", "a list of arguments and a map of keyword arguments")
-        if not raw_kwargs and tuple(map(type, raw_args)) == self._plain:
-            return raw_args, {}
+        if not raw_kwargs:
+            if tuple(map(type, raw_args)) == self._plain:
+                return raw_args, {}
+            if self._decoders is not None and len(raw_args) == len(self._decoders):
+                return self._decode_all(raw_args, refs), {}
         if len(raw_args) + len(raw_kwargs) > len(self.parameters) or len(raw_args) > len(self._positional):
             raise ArgumentError("", f"at most {len(self.parameters)} arguments")
         args = [self._decode(p, value, refs) for p, value in zip(self._positional, raw_args, strict=False)]
@@ -136,7 +145,7 @@ class Signature:
         try:
             return self.result.encode(value, refs, RETURN)
         except Mismatch as mismatch:
-            raise TypeError(self._message("returned something else than it declares", mismatch)) from None
+            raise TypeError(f"{self.member} does not return {self.result.text}: {mismatch}") from None
         except RecursionError:
             raise TypeError(f"{self.member} returned a value that holds itself or is nested too deep") from None
 
@@ -157,14 +166,36 @@ class Signature:
         arguments.update(kwargs)
         return arguments
 
+    def _encode_all(self, args: tuple[Any, ...], refs: ReferenceWriter) -> list[Any]:
+        """Encode one argument for each parameter."""
+        raw_args: list[Any] = []
+        try:
+            for (encode, name), value in zip(self._encoders or (), args, strict=True):
+                raw_args.append(encode(value, refs, name))
+        except Mismatch as mismatch:
+            raise self._argument_type_error(self.parameters[len(raw_args)], mismatch) from None
+        except RecursionError:
+            raise self._too_deep(self.parameters[len(raw_args)]) from None
+        return raw_args
+
+    def _decode_all(self, raw_args: list[Any], refs: ReferenceReader) -> list[Any]:
+        """Decode one argument for each parameter."""
+        args: list[Any] = []
+        try:
+            for decode, raw in zip(self._decoders or (), raw_args, strict=True):
+                args.append(decode(raw, refs))
+        except (Mismatch, RecursionError):
+            parameter = self.parameters[len(args)]
+            raise ArgumentError(parameter.name, parameter.form.text) from None
+        return args
+
     def _encode(self, parameter: Parameter, value: Any, refs: ReferenceWriter) -> Any:
         try:
             return parameter.form.encode(value, refs, parameter.name)
         except Mismatch as mismatch:
-            where = f"parameter {parameter.name!r} expects {parameter.form.text}"
-            raise TypeError(self._message(where, mismatch)) from None
+            raise self._argument_type_error(parameter, mismatch) from None
         except RecursionError:
-            raise TypeError(f"{self.member}: {parameter.name} holds itself or is nested too deep") from None
+            raise self._too_deep(parameter) from None
 
     def _decode(self, parameter: Parameter, raw: Any, refs: ReferenceReader) -> Any:
         try:
@@ -172,8 +203,13 @@ class Signature:
         except (Mismatch, RecursionError):
             raise ArgumentError(parameter.name, parameter.form.text) from None
 
-    def _message(self, where: str, mismatch: Mismatch) -> str:
-        return f"{self.member}: {where}: {mismatch}"
+    def _argument_type_error(self, parameter: Parameter, mismatch: Mismatch) -> TypeError:
+        if mismatch.expected == parameter.form.text:
+            return TypeError(f"{self.member}, parameter {parameter.name!r}: {mismatch}")
+        return TypeError(f"{self.member}, parameter {parameter.name!r} ({parameter.form.text}): {mismatch}")
+
+    def _too_deep(self, parameter: Parameter) -> TypeError:
+        return TypeError(f"{self.member}, parameter {parameter.name!r} holds itself or is nested too deep")
 
     def _fill(self, args: list[Any], named: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """Put named arguments into their places and declared defaults where nothing came."""
