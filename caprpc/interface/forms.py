@@ -37,7 +37,8 @@ class Form:
     plain: type | None = None
     """The only type of its values, if both directions hand on the very object after checking its type."""
     atoms: frozenset[type] = frozenset()
-    """Types whose objects both directions hand on after checking nothing but the type: lists of them take one pass in C."""
+    """Types whose objects both directions hand on after checking nothing but the type, so that a list of them
+    takes one pass in C."""
     shapes: "tuple[Shape, ...]" = ()
     """The references that may occur in it."""
 
