@@ -1,0 +1,209 @@
+"""Messages and values to bytes and back; the only module that runs an encoder or a decoder.
+
+The envelope is decoded by msgspec into the typed, finite-depth classes of ``messages``. Values are decoded
+by the C unpacker of ``msgpack``, which keeps a stack of its own; msgspec's untyped decoder overflows small C
+stacks and is never used. Encoding is msgspec's, after a walk has checked every type exactly.
+
+Whatever a peer sends ends in values or in ``RemoteProtocolError``.
+
+Wire protocol, sections 4 and 5.
+"""
+
+from gc import get_referents
+from typing import Any, Final
+
+import msgpack
+import msgspec
+from msgspec.msgpack import Ext as Extension
+
+from caprpc.errors import RemoteProtocolError, printable
+from caprpc.limits import DEFAULT_LIMITS, KIB, Limits
+from caprpc.wire.frame import HEADER_BYTES
+from caprpc.wire.messages import AnyMessage, Call, Return
+from caprpc.wire.scan import MAX_EXPANSION, scan
+from caprpc.wire.trees import Builder, Flattener, plain_budget
+
+_WHOLE_CHECK_BYTES: Final = 64 * KIB
+"""Larger messages and values are not encoded again to see whether they are canonical: their heads are read instead."""
+
+_EXPANSION_FREE_BYTES: Final = KIB
+"""Values smaller than this may expand as they like: 88 KiB at most."""
+
+_CONTAINER_HEAP: Final = 232
+"""Most memory that one container head may cost."""
+
+_BIN_8: Final = 0xC4
+_LONG_HEADS: Final = b"\xd9\xda\xdb\xc4\xc5\xc6"
+"""Heads of texts of more than 31 bytes and of byte strings: without them no map key is a byte string or too long."""
+
+_CONTAINER_HEADS: Final = bytes(range(0x80, 0xA0)) + bytes(range(0xDC, 0xE0))
+_EXTENSION_HEADS: Final = bytes(range(0xC7, 0xCA)) + bytes(range(0xD4, 0xD9))
+_OTHER_BYTES: Final = bytes(set(range(256)) - set(_CONTAINER_HEADS + _EXTENSION_HEADS))
+"""Bytes that cannot open anything; the count of the others bounds depth and memory without a parse."""
+
+_DECODE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError, KeyError, msgpack.UnpackException)
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(AnyMessage).decode
+_unpackb: Final = msgpack.unpackb
+
+
+class _ExtensionSeen(Exception):
+    """The value holds an extension."""
+
+
+def encode_message(message: AnyMessage) -> bytes:
+    """Return the frame of a message, its length prefix included."""
+    body = _encode(message)
+    return len(body).to_bytes(HEADER_BYTES, "big") + body
+
+
+def decode_message(body: bytes | bytearray) -> AnyMessage:
+    """Return the message of one frame body.
+
+    Raises:
+        RemoteProtocolError: The body is no message, breaks a bound of a field, or is not canonical.
+    """
+    try:
+        message: AnyMessage = _decode(body)
+        if len(body) <= _WHOLE_CHECK_BYTES:
+            canonical = _encode(message) == body
+        else:
+            canonical = _large_is_canonical(message, body)
+    except (msgspec.MsgspecError, *_DECODE_ERRORS) as exc:
+        raise RemoteProtocolError(f"message of {len(body)} bytes: {printable(str(exc))}") from None
+    if not canonical:
+        raise RemoteProtocolError(f"message of {len(body)} bytes that is not in its canonical form")
+    return message
+
+
+def pack(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return the canonical encoding of a value.
+
+    Args:
+        value: Of exact value types, references included; not changed by others while this runs.
+        limits: The same bounds that the receiver applies.
+
+    Raises:
+        TypeError: Something in it is of a type that does not travel.
+        ValueError: It is over a limit, holds itself, or a text of it has no UTF-8 form.
+    """
+    try:
+        if plain_budget(value, limits.max_depth, limits.max_items - 1, limits.max_key_bytes) >= 0:
+            try:
+                return _encode(value)
+            except OverflowError:
+                """An integer that travels as an extension."""
+        return _encode(Flattener(limits, _encode).flatten(value, limits.max_depth))
+    except UnicodeEncodeError:
+        raise ValueError("a text holds a lone surrogate, which has no UTF-8 form") from None
+    except RuntimeError:
+        raise ValueError("a container changed while it was encoded") from None
+
+
+def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """Return the value of one canonical encoding; exact types, references as ``RemoteReference`` or ``OwnReference``.
+
+    Does no I/O and runs no code but this floor's.
+
+    Raises:
+        RemoteProtocolError: The blob is malformed, not canonical, or over a limit.
+    """
+    size = len(blob)
+    try:
+        if size <= limits.max_depth and _BIN_8 not in blob and size <= limits.max_items:
+            # Too short to break any bound: depth and items cost a byte each.
+            value = _unpackb(blob, ext_hook=_see_extension)
+            if _encode(value) == blob:
+                return value
+            raise RemoteProtocolError("value that is not in its canonical form")
+        return _flat(blob, limits, _see_extension)
+    except _ExtensionSeen:
+        pass
+    except _DECODE_ERRORS as exc:
+        raise _malformed(blob, exc) from None
+    return _extended(blob, limits)
+
+
+def _extended(blob: bytes, limits: Limits) -> Any:
+    """Decode a value that holds extensions."""
+
+    def unpack_flat(data: bytes) -> Any:
+        return _flat(data, limits, Extension)
+
+    try:
+        return Builder(limits, _encode, unpack_flat).build(unpack_flat(blob), limits.max_depth)
+    except _DECODE_ERRORS as exc:
+        raise _malformed(blob, exc) from None
+
+
+def _flat(blob: bytes, limits: Limits, extension: Any) -> Any:
+    """Decode one blob, extensions by ``extension(code, data)``, after its bounds are known to hold."""
+    size = len(blob)
+    if size > _WHOLE_CHECK_BYTES or size > limits.max_items:
+        scan(blob, limits)
+        return _unpackb(blob, ext_hook=extension)
+    heads = len(blob.translate(None, _OTHER_BYTES))
+    if heads * _CONTAINER_HEAP > MAX_EXPANSION * size and size > _EXPANSION_FREE_BYTES:
+        scan(blob, limits)
+    value = _unpackb(blob, ext_hook=extension)
+    if heads > limits.max_depth:
+        _check_depth(value, limits.max_depth)
+    if not blob.isascii() and any(head in blob for head in _LONG_HEADS):
+        _check_keys(value, limits)
+    if _encode(value) != blob:
+        raise RemoteProtocolError("value that is not in its canonical form")
+    return value
+
+
+def _check_depth(value: Any, max_depth: int) -> None:
+    """Refuse more than ``max_depth`` nested containers, level by level in C, without recursion."""
+    level = [value]
+    for _ in range(max_depth):
+        level = get_referents(*level)
+        if not level:
+            return
+    if any(type(item) is list or type(item) is dict for item in level):
+        raise RemoteProtocolError(f"values nested deeper than {max_depth} (limits.max_depth)")
+
+
+def _check_keys(value: Any, limits: Limits) -> None:
+    """Refuse map keys that are byte strings or too long, in a tree whose depth is known to be bounded."""
+    if type(value) is list:
+        inner = value
+    elif type(value) is dict:
+        most = limits.max_key_bytes
+        for key in value:
+            if type(key) is not str:
+                raise RemoteProtocolError("map key that is not a text")
+            if len(key) * 4 > most and len(key.encode()) > most:
+                raise RemoteProtocolError(f"map key of more than {most} bytes (limits.max_key_bytes)")
+        inner = list(value.values())
+    else:
+        return
+    for item in inner:
+        if type(item) is list or type(item) is dict:
+            _check_keys(item, limits)
+
+
+def _large_is_canonical(message: AnyMessage, body: bytes | bytearray) -> bool:
+    """Compare all but the payload, which is the last field of the kinds that may be large."""
+    if type(message) is Call:
+        head = _encode(Call(message.question, message.target, message.operation, message.member, message.meta, b""))
+    elif type(message) is Return:
+        head = _encode(Return(message.question, b""))
+    else:
+        return _encode(message) == body
+    # An empty byte string ends the head: 0xC4 0x00. In its place stands 0xC5 or 0xC6 with the payload's length.
+    size = len(message.payload)
+    width = 2 if size < 0x1_0000 else 4
+    head = head[:-2] + (b"\xc5" if width == 2 else b"\xc6") + size.to_bytes(width, "big")
+    return body.startswith(head) and len(body) == len(head) + size
+
+
+def _see_extension(_code: int, _data: bytes) -> None:
+    raise _ExtensionSeen
+
+
+def _malformed(blob: bytes, exc: Exception) -> RemoteProtocolError:
+    return RemoteProtocolError(f"value of {len(blob)} bytes: {printable(str(exc))}")
