@@ -1,6 +1,6 @@
 """Interfaces: the only source of what can be called, and the checks on everything that goes in and out."""
 
-from caprpc.interface.base import Interface, register_adapter, shape_of
+from caprpc.interface.base import Interface, InterfaceBase, register_adapter, shape_of
 from caprpc.interface.contracts import contract_of, interface_closure
 from caprpc.interface.declaration import attribute, interface_info, method
 from caprpc.interface.member import Member
@@ -12,6 +12,7 @@ from caprpc.interface.signature import Parameter, Signature
 __all__ = [
     "ArgumentError",
     "Interface",
+    "InterfaceBase",
     "Member",
     "Mismatch",
     "NoReferences",

@@ -28,7 +28,7 @@ from caprpc.interface.declaration import (
     refuse_declarations,
 )
 from caprpc.interface.forms import Form
-from caprpc.interface.kinds import callable_shape, context_shape, iterator_shape
+from caprpc.interface.kinds import EXIT_PARAMETERS, callable_shape, context_shape, iterator_shape
 from caprpc.interface.member import AttributeMember, Member
 from caprpc.interface.mismatch import Mismatch, type_name
 from caprpc.interface.references import ReferenceReader, ReferenceWriter
@@ -174,7 +174,7 @@ def _interface_shape(info: InterfaceInfo) -> Shape:
             raise Mismatch(info.name, type_name(obj), hint)
         return adapter(obj)
 
-    shape = Shape(info.name, info.name, lambda: _interface_members(info), adapt, info.interface)
+    shape = Shape(info.name, info.name, lambda: _interface_members(info), adapt, interface=info.interface, doc=info.doc)
     return shape
 
 
@@ -193,7 +193,7 @@ def _interface_members(info: InterfaceInfo) -> Members:
 def _method_member(info: InterfaceInfo, declaration: MethodDeclaration, owner: type) -> Member:
     where = f"{info.name}.{declaration.python_name}"
     if declaration.operation == OP_EXIT:
-        signature = Signature(where, (), forms.NONE_FORM)
+        signature = Signature(where, EXIT_PARAMETERS, forms.NONE_FORM)
     else:
         hints = _hints(where, declaration.function)
         compiler = Compiler(where, _reference_form(where))
@@ -211,6 +211,7 @@ def _method_member(info: InterfaceInfo, declaration: MethodDeclaration, owner: t
         effect=declaration.effect,
         blocking=declaration.blocking,
         errors=declaration.errors,
+        doc=inspect.getdoc(declaration.function) or "",
     )
 
 

@@ -1,9 +1,14 @@
-"""Serving a context manager to a peer: entered once, left once, never told about the peer's exceptions."""
+"""Serving a context manager to a peer: entered once, left once, never handed an exception of the peer."""
 
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from enum import Enum
+from types import TracebackType
 from typing import Any
+
+from caprpc.errors import CapRPCError
+
+ExitArguments = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
 class ContextState(Enum):
@@ -12,6 +17,10 @@ class ContextState(Enum):
     FRESH = "fresh"
     INSIDE = "inside"
     LEFT = "left"
+
+
+class PeerBlockFailed(CapRPCError):
+    """The peer's ``with`` block ended with an exception; which one stays with the peer."""
 
 
 class ContextMisused(RuntimeError):
@@ -56,10 +65,10 @@ class ContextServer(ServedContext):
             self.state = ContextState.LEFT
             raise
 
-    def exit(self) -> None:
-        """Leave it, without an exception."""
+    def exit(self, failed: bool) -> None:
+        """Leave it; with ``PeerBlockFailed`` if the peer's block failed."""
         self._leave()
-        self._context.__exit__(None, None, None)
+        self._context.__exit__(*exit_arguments(failed))
 
     def abandon(self, error: BaseException) -> None:
         """Leave it with ``error`` if the peer vanished inside; otherwise do nothing."""
@@ -87,10 +96,10 @@ class AsyncContextServer(ServedContext):
             self.state = ContextState.LEFT
             raise
 
-    async def exit(self) -> None:
-        """Leave it, without an exception."""
+    async def exit(self, failed: bool) -> None:
+        """Leave it; with ``PeerBlockFailed`` if the peer's block failed."""
         self._leave()
-        await self._context.__aexit__(None, None, None)
+        await self._context.__aexit__(*exit_arguments(failed))
 
     def abandon(self, error: BaseException) -> Awaitable[bool | None] | None:
         """Return what leaves it with ``error``, to be awaited, if the peer vanished inside."""
@@ -98,3 +107,10 @@ class AsyncContextServer(ServedContext):
             return None
         self.state = ContextState.LEFT
         return self._context.__aexit__(type(error), error, None)
+
+
+def exit_arguments(failed: bool) -> ExitArguments:
+    """Return what ``__exit__`` is called with: an exception of ours stands for whatever happened at the peer."""
+    if not failed:
+        return None, None, None
+    return PeerBlockFailed, PeerBlockFailed("the peer's block ended with an exception"), None

@@ -81,7 +81,7 @@ class MethodDeclaration:
     __slots__ = ("blocking", "effect", "errors", "function", "name", "operation", "python_name")
 
     def __init__(
-        self, function: FunctionType, effect: Effect, blocking: bool, errors: tuple[type[Exception], ...], name: str
+        self, function: FunctionType, effect: Effect, blocking: bool, errors: tuple[type[Exception], ...]
     ) -> None:
         self.function = function
         self.effect = effect
@@ -89,7 +89,7 @@ class MethodDeclaration:
         self.errors = errors
         self.python_name = function.__name__
         self.operation = SPECIAL_OPERATIONS.get(self.python_name, OP_CALL)
-        self.name = name if self.operation == OP_CALL else ""
+        self.name = self.python_name if self.operation == OP_CALL else ""
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         """Return the declaration from the class; from an instance, a function that says what is missing."""
@@ -135,16 +135,13 @@ class InterfaceInfo:
     """The compiled shape, once somebody asked for it."""
 
 
-def method(
-    *, effect: Effect, blocking: bool = False, errors: tuple[type[Exception], ...] = (), name: str = ""
-) -> Callable[[F], F]:
+def method(*, effect: Effect, blocking: bool = False, errors: tuple[type[Exception], ...] = ()) -> Callable[[F], F]:
     """Declare a method of an interface.
 
     Args:
         effect: ``"read"`` if calling it changes nothing that matters, else ``"write"``; shown to reviewers.
         blocking: The implementation is known to wait: servers run it on a worker thread from the first call.
         errors: Exceptions of the implementation that may cross, with their text.
-        name: The name on the wire and in policies if it differs from the function's.
 
     Raises:
         TypeError: An option is not of these kinds, or the decorated object is not a plain function.
@@ -161,8 +158,7 @@ def method(
     def declare(function: F) -> F:
         if type(function) is not FunctionType:
             raise TypeError("@method decorates a plain function in the body of an Interface")
-        wire_name = name or function.__name__
-        return cast("F", MethodDeclaration(cast("FunctionType", function), effect, blocking, errors, wire_name))
+        return cast("F", MethodDeclaration(cast("FunctionType", function), effect, blocking, errors))
 
     return declare
 
@@ -278,7 +274,6 @@ def _check_method(cls: type, name: str, declaration: MethodDeclaration) -> None:
         raise TypeError(f"{cls.__name__}.{name} is a second name of {declaration.python_name}; declare it on its own")
     if declaration.operation == OP_CALL:
         _check_name(cls, name, "method")
-        _check_name(cls, declaration.name, "method")
     if declaration.operation == OP_EXIT:
         return
     signature = inspect.signature(declaration.function)

@@ -27,6 +27,9 @@ CALLABLE: Final = "Callable"
 ITERATOR: Final = "Iterator"
 CONTEXT_MANAGER: Final = "ContextManager"
 
+EXIT_PARAMETERS: Final = (Parameter("failed", forms.BOOL_FORM, positional=True, keyword=False),)
+"""Leaving a context tells whether the block failed, and nothing about how."""
+
 FUNCTIONS: Final = frozenset({FunctionType, BuiltinFunctionType, MethodType, partial})
 """What may stand for a Callable: it is invoked, and nothing of it is readable."""
 
@@ -122,7 +125,7 @@ def context_shape(text: str, given: Form) -> Shape:
     """Return the shape of a context manager: entered once, left once."""
 
     def members() -> Members:
-        enter, leave = Signature(text, (), given), Signature(text, (), forms.NONE_FORM)
+        enter, leave = Signature(text, (), given), Signature(text, EXIT_PARAMETERS, forms.NONE_FORM)
         return {
             (OP_ENTER, ""): Member(OP_ENTER, "", enter, interface=ServedContext, python_names=("enter",)),
             (OP_EXIT, ""): Member(OP_EXIT, "", leave, interface=ServedContext, python_names=("exit",)),

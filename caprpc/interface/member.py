@@ -11,6 +11,7 @@ from types import FunctionType, MethodType
 from typing import Any, Final
 
 from caprpc.ids import OP_EXIT, OP_GET, OP_SET, OPERATION_NAMES
+from caprpc.interface.contexts import exit_arguments
 from caprpc.interface.declaration import MethodDeclaration
 from caprpc.interface.mismatch import type_name
 from caprpc.interface.signature import Signature
@@ -30,6 +31,7 @@ class Member:
     __slots__ = (
         "_cache",
         "blocking",
+        "doc",
         "effect",
         "errors",
         "interface",
@@ -51,6 +53,7 @@ class Member:
         effect: str = "write",
         blocking: bool = False,
         errors: tuple[type[Exception], ...] = (),
+        doc: str = "",
     ) -> None:
         """Take a compiled declaration.
 
@@ -63,6 +66,7 @@ class Member:
             effect: ``read`` or ``write``, as declared.
             blocking: Declared to wait.
             errors: Exceptions that may cross with their text.
+            doc: The declaration's docstring.
         """
         self.operation = operation
         self.name = name
@@ -72,6 +76,7 @@ class Member:
         self.effect = effect
         self.blocking = blocking
         self.errors = errors
+        self.doc = doc
         self.takes_references = signature.takes_references
         self._cache: dict[type, Resolved] = {}
 
@@ -138,7 +143,7 @@ class Member:
             )
         is_async = inspect.iscoroutinefunction(function)
         if self.operation == OP_EXIT:
-            return _exit_without_exception(function, is_async), is_async
+            return _leaving(function, is_async), is_async
         return function, is_async
 
 
@@ -188,14 +193,14 @@ def _class_attribute(mro: tuple[type, ...], name: str) -> object:
     return _MISSING
 
 
-def _exit_without_exception(function: Callable[..., Any], is_async: bool) -> Callable[..., Any]:
-    """Leave a context without an exception: what a peer raised never enters, and nothing is swallowed."""
+def _leaving(function: Callable[..., Any], is_async: bool) -> Callable[..., Any]:
+    """Leave a context knowing only whether the peer's block failed; nothing is swallowed on its behalf."""
 
-    def leave(obj: object) -> None:
-        function(obj, None, None, None)
+    def leave(obj: object, failed: bool) -> None:
+        function(obj, *exit_arguments(failed))
 
-    async def leave_async(obj: object) -> None:
-        await function(obj, None, None, None)
+    async def leave_async(obj: object, failed: bool) -> None:
+        await function(obj, *exit_arguments(failed))
 
     return leave_async if is_async else leave
 

@@ -14,7 +14,7 @@ class Shape:
     The declared annotation makes the shape; the runtime class of an object adds nothing to it.
     """
 
-    __slots__ = ("_adapt", "_members", "interface", "name", "text")
+    __slots__ = ("_adapt", "_members", "doc", "faces", "interface", "name", "text")
 
     def __init__(
         self,
@@ -22,12 +22,17 @@ class Shape:
         text: str,
         members: Callable[[], Members],
         adapt: Callable[[Any], object],
+        *,
         interface: type | None = None,
+        doc: str = "",
     ) -> None:
         """Take a name for policies, the annotation as text, and what gives the members at first use."""
         self.name = name
         self.text = text
         self.interface = interface
+        self.doc = doc
+        self.faces: dict[Any, Any] = {}
+        """Stub classes made for this shape, by flavor; kept by the floor above."""
         self._members: Members | Callable[[], Members] = members
         self._adapt = adapt
 
