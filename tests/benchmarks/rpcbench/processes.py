@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Final
 
-LIFE_S: Final = 900
+LIFE_S: Final = 3_600
 """No child outlives this, whatever happens: the default action of SIGALRM ends it."""
 _PR_SET_PDEATHSIG: Final = 1
 
