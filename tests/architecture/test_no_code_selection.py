@@ -32,6 +32,19 @@ NAME_TAKING = {
 ALLOWED = {
     ("caprpc/cli/__init__.py", "import_module"): "loads a command from a table of constants",
     ("caprpc/cli/__init__.py", "getattr"): "takes the command's attribute from the same table of constants",
+    (
+        "caprpc/interface/base.py",
+        "setattr",
+    ): "keeps what an interface declares, under a constant name, at its declaration",
+    ("caprpc/interface/kinds.py", "vars"): "lists the iterator types of itertools, once, at import",
+    ("caprpc/interface/member.py", "__getattribute__"): "the name was declared with attribute(); one closure for each",
+    (
+        "caprpc/interface/member.py",
+        "setattr",
+    ): "the name was declared with attribute(writable=True); one closure for each",
+    ("caprpc/interface/records.py", "attrgetter"): "field names of a dataclass or Struct that a signature names",
+    ("caprpc/session/session.py", "getattr"): "names of handlers in the table of states, looked up once, at import",
+    ("caprpc/objects/stubs.py", "getattr"): "the local user assigns to a stub; looked up on the stub's own class",
 }
 """(file, construct) -> why it cannot be reached with a name that a peer chose."""
 
