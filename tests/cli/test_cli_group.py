@@ -33,11 +33,22 @@ def test_help_lists_every_installed_command_with_a_summary(run, option):
         assert any(line.split()[:1] == [name] and len(line.split()) > 2 for line in output.splitlines()), name
 
 
-def test_every_listed_command_loads_and_has_help_with_an_example(run):
-    for name in main.list_commands(click.Context(main)):
-        result = run(name, "--help")
-        assert result.exit_code == 0, name
-        assert f"caprpc {name}" in result.output, name
+def leaves(command, path):
+    """Yield every command that does something, with the words that run it."""
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from leaves(command.get_command(context, name), (*path, name))
+    else:
+        yield path
+
+
+def test_every_command_loads_and_has_help_with_an_example(run):
+    for words in leaves(main, ()):
+        result = run(*words, "--help")
+        assert result.exit_code == 0, words
+        assert "Example" in result.output, words
+        assert f"caprpc {' '.join(words)}" in result.output.split("Example", 1)[1], words
 
 
 def test_version_names_python_and_openssl(run):
