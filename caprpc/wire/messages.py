@@ -7,9 +7,26 @@ the guard has permitted the operation). Extra elements are refused.
 Wire protocol, section 4.
 """
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta as Bound
+
+MAX_ID: Final = 2**53 - 1
+"""Largest number in a message: every language holds it exactly."""
+
+NONCE_BYTES: Final = 32
+
+Id: TypeAlias = Annotated[int, Bound(ge=0, le=MAX_ID)]
+Target: TypeAlias = Annotated[int, Bound(ge=-MAX_ID - 1, le=MAX_ID)]
+Count: TypeAlias = Annotated[int, Bound(ge=1, le=MAX_ID)]
+Operation: TypeAlias = Annotated[int, Bound(ge=0, le=255)]
+Version: TypeAlias = Annotated[int, Bound(ge=1, le=65_535)]
+Name: TypeAlias = Annotated[str, Bound(max_length=128)]
+"""A member, an interface or an error type; empty where an operation has no member."""
+Code: TypeAlias = Annotated[str, Bound(max_length=32)]
+Text: TypeAlias = Annotated[str, Bound(max_length=256)]
+ReferenceNumber: TypeAlias = Annotated[str, Bound(max_length=32)]
 
 NO_QUESTION: Final = -1
 
@@ -24,58 +41,58 @@ class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fa
 class PeerLimits(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """What the sender of a WELCOME or HELLO will accept from the other side."""
 
-    max_frame_bytes: int
-    max_in_flight: int
-    max_references: int
-    max_depth: int
+    max_frame_bytes: Id
+    max_in_flight: Id
+    max_references: Id
+    max_depth: Id
 
 
 class Welcome(Message, tag=1):
     """The acceptor's first message, sent after it has verified the dialer's certificate and found its policy."""
 
-    versions: list[int]
-    nonce: bytes
+    versions: Annotated[list[Version], Bound(min_length=1, max_length=16)]
+    nonce: Annotated[bytes, Bound(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
     limits: PeerLimits
-    features: list[str]
+    features: Annotated[list[Name], Bound(max_length=32)]
 
 
 class Hello(Message, tag=2):
     """The dialer's first message; ``versions`` holds exactly the version it chose."""
 
-    versions: list[int]
-    nonce: bytes
+    versions: Annotated[list[Version], Bound(min_length=1, max_length=16)]
+    nonce: Annotated[bytes, Bound(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
     limits: PeerLimits
-    features: list[str]
+    features: Annotated[list[Name], Bound(max_length=32)]
 
 
 class Facet(Message, tag=3):
     """What the receiver may do with references of this facet; sent once, before the first such reference."""
 
-    facet: int
-    interface: str
-    members: list[tuple[int, str]]
-    lifetime: int
+    facet: Id
+    interface: Name
+    members: Annotated[list[tuple[Operation, Name]], Bound(max_length=4_096)]
+    lifetime: Annotated[int, Bound(ge=0, le=1)]
 
 
 class Meta(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
     """What travels beside a call."""
 
-    cause: int | None = None
+    cause: Id | None = None
     """The receiver's own open question on whose behalf this call is made."""
-    deadline_ms: int | None = None
+    deadline_ms: Id | None = None
     keep: bool = False
     """Keep the answer for pipelined calls until FINISH."""
-    trace: bytes | None = None
+    trace: Annotated[bytes, Bound(max_length=64)] | None = None
 
 
 class Call(Message, tag=4):
     """Ask for one operation on one reference of the receiver."""
 
-    question: int
-    target: int
+    question: Id
+    target: Target
     """An export of the receiver; a negative number is ``~question``, a promised answer of the receiver."""
-    operation: int
-    member: str
+    operation: Operation
+    member: Name
     meta: Meta | None
     payload: bytes
 
@@ -83,7 +100,7 @@ class Call(Message, tag=4):
 class Return(Message, tag=5):
     """A question ends with a value."""
 
-    question: int
+    question: Id
     payload: bytes
 
 
@@ -94,64 +111,66 @@ class Raise(Message, tag=6):
     the reference counts in them back.
     """
 
-    question: int
+    question: Id
     taken: bool
-    code: str
-    type: str
-    text: str
-    reference: str
+    code: Code
+    type: Name
+    text: Text
+    reference: ReferenceNumber
 
 
 class Cancel(Message, tag=7):
     """The asker no longer needs the answer; the answer still comes, exactly once."""
 
-    question: int
+    question: Id
 
 
 class Release(Message, tag=8):
     """The holder gives back counts: pairs of export and count, each at least 1."""
 
-    counts: list[tuple[int, int]]
+    counts: Annotated[list[tuple[Id, Count]], Bound(min_length=1, max_length=65_536)]
 
 
 class Finish(Message, tag=9):
     """The asker no longer needs a kept answer."""
 
-    question: int
+    question: Id
 
 
 class Revoked(Message, tag=10):
     """The exporter has revoked these exports."""
 
-    exports: list[int]
+    exports: Annotated[list[Id], Bound(min_length=1, max_length=65_536)]
 
 
 class Ping(Message, tag=11):
     """Ask for a PONG with the same number."""
 
-    number: int
+    number: Id
 
 
 class Pong(Message, tag=12):
     """Answer to a PING."""
 
-    number: int
+    number: Id
 
 
 class GoAway(Message, tag=13):
     """No new questions from now on (``drain``), or the connection ends now (any other code)."""
 
-    code: str
-    text: str
-    reference: str
+    code: Code
+    text: Text
+    reference: ReferenceNumber
 
 
 class Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """Consecutive calls of a batch that name the same operation on the same target."""
 
-    target: int
-    operation: int
-    member: str
+    target: Target
+    operation: Operation
+    member: Name
+    count: Count
+    """Number of calls; known before the payload is decoded, so that each can be guarded first."""
     payload: bytes
     """Values: a list with one ``[args, kwargs]`` for each call."""
 
@@ -159,27 +178,27 @@ class Run(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False)
 class Batch(Message, tag=14):
     """Many calls under one question and one answer; each is guarded and audited on its own."""
 
-    question: int
+    question: Id
     meta: Meta | None
-    runs: list[Run]
+    runs: Annotated[list[Run], Bound(min_length=1, max_length=4_096)]
 
 
 class Failure(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
     """One failed call of a batch, named by its position."""
 
-    position: int
+    position: Id
     taken: bool
-    code: str
-    type: str
-    text: str
-    reference: str
+    code: Code
+    type: Name
+    text: Text
+    reference: ReferenceNumber
 
 
 class BatchReturn(Message, tag=15):
     """Answer to a BATCH: values in order (None where a call failed), and the failures by position."""
 
-    question: int
-    failures: list[Failure]
+    question: Id
+    failures: Annotated[list[Failure], Bound(max_length=65_536)]
     payload: bytes
 
 
