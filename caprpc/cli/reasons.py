@@ -1,0 +1,73 @@
+"""What each reason in the audit log means to an operator, and what to do about it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+_NEW_CERTIFICATE: Final = "Have the peer's certificate issued anew; caprpc pki issue makes one that fits."
+
+ADVICE: Final[Mapping[str, tuple[str, str]]] = {
+    "not-granted": (
+        "The peer's policy does not grant this, or the interface has no such member; the peer cannot tell which.",
+        "If the peer shall have it, name the member in the offer table of the rule above, and reload.",
+    ),
+    "closed": (
+        "The peer has no policy any more: a reload took its grants away.",
+        "Nothing, if that was meant; else put its policy back.",
+    ),
+    "argument": (
+        "An argument is outside of what the policy allows.",
+        "If the value shall be allowed, widen the args rule above, and reload.",
+    ),
+    "rule-error": ("An argument rule could not be applied to the value that came.", "Mend the args rule above."),
+    "per_second": ("The peer calls more often than its policy allows.", "Raise per_second in the rule above, or wait."),
+    "per_hour": ("The peer calls more often than its policy allows.", "Raise per_hour in the rule above, or wait."),
+    "per_day": ("The peer calls more often than its policy allows.", "Raise per_day in the rule above, or wait."),
+    "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
+    "no-policy": (
+        "The peer proved who it is, and no policy is for it.",
+        "Add a policy whose [peer] names this spiffe ID and this CA, and list it in caprpc.toml.",
+    ),
+    "anchor": (
+        "The peer's certificate comes from a CA that no policy names.",
+        "Add the CA's key to ca = [...] under [peer], if you trust it to speak for that peer.",
+    ),
+    "trust-domain": (
+        "The CA may speak for other trust domains than the one in the certificate.",
+        "Let the right CA issue the certificate; this may be an attempt to speak for someone else.",
+    ),
+    "expired": ("A certificate, or the policy, has expired.", "Renew it; running peers take it up on reload."),
+    "revoked": ("A certificate in the chain is on the revocation list.", _NEW_CERTIFICATE),
+    "crl": (
+        "The revocation list is missing or has expired; without it nobody is let in.",
+        "Publish a fresh list: caprpc pki revoke writes one.",
+    ),
+    "certificate": ("The peer showed no certificate that our TLS accepts; see the error.", _NEW_CERTIFICATE),
+    "eku": ("The certificate was issued for another role.", _NEW_CERTIFICATE),
+    "hostname": ("The certificate does not name the host that was dialled.", _NEW_CERTIFICATE),
+    "connections": (
+        "The peer has as many connections as it may have.",
+        "Raise connections under [limits] in its policy, or have it close some.",
+    ),
+    "audit": (
+        "The audit log takes no records, so nobody is served.",
+        "Make room on the disk; then peers may try again.",
+    ),
+    "alpn": ("The peer does not speak caprpc/1; it may be a browser or a scanner.", "Nothing, if it is not yours."),
+    "foreign": ("The peer does not speak TLS; it may be a scanner.", "Nothing, if it is not yours."),
+    "alert": ("The peer refused us, and sent a TLS alert.", "Ask the peer's operator, who has the reason in a log."),
+    "timeout": ("The handshake was not finished in time.", "If it is a real peer: look at the network, or the load."),
+}
+"""For each reason: what it means, what to do."""
+
+_UNKNOWN: Final = ("The record has the whole reason.", "See docs/reference/audit.md and docs/reference/errors.md.")
+_FAILED: Final = (
+    "The call was permitted and its method failed here; the peer was told internal error and this number.",
+    "It is a fault of the service: its log has the traceback, under the same number.",
+)
+
+
+def advice(kind: str, reason: str) -> tuple[str, str]:
+    """Return what a record means, and what to do."""
+    if kind == "outcome":
+        return _FAILED
+    return ADVICE.get(reason, _UNKNOWN)
