@@ -4,7 +4,6 @@ Policy and audit are on, as for every user. Only quotas are raised: the benchmar
 one principal, in a second.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +11,7 @@ from typing import Final
 
 from cryptography import x509
 
-from caprpc.interface import Interface, method
-from caprpc.interface import interface_closure
+from caprpc.interface import Interface, interface_closure, method
 from caprpc.interfaces import TextLines
 from caprpc.limits import ServerLimits
 from caprpc.pki.fingerprint import key_fingerprint
@@ -110,27 +108,22 @@ class Bench(Interface):
     @method(effect="read")
     def echo(self, value: dict[str, int | str | float | bool]) -> dict[str, int | str | float | bool]:
         """Return the dict."""
-        ...
 
     @method(effect="read")
     def echo_bytes(self, data: bytes) -> bytes:
         """Return the bytes."""
-        ...
 
     @method(effect="read")
     def callback(self, function: Callable[[int], int], number: int) -> int:
         """Call the function with the number and return its result."""
-        ...
 
     @method(effect="read")
     def items(self, count: int) -> Iterator[int]:
         """Count up to ``count``."""
-        ...
 
     @method(effect="read")
     def pieces(self, size: int) -> Iterator[bytes]:
         """Give ``size`` bytes in pieces."""
-        ...
 
     @method(effect="read")
     def nap(self) -> None:
@@ -139,7 +132,6 @@ class Bench(Interface):
     @method(effect="read")
     def count_lines(self, fileobj: TextLines, function: Callable[[str], None]) -> int:
         """Call the function for each line of the file; return how many there are."""
-        ...
 
 
 class BenchService(Bench):
