@@ -155,7 +155,7 @@ def key_pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _sign(  # noqa: PLR0917
+def _sign(
     subject: x509.Name,
     key: CertificatePublicKeyTypes,
     issuer: x509.Name,

@@ -1,4 +1,4 @@
-"""Mutual TLS 1.3 without sockets, and the proof of who the peer is. Design, section 4."""
+"""Mutual TLS 1.3 without sockets, and the proof of who the peer is. ADR 0002."""
 
 from caprpc.tls.channel import ALPN, ChannelState, TlsChannel
 from caprpc.tls.context import client_context, server_context

@@ -1,7 +1,7 @@
 """TLS 1.3 without a socket: ciphertext in, plaintext out, and back.
 
 Why not ``SSLSocket``: two threads may not share one (OpenSSL's rule; cpython#143756, cpython#151508), and only the
-owner of the ``MemoryBIO`` sees ciphertext that yields no plaintext. Design, section 4.
+owner of the ``MemoryBIO`` sees ciphertext that yields no plaintext. ADR 0002.
 """
 
 import ssl
@@ -18,8 +18,8 @@ ALPN: Final = "caprpc/1"
 """The only application protocol that either side accepts: no other service's bytes can be replayed here (ALPACA)."""
 
 WRITE_CHUNK_BYTES: Final = 128 * 1024
-"""Plaintext encrypted before the ciphertext is handed out: larger joins cost 40 to 80 % more CPU for 1 MiB (pitfall
-11)."""
+"""Plaintext encrypted before the ciphertext is handed out: larger joins cost 40 to 80 % more CPU for
+1 MiB."""
 
 YIELD_CREDIT_BYTES: Final = 64 * 1024
 """Ciphertext that may arrive while it yields less than one eighth of plaintext: 2,400 KeyUpdates, or four records
@@ -339,7 +339,10 @@ class TlsChannel:
             self._fail()
             raise refusal_of(exc, handshaking=True) from exc
         selected = self._ssl.selected_alpn_protocol()
-        if selected != ALPN or self._ssl.session_reused:
+        if self._ssl.session_reused:
+            self._fail()
+            raise TlsRefused("handshake", "the session was resumed, and revocation not checked")
+        if selected != ALPN:
             self._fail()
             raise TlsRefused("alpn", f"expected the application protocol {ALPN}, the peer offers {selected or 'none'}")
         self.state = ChannelState.OPEN

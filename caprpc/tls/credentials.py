@@ -5,8 +5,6 @@ A reload makes a new one; a connection keeps the context it was made with and is
 """
 
 import hashlib
-import os
-import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,15 +18,16 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from caprpc.errors import ConfigurationError, IdentityRefused
+from caprpc.pki.files import check_directory, read_owned
 from caprpc.pki.fingerprint import key_fingerprint
+from caprpc.pki.pem import parse_certificates
 from caprpc.tls.profile import Authority, Leaf, parse_authority, parse_leaf
 from caprpc.tls.revocation import RevocationTable
 
 FILES: Final = ("cert.pem", "key.pem", "anchors.pem", "crl.pem")
 """What an identity directory holds."""
 
-MAX_FILE_BYTES: Final = 16 * 1024 * 1024
-"""Largest file that is read: a revocation list of 400,000 entries."""
+_HINT: Final = f"an identity directory holds {', '.join(FILES)}"
 
 EXPIRY_WARNING_S: Final = 7 * 86_400
 """How long before an expiry ``problems`` speaks of it."""
@@ -73,7 +72,7 @@ class Identity:
         """
         directory = Path(directory)
         moment = time.time() if now is None else now
-        _check_directory(directory)
+        check_directory(directory, hint="make one with `caprpc pki issue`")
         files = _read_files(directory)
         leaf, leaf_der = _own_leaf(files, directory, moment)
         return cls(
@@ -139,68 +138,17 @@ def _date(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _check_directory(directory: Path) -> None:
-    try:
-        mode = directory.stat().st_mode
-    except OSError as exc:
-        raise ConfigurationError(
-            f"identity directory cannot be read: {exc.strerror}",
-            where=str(directory),
-            hint="make one with `caprpc pki issue`",
-        ) from exc
-    if not stat.S_ISDIR(mode):
-        raise ConfigurationError("not a directory", where=str(directory), hint=f"expected one with {', '.join(FILES)}")
-    if mode & 0o022 and not mode & stat.S_ISVTX:
-        raise ConfigurationError(
-            f"identity directory is writable by others (mode {stat.S_IMODE(mode):04o})",
-            where=str(directory),
-            hint=f"chmod go-w {directory}",
-        )
-
-
 def _read_files(directory: Path) -> IdentityFiles:
-    cert, key, anchors, crl = (_read_file(directory / name, secret=name == "key.pem") for name in FILES)
+    cert, key, anchors, crl = (read_owned(directory / name, secret=name == "key.pem", hint=_HINT) for name in FILES)
     digest = hashlib.sha256()
     for content in (cert, key, anchors, crl):
         digest.update(hashlib.sha256(content).digest())
     return IdentityFiles(cert=cert, key=key, anchors=anchors, crl=crl, digest=digest.hexdigest())
 
 
-def _read_file(path: Path, *, secret: bool) -> bytes:
-    """Read a regular file of ours once, from the descriptor that was checked."""
-    try:
-        # O_NONBLOCK: opening a FIFO must not hang. A secret may not be reached through a link somebody else can turn.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if secret else 0))
-    except OSError as exc:
-        raise ConfigurationError(
-            f"cannot be read: {exc.strerror}", where=str(path), hint="an identity directory holds " + ", ".join(FILES)
-        ) from exc
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigurationError("not a regular file", where=str(path))
-        forbidden = 0o077 if secret else 0o022
-        if status.st_mode & forbidden:
-            does = "readable or writable" if secret else "writable"
-            raise ConfigurationError(
-                f"{does} by others (mode {stat.S_IMODE(status.st_mode):04o})",
-                where=str(path),
-                hint=f"chmod {'0600' if secret else '0644'} {path}",
-            )
-        if secret and status.st_uid != os.geteuid():
-            raise ConfigurationError(
-                f"private key belongs to user {status.st_uid}, not to us ({os.geteuid()})",
-                where=str(path),
-                hint=f"chown {os.geteuid()} {path}",
-            )
-        if status.st_size > MAX_FILE_BYTES:
-            raise ConfigurationError(f"{status.st_size} bytes, at most {MAX_FILE_BYTES} allowed", where=str(path))
-        return file.read()
-
-
 def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)
+        return parse_certificates(pem)
     except ValueError as exc:
         raise ConfigurationError("no PEM certificates, or a damaged one", where=str(path)) from exc
 
@@ -283,7 +231,7 @@ def _revocation(pem: bytes, path: Path) -> RevocationTable:
         raise ConfigurationError(
             f"no usable revocation lists: {exc}",
             where=str(path),
-            hint="renew it with `caprpc pki crl DIR` and copy ca/crl.pem here",
+            hint="renew it with `caprpc pki crl DIR` and copy its crl.pem here",
         ) from exc
 
 

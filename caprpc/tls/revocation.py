@@ -3,14 +3,12 @@
 New connections are checked by OpenSSL against the same lists; this table answers the question again while they last.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from cryptography import x509
 
-_PEM_CRL: Final = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
+from caprpc.pki.pem import parse_revocation_lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,9 @@ class RevocationTable:
         Raises:
             ValueError: The file holds no list, or one that does not parse.
         """
-        blocks: list[bytes] = _PEM_CRL.findall(pem)
-        if not blocks or len(blocks) != pem.count(b"-----BEGIN"):
-            raise ValueError(f"{len(blocks)} whole revocation lists, {pem.count(b'-----BEGIN')} PEM blocks")
         lists: dict[str, RevocationList] = {}
-        for block in blocks:
-            one = _parse(block)
+        for crl in parse_revocation_lists(pem):
+            one = _entries(crl)
             key = _folded(one.issuer)
             other = lists.get(key)
             if other is not None:
@@ -69,8 +64,7 @@ class RevocationTable:
         return None
 
 
-def _parse(block: bytes) -> RevocationList:
-    crl = x509.load_pem_x509_crl(block)
+def _entries(crl: x509.CertificateRevocationList) -> RevocationList:
     next_update = crl.next_update_utc
     return RevocationList(
         issuer=crl.issuer.rfc4514_string(),
