@@ -166,3 +166,12 @@ def printable(text: str, limit: int = 256) -> str:
     """Return text of a peer with everything escaped that could steer a terminal or a log, and cut to ``limit``."""
     cut = text[:limit]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
+
+
+def declared_text(error: BaseException) -> str:
+    """Return the text of a declared error that may cross: its first argument if that is a text, else nothing.
+
+    ``str()`` of an exception runs its own code and may show all its arguments; the first text is what its author wrote.
+    """
+    args = error.args
+    return args[0] if args and type(args[0]) is str else ""

@@ -1,0 +1,334 @@
+"""The blocking client: ``caprpc.connect`` and ``caprpc.Client``."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from caprpc.blocking.async_methods import AsyncMethods
+from caprpc.blocking.connection import Connection
+from caprpc.blocking.futures import CallFuture
+from caprpc.blocking.spare import Spare
+from caprpc.blocking.workers import Workers
+from caprpc.errors import ConnectRefused, ConnectionLost
+from caprpc.interface import shape_of
+from caprpc.limits import DEFAULT_SERVER_LIMITS
+from caprpc.objects.address import Address
+from caprpc.objects.admission import Admission
+from caprpc.objects.stubs import Flavor
+from caprpc.objects.targets import stub_of, target_of
+from caprpc.objects.work import AnyJob
+from caprpc.session import Ended
+
+T = TypeVar("T")
+
+_CALLBACK_THREADS: Final = 16
+"""Threads for callbacks that come while no thread of the application waits."""
+
+
+class Client:
+    """Our side of connections that we make: identity, policies and audit log, read once for all of them.
+
+    Args:
+        identity: Directory with our certificate, key, and the CAs we trust.
+        policies: Directory with ``caprpc.toml`` and the policies it lists.
+        audit: Directory of the audit log; by default the one that ``caprpc.toml`` names.
+
+    Raises:
+        ConfigurationError: Identity or policies are wrong.
+        AuditError: The audit log cannot be written, or another process has it.
+    """
+
+    def __init__(self, *, identity: str | Path, policies: str | Path, audit: str | Path | None = None) -> None:
+        self._admission = Admission.load(
+            Path(identity),
+            Path(policies),
+            audit=Path(audit) if audit is not None else None,
+            name="client",
+            roots={},
+            contracts={},
+            server_limits=DEFAULT_SERVER_LIMITS,
+        )
+        self._peers: set[Peer] = set()
+        self._lock = threading.Lock()
+
+    def connect(self, url: str, *, peer: str | None = None, timeout_s: float = 10.0) -> "Peer":
+        """Connect to a server; returns once it has proved its identity and accepted ours.
+
+        Args:
+            url: ``caprpc://host:port`` or ``unix:/path``.
+            peer: The SPIFFE ID that must answer; by default any for which we have a policy.
+            timeout_s: For all of it, in seconds.
+
+        Raises:
+            ConnectRefused: Nobody listens there, or one side does not accept the other.
+            ConfigurationError: The URL names no address.
+        """
+        connected = Peer(self._admission, Address.parse(url), peer, timeout_s, self._forget)
+        with self._lock:
+            self._peers.add(connected)
+        return connected
+
+    def reload(self) -> str:
+        """Read certificates, revocation lists and policies again."""
+        said = self._admission.reload()
+        for peer in list(self._peers):
+            peer._check_validity()
+        return said
+
+    def close(self) -> None:
+        """Close every connection and the audit log."""
+        for peer in list(self._peers):
+            peer.close()
+        self._admission.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _forget(self, peer: "Peer") -> None:
+        with self._lock:
+            self._peers.discard(peer)
+
+
+class Peer:
+    """A connection to a server that has proved who it is. Any thread may use it and the references it gives."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        address: Address,
+        expected: str | None,
+        timeout_s: float,
+        on_close: Callable[["Peer"], None],
+    ) -> None:
+        self._on_close = on_close
+        self._workers = Workers(_CALLBACK_THREADS, "caprpc-callback")
+        self._async_methods = AsyncMethods()
+        self._opened = False
+        self._ended: Ended | None = None
+        deadline = time.monotonic() + timeout_s
+        sock = _dial(address, timeout_s)
+        self._connection = Connection(
+            sock,
+            admission,
+            self,
+            acceptor=False,
+            hostname=address.host or None,
+            address=str(address),
+            expected=expected,
+        )
+        self._spare = Spare(self._connection)
+        try:
+            self._open(address, deadline)
+        except BaseException:
+            self.close()
+            raise
+        self._spare.start()
+
+    @property
+    def principal(self) -> str:
+        """Who the peer is, as its certificate proves: ``spiffe://acme.example/counter``."""
+        return self._connection.link.session.peer.principal
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id, the same in the audit logs of both sides."""
+        return self._connection.link.session.opening.connection_id
+
+    def root(self, name: str, interface: Callable[..., T]) -> T:
+        """Return the peer's root of that name.
+
+        Raises:
+            Denied: The peer grants us no such root, or has none.
+            ResultError: It is of another interface.
+        """
+        stub: T = self._connection.call_root(name, shape_of(interface), Flavor.BLOCKING)
+        return stub
+
+    @contextmanager
+    def coalesce(self) -> Iterator[None]:
+        """Send the calls that ``submit`` makes in the block together, when the block ends."""
+        self._connection.cork()
+        try:
+            yield
+        finally:
+            self._connection.uncork()
+
+    def close(self) -> None:
+        """End the connection; everything that was obtained through it is dead. May be called twice."""
+        connection = self._connection
+        with connection.lock:
+            futures = connection.end("closed") if self._ended is None else []
+        for future in futures:
+            future.notify()
+        connection.wire.close()
+        self._spare.join()
+        self._workers.close(1.0)
+        self._async_methods.close()
+        self._on_close(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, address: Address, deadline: float) -> None:
+        connection = self._connection
+        with connection.lock:
+            connection.flush()
+        while not self._opened and self._ended is None:
+            data = connection.wire.read(deadline)
+            with connection.lock:
+                if data is not None:
+                    connection.take(data)
+                elif time.monotonic() >= deadline:
+                    connection.end(f"no answer from {address} in time")
+        if self._ended is not None:
+            raise refusal(address, self._ended)
+
+    def _check_validity(self) -> None:
+        with self._connection.lock:
+            futures = self._connection.check_validity()
+        for future in futures:
+            future.notify()
+
+    # -- what the connection asks of its host: its lock is held ------------------------------------------------------------
+
+    def dispatch(self, connection: Connection) -> None:
+        """Run what is in ``connection.pending``, in order, on a callback thread."""
+        if not connection.in_pool:
+            connection.in_pool = True
+            connection.flush()
+            self._workers.submit(lambda: self._run_pending(connection))
+
+    def released(self, _connection: Connection) -> None:
+        """No thread reads the connection now: the spare finds out by itself, and sooner when it is nudged."""
+
+    def claimed(self, _connection: Connection) -> None:
+        """A waiting thread reads the connection now."""
+
+    def watched(self, _connection: Connection) -> None:
+        """An awaitable was made: the spare must read."""
+        self._spare.nudge()
+
+    def wants_write(self, _connection: Connection) -> None:
+        """Ciphertext waits until the socket takes more."""
+        self._spare.nudge()
+
+    def start_async(self, connection: Connection, job: AnyJob) -> bool:
+        """Start an ``async def`` callback on the loop kept for such."""
+        return self._async_methods.start(connection, job)
+
+    def opened(self, _connection: Connection) -> None:
+        """WELCOME and HELLO have been exchanged."""
+        self._opened = True
+
+    def ended(self, _connection: Connection, event: Ended) -> None:
+        """The connection is over."""
+        self._ended = event
+
+    def _run_pending(self, connection: Connection) -> None:
+        with connection.lock:
+            connection.in_pool = False
+            if not connection.pending:
+                return
+            job = connection.pending.popleft()
+            if connection.pending:
+                self.dispatch(connection)
+        connection.run(job)
+
+
+def connect(
+    url: str,
+    *,
+    identity: str | Path,
+    policies: str | Path,
+    audit: str | Path | None = None,
+    peer: str | None = None,
+    timeout_s: float = 10.0,
+) -> Peer:
+    """Connect to a server with an identity and policies of our own; closing the peer closes the audit log, too.
+
+    A program that makes many connections reads everything once with ``Client`` instead.
+
+    Raises:
+        ConnectRefused: Nobody listens there, or one side does not accept the other.
+        ConfigurationError: URL, identity or policies are wrong.
+        AuditError: The audit log cannot be written, or another process has it.
+    """
+    client = Client(identity=identity, policies=policies, audit=audit)
+    try:
+        connected = client.connect(url, peer=peer, timeout_s=timeout_s)
+    except BaseException:
+        client.close()
+        raise
+    connected._on_close = lambda _peer: client._admission.close()
+    return connected
+
+
+def submit(method: Any, /, *args: Any, **kwargs: Any) -> CallFuture:
+    """Call a method of a reference without waiting: ``submit(ledger.balance, "A").result()``."""
+    stub, target, member = target_of(method)
+    future: CallFuture = stub._caprpc_call.__self__.start(target, member, args, kwargs)
+    return future
+
+
+def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
+    """Make many calls in one frame and wait for all: ``batch((ledger.balance, (name,)) for name in names)``.
+
+    Arguments and results are values. The calls run one after the other, in order; each is guarded and audited.
+
+    Returns:
+        The results in order; where a call failed, the exception that it would have raised.
+    """
+    planned = [(target_of(method), args) for method, args in calls]
+    if not planned:
+        return []
+    owner = planned[0][0][0]._caprpc_call.__self__
+    if any(stub._caprpc_call.__self__ is not owner for (stub, _, _), _ in planned):
+        raise TypeError("the calls of a batch go to one peer")
+    results: list[Any] = owner.call_batch([(target, member, args, {}) for (_, target, member), args in planned])
+    return results
+
+
+def release(reference: object) -> None:
+    """Give a reference back now instead of when it is collected; using it afterwards raises ``ReferenceDead``."""
+    stub = stub_of(reference)
+    connection: Connection = stub._caprpc_call.__self__
+    connection.release(stub)
+
+
+def refusal(address: Address, event: Ended) -> ConnectRefused:
+    """Return what ``connect`` raises when the connection ended before it was open."""
+    number = f" (reference number {event.reference}: give it to the peer's operator)" if event.by_peer and event.reference else ""
+    advice = f" (reference number {event.reference}; `caprpc explain {event.reference}` tells more)" if not event.by_peer and event.reference else number
+    return ConnectRefused(f"{address}: {event.detail}{advice}", code=event.code, reference=event.reference)
+
+
+def _dial(address: Address, timeout_s: float) -> socket.socket:
+    try:
+        if address.path:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(timeout_s)
+            sock.connect(address.path)
+        else:
+            sock = socket.create_connection((address.host, address.port), timeout=timeout_s)
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?") from exc
+    return sock
+
+
+__all__ = ["Client", "ConnectionLost", "Peer", "batch", "connect", "refusal", "release", "submit"]

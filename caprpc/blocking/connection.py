@@ -1,0 +1,456 @@
+"""A connection driven by blocking threads: the thread that waits for an answer reads the socket.
+
+There is one lock for each connection. It is held for bookkeeping and for sends that do not block, never while
+waiting and never while code of the application runs.
+"""
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections import deque
+from typing import Any, Final, Protocol
+
+from caprpc.blocking.futures import CallFuture
+from caprpc.blocking.wire import Wire
+from caprpc.errors import ConnectionLost, DeadlineExceeded, LimitExceeded, printable
+from caprpc.interface import Member, Shape
+from caprpc.limits import DEFAULT_LIMITS
+from caprpc.objects.admission import Admission
+from caprpc.objects.context import CURRENT
+from caprpc.objects.link import Link
+from caprpc.objects.stubs import Flavor, Stub
+from caprpc.objects.work import AnyJob, Work, sort_out
+from caprpc.session import Answer, BatchAnswer, Ended, Import, Question, State
+
+_LONGEST_SLEEP_S: Final = 3600.0
+
+_ROOM_POLL_S: Final = 0.002
+"""A caller that finds the peer's ``in_flight`` used up looks again after this, reading answers meanwhile."""
+
+
+class Host(Protocol):
+    """What a connection needs of the place it lives in: a server's reactor or a client."""
+
+    def dispatch(self, connection: "Connection") -> None:
+        """Run what is in ``connection.pending``, in order, on some other thread."""
+
+    def released(self, connection: "Connection") -> None:
+        """No thread reads the connection now: watch it."""
+
+    def watched(self, connection: "Connection") -> None:
+        """No thread reads the connection now and an answer is awaited on an event loop: watch it at once."""
+
+    def claimed(self, connection: "Connection") -> None:
+        """A waiting thread reads the connection now: stop watching it."""
+
+    def wants_write(self, connection: "Connection") -> None:
+        """Ciphertext waits until the socket takes more."""
+
+    def start_async(self, connection: "Connection", job: AnyJob) -> bool:
+        """Start an ``async def`` method on the loop kept for such methods; it replies by itself."""
+
+    def opened(self, connection: "Connection") -> None:
+        """WELCOME and HELLO have been exchanged."""
+
+    def ended(self, connection: "Connection", event: Ended) -> None:
+        """The connection is over; called once, without the lock."""
+
+
+class Waiter:
+    """A thread that waits for the end of one question."""
+
+    __slots__ = ("jobs", "question", "wake")
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.jobs: deque[AnyJob] | None = None
+        """Callbacks that the call has caused: they run on the thread that made it."""
+        self.wake: threading.Lock | None = None
+        """Locked while the thread sleeps as a follower."""
+
+    def notify(self) -> None:
+        """Let the thread look again, if it sleeps; the connection's lock is held."""
+        wake = self.wake
+        if wake is not None and wake.locked():
+            wake.release()
+
+
+class Connection:
+    """One connection and its lock; owns who reads the socket: nobody, or exactly one waiting thread."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        admission: Admission,
+        host: Host,
+        *,
+        acceptor: bool,
+        hostname: str | None,
+        address: str,
+        expected: str | None = None,
+    ) -> None:
+        self.wire = Wire(sock)
+        self.host = host
+        self.lock = threading.Lock()
+        self.link = Link(
+            admission,
+            self,
+            acceptor=acceptor,
+            hostname=hostname,
+            address=address,
+            expected=expected,
+            now=time.monotonic(),
+        )
+        self.reader: Waiter | None = None
+        self.pending: deque[AnyJob] = deque()
+        """Calls that have arrived and not started, in order."""
+        self.armed = False
+        """Whether the host's selector watches the socket for input."""
+        self.in_pool = False
+        """Whether a worker is about to start the first of ``pending``."""
+        self._followers: dict[Waiter, None] = {}
+        self._pid = os.getpid()
+        self._corks = 0
+        self.high_water_bytes = DEFAULT_LIMITS.write_high_water_bytes
+        self.counted = False
+        """Whether the server counts it as authenticated, or as gone."""
+
+    # -- calls out: any thread --------------------------------------------------------------------------------------
+
+    def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Make a call and wait for its answer."""
+        link = self.link
+        behalf = self._on_behalf_of()
+        with self.lock:
+            question = link.outgoing.ask(target, member, args, kwargs, behalf)
+            waiter = question.waiter = Waiter(question)
+            self.flush()
+            leads = self._take_role(waiter)
+        self._wait_or_cancel(waiter, leads=leads)
+        with self.lock:
+            return link.outgoing.conclude(question, member, Flavor.BLOCKING)
+
+    def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
+        """Ask for a root and wait for it."""
+        self._on_behalf_of()
+        with self.lock:
+            question = self.link.outgoing.ask_root(name)
+            waiter = question.waiter = Waiter(question)
+            self.flush()
+            leads = self._take_role(waiter)
+        self._wait_or_cancel(waiter, leads=leads)
+        with self.lock:
+            return self.link.outgoing.conclude_root(question, name, shape, flavor)
+
+    def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> CallFuture:
+        """Make a call and return its future."""
+        behalf = self._on_behalf_of()
+        with self.lock:
+            question = self.link.outgoing.ask(target, member, args, kwargs, behalf)
+            future = question.waiter = CallFuture(self, question, member)
+            if not self._corks:
+                self.flush()
+        return future
+
+    def call_async(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "asyncio.Future[Any]":
+        """Make a call from a running event loop; the answer is read by another thread."""
+        loop = asyncio.get_running_loop()
+        future = self.start(target, member, args, kwargs)
+        awaitable: asyncio.Future[Any] = loop.create_future()
+
+        def resolve() -> None:
+            if awaitable.done():
+                return
+            try:
+                with self.lock:
+                    result = self.link.outgoing.conclude(future.question, member, Flavor.ASYNC)
+                awaitable.set_result(result)
+            except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
+                awaitable.set_exception(exc)
+
+        future.add_done_callback(lambda _future: loop.call_soon_threadsafe(resolve))
+        awaitable.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
+        with self.lock:
+            if self.reader is None and not self.armed:
+                self.host.watched(self)
+        return awaitable
+
+    def release(self, stub: Stub) -> None:
+        """Give a reference back now."""
+        with self.lock:
+            self.link.session.imports.release_now(stub._caprpc_import)
+            self.flush()
+
+    def call_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
+        """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
+        self._on_behalf_of()
+        with self.lock:
+            question = self.link.outgoing.ask_batch(calls)
+            waiter = question.waiter = Waiter(question)
+            self.flush()
+            leads = self._take_role(waiter)
+        self._wait_or_cancel(waiter, leads=leads)
+        with self.lock:
+            return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
+
+    def cork(self) -> None:
+        """Collect what ``start`` sends until ``uncork``."""
+        with self.lock:
+            self._corks += 1
+
+    def uncork(self) -> None:
+        """Send what was collected, in one go."""
+        with self.lock:
+            self._corks -= 1
+            self.flush()
+
+    def conclude(self, question: Question, member: Member) -> Any:
+        """Return the result of a future's question, or raise what it ended with."""
+        with self.lock:
+            return self.link.outgoing.conclude(question, member, Flavor.BLOCKING)
+
+    def abandon(self, question: Question) -> None:
+        """Tell the peer that nobody waits for this answer any more."""
+        with self.lock:
+            self.link.session.cancel(question)
+            self.flush()
+
+    def wait_for(self, question: Question, deadline: float) -> None:
+        """Wait until a question has ended or the time has come, reading the socket if nobody else does."""
+        waiter = Waiter(question)
+        with self.lock:
+            self.flush()
+            leads = self._take_role(waiter)
+        self._wait(waiter, deadline, leads=leads)
+
+    def _wait_or_cancel(self, waiter: Waiter, *, leads: bool) -> None:
+        """Wait for a call's own answer; if the time runs out or the thread is interrupted, the call is cancelled."""
+        limits = self.link.session.limits
+        question = waiter.question
+        try:
+            self._wait(waiter, time.monotonic() + limits.call_timeout_s, leads=leads)
+        except BaseException:
+            if question.outcome is None:
+                self.abandon(question)
+            raise
+        if question.outcome is None:
+            self.abandon(question)
+            peer = printable(self.link.session.peer.principal)
+            raise DeadlineExceeded(
+                f"{peer} has not answered within {limits.call_timeout_s:g} s (limits.call_timeout_s)",
+                code="deadline",
+                peer=peer,
+            )
+
+    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
+        """Return the call of this connection that this thread is answering; make sure that a call may be made."""
+        if os.getpid() != self._pid:
+            raise ConnectionLost("a connection cannot be used after fork(): the child must make its own", code="lost")
+        context = CURRENT.get()
+        behalf = context.answer if context is not None and context.connection is self else None
+        session = self.link.session
+        if not session.may_ask(nested=behalf is not None):
+            self._await_room(nested=behalf is not None)
+        return behalf
+
+    def _await_room(self, *, nested: bool) -> None:
+        """Wait until the peer's announced ``in_flight`` leaves room for one more call."""
+        session = self.link.session
+        deadline = time.monotonic() + session.limits.call_timeout_s
+        while not session.may_ask(nested=nested):
+            if session.state is State.CLOSED or time.monotonic() >= deadline:
+                raise LimitExceeded(
+                    f"the peer takes {session.opening.peer_limits.max_in_flight} calls at a time and has not answered one "
+                    f"for {session.limits.call_timeout_s:g} s (its limits.in_flight)"
+                )
+            oldest = next(iter(session.asked.open.values()), None)
+            if oldest is not None:
+                self.wait_for(oldest, min(deadline, time.monotonic() + _ROOM_POLL_S))
+
+    # -- waiting: one leader reads, the others sleep ----------------------------------------------------------------
+
+    def _take_role(self, waiter: Waiter) -> bool:
+        """Become the reader if there is none; the lock is held."""
+        if self.reader is None and waiter.question.outcome is None:
+            self.reader = waiter
+            if self.armed:
+                self.host.claimed(self)
+            return True
+        return False
+
+    def _wait(self, waiter: Waiter, deadline: float, *, leads: bool) -> None:
+        """Return when the question has ended or the time has passed; run what the call causes here meanwhile."""
+        question = waiter.question
+        while True:
+            if leads:
+                self._lead(waiter, deadline)
+            while waiter.jobs:
+                self.run(waiter.jobs.popleft())
+            if question.outcome is not None or time.monotonic() >= deadline:
+                return
+            with self.lock:
+                leads = self._take_role(waiter)
+                if not leads and question.outcome is None and not waiter.jobs:
+                    waiter.wake = threading.Lock()
+                    waiter.wake.acquire()
+                    self._followers[waiter] = None
+            if not leads and waiter.wake is not None:
+                waiter.wake.acquire(timeout=max(0.0, min(deadline - time.monotonic(), _LONGEST_SLEEP_S)))
+                with self.lock:
+                    waiter.wake = None
+                    self._followers.pop(waiter, None)
+
+    def _lead(self, waiter: Waiter, deadline: float) -> None:
+        """Read until the question has ended, callbacks for this thread have come, or the time has passed."""
+        question = waiter.question
+        done: list[CallFuture] = []
+        try:
+            while True:
+                data = self.wire.read(deadline)
+                with self.lock:
+                    if data is not None:
+                        done = self.take(data)
+                    elif self.wire.unsent:
+                        self.wire.send_more()
+                    if question.outcome is not None or waiter.jobs or (data is None and time.monotonic() >= deadline):
+                        self._step_down()
+                        break
+                for future in done:
+                    future.notify()
+        except BaseException:
+            with self.lock:
+                if self.reader is waiter:
+                    self._step_down()
+            raise
+        for future in done:
+            future.notify()
+
+    def _step_down(self) -> None:
+        """Stop reading; let a sleeping thread read, or the host watch. The lock is held."""
+        self.reader = None
+        for follower in self._followers:
+            if follower.question.outcome is None and not follower.jobs:
+                follower.notify()
+                return
+        if not self.armed:
+            self.host.released(self)
+
+    # -- bytes in and out: the lock is held -------------------------------------------------------------------------
+
+    def take(self, data: bytes) -> list[CallFuture]:
+        """Take received ciphertext, b"" for the end of the stream; return futures whose callbacks are to be run."""
+        link = self.link
+        now = time.monotonic()
+        events = link.receive(data, now) if data else link.receive_eof(now)
+        return self.route(sort_out(link, events))
+
+    def route(self, work: Work) -> list[CallFuture]:
+        """Give everything to whoever waits for it; what nobody waits for goes to ``pending``."""
+        futures: list[CallFuture] = []
+        for question in work.questions:
+            waiter = question.waiter
+            if type(waiter) is CallFuture:
+                if self._followers:
+                    for follower in self._followers:
+                        if follower.question is question:
+                            follower.notify()
+                if waiter.has_callbacks:
+                    futures.append(waiter)
+            elif waiter is not None and waiter is not self.reader:
+                waiter.notify()  # type: ignore[attr-defined]
+        for job in work.jobs:
+            cause = job.answer.cause
+            waiter = cause.waiter if cause is not None else None
+            if type(waiter) is Waiter:
+                if waiter.jobs is None:
+                    waiter.jobs = deque()
+                waiter.jobs.append(job)
+                if waiter is not self.reader:
+                    waiter.notify()
+            else:
+                self.pending.append(job)
+        if work.opened:
+            self.high_water_bytes = self.link.session.limits.write_high_water_bytes
+            self.host.opened(self)
+        if not work.jobs:
+            self.flush()
+        if work.ended is not None:
+            self._end(work.ended)
+        elif self.pending and self.reader is not None:
+            self.host.dispatch(self)
+        return futures
+
+    def flush(self) -> None:
+        """Encrypt and send what is ready, as far as the socket takes it."""
+        wire = self.wire
+        for cipher in self.link.data_to_send():
+            wire.send(cipher)
+        if wire.unsent:
+            self.host.wants_write(self)
+
+    def tick(self, now: float) -> list[CallFuture]:
+        """Do what is due at this time."""
+        blocked = self.wire.blocked_since
+        if blocked is not None and self.link.admitted is not None:
+            limit = self.link.session.limits.write_timeout_s
+            if now - blocked > limit:
+                return self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
+        if now >= self.link.deadline():
+            return self.route(sort_out(self.link, self.link.tick(now)))
+        return []
+
+    def check_validity(self) -> list[CallFuture]:
+        """End the connection if its peer's certificate or policy is no longer good."""
+        return self.route(sort_out(self.link, self.link.check_validity()))
+
+    def end(self, detail: str, *, code: str = "drain") -> list[CallFuture]:
+        """End the connection from our side."""
+        return self.route(sort_out(self.link, self.link.abort(code, detail)))
+
+    def _end(self, event: Ended) -> None:
+        if self.wire.closed:
+            return
+        self.flush()
+        self.pending.clear()
+        self.wire.close()
+        for follower in self._followers:
+            follower.notify()
+        self.host.ended(self, event)
+
+    # -- calls in: without the lock ---------------------------------------------------------------------------------
+
+    def run(self, job: AnyJob) -> None:
+        """Run one call of the peer on this thread and reply."""
+        if job.answer.cancelled:
+            with self.lock:
+                self.link.endpoint.finish_cancelled(job)
+                self.flush()
+            return
+        if job.is_async and self.host.start_async(self, job):
+            return
+        try:
+            value = job.run()
+        except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
+            self.reply_error(job, exc)
+            if not isinstance(exc, Exception) and threading.current_thread() is threading.main_thread():
+                raise
+            return
+        self.reply(job, value)
+
+    def reply(self, job: AnyJob, value: object) -> None:
+        """Send the result of a call of the peer."""
+        job.forget()
+        with self.lock:
+            self.link.endpoint.finish(job, value)
+            self.flush()
+
+    def reply_error(self, job: AnyJob, exc: BaseException) -> None:
+        """Send what a call of the peer failed with."""
+        job.forget()
+        with self.lock:
+            self.link.endpoint.fail(job, exc)
+            self.flush()

@@ -1,0 +1,346 @@
+"""The blocking server: ``caprpc.Server``."""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from caprpc.blocking.async_methods import AsyncMethods
+from caprpc.blocking.connection import Connection
+from caprpc.blocking.listening import Arrival, accept, bound_address, close_listener, listen
+from caprpc.blocking.reactor import Reactor
+from caprpc.blocking.workers import Workers
+from caprpc.errors import CapRPCError, ConfigurationError
+from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
+from caprpc.objects.accepting import AcceptBudget
+from caprpc.objects.address import Address
+from caprpc.objects.admission import Admission
+from caprpc.objects.roots import check_roots, contracts_of_roots
+from caprpc.objects.work import AnyJob
+from caprpc.session import Ended
+
+_HANDSHAKES: int = 2
+"""Threads that do handshakes, beside the one that serves: a flood of strangers takes no more than these."""
+
+
+class Server:
+    """Serves roots to peers that prove who they are and have a policy.
+
+    Args:
+        roots: Name to object, or to a factory that takes the peer and makes one for each connection.
+        identity: Directory with our certificate, key, and the CAs we trust.
+        policies: Directory with ``caprpc.toml`` and the policies it lists.
+        audit: Directory of the audit log; by default the one that ``caprpc.toml`` names.
+        limits: Limits over all connections.
+
+    Raises:
+        ConfigurationError: Identity, policies or roots are wrong; nothing listens.
+        AuditError: The audit log cannot be written; nothing listens.
+    """
+
+    def __init__(
+        self,
+        roots: Mapping[str, object],
+        *,
+        identity: str | Path,
+        policies: str | Path,
+        audit: str | Path | None = None,
+        limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    ) -> None:
+        checked = check_roots(roots)
+        self._admission = Admission.load(
+            Path(identity),
+            Path(policies),
+            audit=Path(audit) if audit is not None else None,
+            name="server",
+            roots=checked,
+            contracts=contracts_of_roots(checked),
+            server_limits=limits,
+        )
+        self._workers = Workers(limits.workers, "caprpc-worker")
+        self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
+        self._async_methods = AsyncMethods()
+        self._reactor = Reactor(self._workers, self._tick)
+        self._budget = AcceptBudget(limits, time.monotonic())
+        self._lock = threading.Lock()
+        self._listeners: list[socket.socket] = []
+        self._arrivals: dict[int, Arrival] = {}
+        self._connections: dict[Connection, int] = {}
+        self._stopped = threading.Event()
+
+    # -- for its owner ------------------------------------------------------------------------------------------------
+
+    def listen(self, address: str) -> str:
+        """Listen on ``host:port`` or ``unix:/path``; returns the address, with the port that port 0 was given.
+
+        Raises:
+            ConfigurationError: The address is in use, or not ours.
+        """
+        sock = listen(Address.parse(address))
+        self._listeners.append(sock)
+        bound = bound_address(sock)
+        self._admission.log.general.record("open", event="listening", address=bound)
+        return bound
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the server listens."""
+        return [bound_address(sock) for sock in self._listeners]
+
+    def start(self) -> None:
+        """Begin to serve, on threads of the server's own.
+
+        Raises:
+            ConfigurationError: ``listen`` was not called.
+        """
+        if not self._listeners:
+            raise ConfigurationError("the server listens nowhere", hint="call listen('127.0.0.1:4853') before start()")
+        for sock in self._listeners:
+            self._reactor.watch(sock.fileno(), lambda sock=sock: self._accept(sock))  # type: ignore[misc]
+        self._reactor.start()
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Stop: accept nobody, let running calls end within ``grace_s`` seconds, then close. May be called twice."""
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            self._stopped.set()
+        for sock in self._listeners:
+            self._reactor.forget(sock.fileno())
+            close_listener(sock)
+        for arrival in list(self._arrivals.values()):
+            self._drop(arrival)
+        for connection in list(self._connections):
+            self._drain(connection)
+        end = time.monotonic() + grace_s
+        while time.monotonic() < end and any(not self._drained(c) for c in list(self._connections)):
+            time.sleep(0.01)
+        for connection in list(self._connections):
+            with connection.lock:
+                connection.end("the server stops")
+        self._reactor.stop()
+        self._async_methods.close()
+        self._handshakes.close(1.0)
+        self._workers.close(1.0)
+        self._reactor.join()
+        self._admission.close()
+
+    def reload(self) -> str:
+        """Read certificates, revocation lists and policies again; a wrong one leaves everything as it is.
+
+        Raises:
+            ConfigurationError: What is wrong.
+        """
+        said = self._admission.reload()
+        now = time.monotonic()
+        for connection in list(self._connections):
+            self._check(connection, now, validity=True)
+        return said
+
+    def serve_forever(self) -> None:
+        """Serve until ``SIGTERM`` or ``SIGINT``, then stop gracefully; ``SIGHUP`` reloads. Call it on the main thread."""
+        done = threading.Event()
+        failed: list[str] = []
+
+        def end(_signal: int, _frame: FrameType | None) -> None:
+            done.set()
+
+        reload_wanted = threading.Event()
+
+        def again(_signal: int, _frame: FrameType | None) -> None:
+            reload_wanted.set()
+
+        before = {
+            signal.SIGTERM: signal.signal(signal.SIGTERM, end),
+            signal.SIGINT: signal.signal(signal.SIGINT, end),
+            signal.SIGHUP: signal.signal(signal.SIGHUP, again),
+        }
+        try:
+            self.start()
+            while not done.wait(0.2):
+                if reload_wanted.is_set():
+                    reload_wanted.clear()
+                    try:
+                        self.reload()
+                    except CapRPCError as exc:
+                        failed.append(str(exc))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- arrivals: the polling thread, and handshake threads ------------------------------------------------------------
+
+    def _accept(self, sock: socket.socket) -> None:
+        def pause(until: float) -> None:
+            self._reactor.pause(sock.fileno(), until)
+
+        for arrival in accept(sock, self._take_accept, pause):
+            fileno = arrival.sock.fileno()
+            self._arrivals[fileno] = arrival
+            self._reactor.watch(fileno, lambda arrival=arrival: self._first_bytes(arrival))  # type: ignore[misc]
+
+    def _take_accept(self, now: float) -> float:
+        with self._lock:
+            pause = self._budget.take(now)
+            if not pause:
+                self._budget.unauthenticated += 1
+                self._budget.open += 1
+            return pause
+
+    def _first_bytes(self, arrival: Arrival) -> None:
+        fileno = arrival.sock.fileno()
+        if self._arrivals.pop(fileno, None) is None:
+            return
+        connection = Connection(
+            arrival.sock, self._admission, self, acceptor=True, hostname=None, address=arrival.address
+        )
+        connection.link.started = arrival.since
+        self._connections[connection] = fileno
+        self._reactor.replace(fileno, lambda: self._serve(connection))
+        connection.armed = True
+        self._serve(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        if connection.link.admitted is not None:
+            self._reactor.serve(connection)
+            return
+        with connection.lock:
+            self._reactor.arm(connection, armed=False)
+        self._handshakes.submit(lambda: self._shake_hands(connection))
+
+    def _shake_hands(self, connection: Connection) -> None:
+        with connection.lock:
+            if connection.wire.closed:
+                return
+            data = connection.wire.read_now()
+            if data is not None:
+                connection.take(data)
+            if not connection.wire.closed:
+                if connection.link.admitted is not None:
+                    self._authenticated(connection)
+                if connection.pending:
+                    self._reactor.dispatch(connection)
+                self._reactor.arm(connection)
+
+    def _authenticated(self, connection: Connection) -> None:
+        with self._lock:
+            if not connection.counted:
+                connection.counted = True
+                self._budget.unauthenticated -= 1
+
+    def _drop(self, arrival: Arrival) -> None:
+        if self._arrivals.pop(arrival.sock.fileno(), None) is not None:
+            self._reactor.forget(arrival.sock.fileno())
+            arrival.sock.close()
+            with self._lock:
+                self._budget.unauthenticated -= 1
+                self._budget.open -= 1
+
+    # -- time: the watchdog -----------------------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        timeout_s = self._admission.server_limits.handshake_timeout_s
+        for arrival in list(self._arrivals.values()):
+            if now - arrival.since >= timeout_s:
+                self._drop(arrival)
+        for connection in list(self._connections):
+            self._check(connection, now, validity=False)
+        self._workers.submit(self._sync_log)
+
+    def _check(self, connection: Connection, now: float, *, validity: bool) -> None:
+        with connection.lock:
+            if connection.wire.closed:
+                return
+            if validity and connection.link.admitted is not None:
+                futures = connection.check_validity()
+            else:
+                futures = connection.tick(now)
+        for future in futures:
+            future.notify()
+
+    def _sync_log(self) -> None:
+        try:
+            self._admission.log.tick(time.monotonic())
+        except CapRPCError:
+            # The relation refuses records from now on: every call on it fails closed and says so.
+            return
+
+    def _drain(self, connection: Connection) -> None:
+        with connection.lock:
+            if connection.link.admitted is not None and not connection.wire.closed:
+                connection.link.session.drain()
+                connection.flush()
+
+    @staticmethod
+    def _drained(connection: Connection) -> bool:
+        link = connection.link
+        return connection.wire.closed or link.admitted is None or (link.session.drained and not connection.wire.unsent)
+
+    # -- what connections ask of their host -----------------------------------------------------------------------------------
+
+    def dispatch(self, connection: Connection) -> None:
+        """Run what is in ``connection.pending``, in order, on a worker."""
+        self._reactor.dispatch(connection)
+
+    def released(self, connection: Connection) -> None:
+        """No thread reads the connection now: watch it soon."""
+        self._reactor.rest(connection)
+
+    def watched(self, connection: Connection) -> None:
+        """An answer is awaited on an event loop: watch the connection now."""
+        self._reactor.arm(connection)
+
+    def claimed(self, connection: Connection) -> None:
+        """A waiting thread reads the connection now: stop watching it."""
+        self._reactor.arm(connection, armed=False)
+
+    def wants_write(self, connection: Connection) -> None:
+        """Ciphertext waits until the socket takes more."""
+        self._reactor.update(connection)
+
+    def start_async(self, connection: Connection, job: AnyJob) -> bool:
+        """Start an ``async def`` method on the loop kept for such methods."""
+        return self._async_methods.start(connection, job)
+
+    def opened(self, connection: Connection) -> None:
+        """WELCOME and HELLO have been exchanged."""
+
+    def ended(self, connection: Connection, event: Ended) -> None:
+        """The connection is over: forget it."""
+        fileno = self._connections.pop(connection, None)
+        if fileno is not None:
+            self._reactor.forget(fileno)
+            with self._lock:
+                self._budget.open -= 1
+                if not connection.counted:
+                    connection.counted = True
+                    self._budget.unauthenticated -= 1
+
+
+def serve(
+    roots: Mapping[str, object],
+    address: str,
+    *,
+    identity: str | Path,
+    policies: str | Path,
+    audit: str | Path | None = None,
+    limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+) -> None:
+    """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
+    server = Server(roots, identity=identity, policies=policies, audit=audit, limits=limits)
+    server.listen(address)
+    server.serve_forever()

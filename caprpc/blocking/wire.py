@@ -1,0 +1,147 @@
+"""The socket of one blocking connection: reads with a deadline, sends without waiting, and what waits to be sent."""
+
+import select
+import socket
+import struct
+import time
+from collections import deque
+from typing import Final
+
+from caprpc.blocking.spin import Spin
+
+_READ_BYTES: Final = 16 * 1024
+_MOST_READ_BYTES: Final = 256 * 1024
+"""Reads grow while they come back full: one system call for many records of a large transfer."""
+
+_SLICE_S: Final = 0.5
+"""The longest a thread sleeps in the kernel before it looks at its deadline."""
+
+_PEEK: Final = socket.MSG_DONTWAIT
+
+
+class Wire:
+    """Owns the socket and the ciphertext that it has not taken yet; one thread reads, the lock's holder sends."""
+
+    __slots__ = ("_read_bytes", "_spin", "blocked_since", "closed", "sock", "unsent", "unsent_bytes")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.unsent: deque[memoryview | bytes] = deque()
+        self.unsent_bytes = 0
+        self.blocked_since: float | None = None
+        self.closed = False
+        self._read_bytes = _READ_BYTES
+        self._spin = Spin()
+        sock.setblocking(True)
+        seconds, fraction = divmod(_SLICE_S, 1)
+        # A kernel timeout costs nothing a call; settimeout() would add a poll to each (3 µs).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6)))
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def read_now(self) -> bytes | None:
+        """Return what has arrived, b"" at the end of the stream, None if there is nothing now."""
+        try:
+            data = self.sock.recv(self._read_bytes, _PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        if len(data) == self._read_bytes < _MOST_READ_BYTES:
+            self._read_bytes *= 4
+        return data
+
+    def read(self, deadline: float) -> bytes | None:
+        """Wait for data: what has arrived, b"" at the end of the stream, None after half a second or at the deadline."""
+        until = self._spin.until()
+        if until:
+            recv, size, clock = self.sock.recv, self._read_bytes, time.perf_counter
+            while True:
+                try:
+                    data = recv(size, _PEEK)
+                except BlockingIOError:
+                    if clock() > until:
+                        self._spin.wasted()
+                        break
+                except OSError:
+                    return b""
+                else:
+                    self._spin.paid()
+                    if len(data) == size < _MOST_READ_BYTES:
+                        self._read_bytes *= 4
+                    return data
+        left = deadline - time.monotonic()
+        if left < _SLICE_S or self.unsent:
+            return self._read_polling(max(0.0, min(left, _SLICE_S)))
+        try:
+            data = self.sock.recv(self._read_bytes)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+        if len(data) == self._read_bytes < _MOST_READ_BYTES:
+            self._read_bytes *= 4
+        return data
+
+    def send(self, cipher: bytes) -> None:
+        """Send what the socket takes now and keep the rest; the connection's lock is held."""
+        if self.unsent:
+            self.unsent.append(cipher)
+            self.unsent_bytes += len(cipher)
+            return
+        try:
+            sent = self.sock.send(cipher, _PEEK)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # The reader meets the same error and ends the connection.
+            return
+        if sent < len(cipher):
+            self.unsent.append(memoryview(cipher)[sent:])
+            self.unsent_bytes += len(cipher) - sent
+            self.blocked_since = time.monotonic()
+
+    def send_more(self) -> bool:
+        """Send what waits, as far as the socket takes it; whether all is sent. The connection's lock is held."""
+        while self.unsent:
+            piece = self.unsent[0]
+            try:
+                sent = self.sock.send(piece, _PEEK)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self.unsent.clear()
+                break
+            self.blocked_since = time.monotonic()
+            self.unsent_bytes -= sent
+            if sent < len(piece):
+                self.unsent[0] = memoryview(piece)[sent:]
+                return False
+            self.unsent.popleft()
+        self.unsent_bytes = 0
+        self.blocked_since = None
+        return True
+
+    def close(self) -> None:
+        """Close both ways; a thread that sleeps in ``read`` wakes with the end of the stream."""
+        if not self.closed:
+            self.closed = True
+            try:
+                self.sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # The peer was faster; closing is all that is left.
+                pass
+            self.sock.close()
+
+    def _read_polling(self, seconds: float) -> bytes | None:
+        poll = select.poll()
+        wanted = select.POLLIN | (select.POLLOUT if self.unsent else 0)
+        try:
+            poll.register(self.sock, wanted)
+        except (ValueError, OSError):
+            return b""
+        ready = poll.poll(seconds * 1000)
+        if ready and ready[0][1] & ~select.POLLOUT:
+            data = self.read_now()
+            return data
+        return None

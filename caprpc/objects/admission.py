@@ -1,0 +1,237 @@
+"""Who may connect: identity, policies and audit log of one side, reloadable without restart.
+
+Sans I/O but for reading its own files in ``load`` and ``reload``.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from caprpc.audit import AuditLog, Relation
+from caprpc.contract import InterfaceContract
+from caprpc.errors import AuditError, ConfigurationError, IdentityRefused
+from caprpc.limits import ServerLimits
+from caprpc.peer import PeerIdentity
+from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas
+from caprpc.tls import Identity, TlsChannel, TlsRefused, client_context, server_context, still_valid, verify_peer
+
+VALIDITY_CHECK_S: Final = 30.0
+"""An established connection is checked this often: it ends within 60 s after its certificate has expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """Identity and policies as they were read at one time; replaced as a whole, never changed."""
+
+    identity: Identity
+    policies: PolicySet
+    server_context: ssl.SSLContext
+    client_context: ssl.SSLContext
+
+
+@dataclass(slots=True, eq=False)
+class Admitted:
+    """A peer that may talk to us, and what decides about it."""
+
+    peer: PeerIdentity
+    policy: Policy
+    guard: Guard
+    relation: Relation
+    quotas: PrincipalQuotas
+    checked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndOf:
+    """Why an established connection must end: a code of ``CLOSE_CODES`` and the reason for the operator."""
+
+    code: str
+    detail: str
+
+
+class Admission:
+    """Admits peers; owns the current epoch and what each principal uses over all its connections. Thread-safe."""
+
+    def __init__(
+        self,
+        directories: tuple[Path, Path],
+        epoch: Epoch,
+        log: AuditLog,
+        *,
+        roots: Mapping[str, object],
+        contracts: Mapping[str, InterfaceContract],
+        server_limits: ServerLimits,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._directories = directories
+        self.epoch = epoch
+        self.log = log
+        self.roots = roots
+        self._contracts = contracts
+        self.server_limits = server_limits
+        self.wall = wall
+        self._quotas: dict[str, PrincipalQuotas] = {}
+        self._live: set[Admitted] = set()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(
+        cls,
+        identity: Path,
+        policies: Path,
+        *,
+        audit: Path | None,
+        name: str,
+        roots: Mapping[str, object],
+        contracts: Mapping[str, InterfaceContract],
+        server_limits: ServerLimits,
+    ) -> "Admission":
+        """Read everything from disk and open the audit log.
+
+        Raises:
+            ConfigurationError: Something in the directories is wrong; all of it for policies.
+            AuditError: The audit log cannot be opened.
+        """
+        epoch = _read_epoch(identity, policies, contracts, previous=None)
+        log = AuditLog.open(audit or epoch.policies.audit_directory, name=name)
+        admission = cls(
+            (identity, policies), epoch, log, roots=roots, contracts=contracts, server_limits=server_limits
+        )
+        try:
+            admission.record_policies("loaded")
+        except AuditError:
+            log.close()
+            raise
+        return admission
+
+    @property
+    def leaf_key(self) -> str:
+        """Our own leaf's key digest, part of every connection id."""
+        return self.epoch.identity.leaf_key
+
+    def channel(self, *, acceptor: bool, hostname: str | None) -> TlsChannel:
+        """Return the TLS side of a new connection, under the current epoch."""
+        epoch = self.epoch
+        context = epoch.server_context if acceptor else epoch.client_context
+        return TlsChannel(context, server_side=acceptor, server_hostname=hostname)
+
+    def admit(
+        self, channel: TlsChannel, hostname: str | None, address: str, expected: str | None
+    ) -> Admitted:
+        """Return what decides about the peer of a finished handshake.
+
+        Raises:
+            IdentityRefused: No policy is for it, or it has too many connections.
+        """
+        epoch = self.epoch
+        now = self.wall()
+        peer = verify_peer(
+            channel,
+            identity=epoch.identity,
+            anchors=epoch.policies.anchors,
+            hostname=hostname,
+            now=now,
+            address=address,
+        )
+        if expected is not None and peer.principal != expected:
+            raise IdentityRefused("other-peer", f"{peer.principal} answered, {expected} expected")
+        policy = epoch.policies.match(peer, datetime.fromtimestamp(now, UTC))
+        with self._lock:
+            quotas = self._quotas.setdefault(peer.principal, PrincipalQuotas())
+        most = policy.connections or self.server_limits.connections_per_principal
+        if not quotas.open_connection(most):
+            raise IdentityRefused(
+                "connections", f"{peer.principal} has {most} connections already ([limits] connections in {policy.file})"
+            )
+        try:
+            relation = self.log.relation(peer.principal)
+        except AuditError as exc:
+            quotas.close_connection()
+            raise IdentityRefused("audit", str(exc)) from exc
+        admitted = Admitted(peer, policy, Guard(policy, quotas), relation, quotas, time.monotonic())
+        with self._lock:
+            self._live.add(admitted)
+        return admitted
+
+    def release(self, admitted: Admitted) -> None:
+        """Take note that the connection of an admitted peer has ended."""
+        with self._lock:
+            if admitted in self._live:
+                self._live.remove(admitted)
+                admitted.quotas.close_connection()
+
+    def rejected(self, address: str, channel: TlsChannel, exc: Exception, reference: str) -> None:
+        """Record a peer that was not admitted; the peer itself learns a code and the number."""
+        detail = getattr(exc, "detail", str(exc))
+        fields: dict[str, str] = {"address": address, "reason": getattr(exc, "code", "tls"), "detail": detail}
+        if isinstance(exc, TlsRefused) and exc.verify_code:
+            fields["error"] = f"X509_V_ERR {exc.verify_code}: {exc.verify_message}"
+        try:
+            self.log.general.record("reject", reference=reference, **fields)
+        except AuditError:
+            # Nothing was admitted, and the log reports by itself that it cannot be written.
+            return
+
+    def check_still_valid(self, admitted: Admitted) -> EndOf | None:
+        """Return why an established connection must end now, None if it may go on."""
+        admitted.checked_at = time.monotonic()
+        epoch = self.epoch
+        now = self.wall()
+        reason = still_valid(admitted.peer, epoch.identity, now)
+        if reason is not None:
+            return EndOf("expired" if reason == "expired" else "revoked", f"certificate of {admitted.peer.principal}: {reason}")
+        not_after = admitted.policy.not_after
+        if not_after is not None and now >= not_after.timestamp():
+            return EndOf("expired", f"{admitted.policy.file}: not_after {not_after.isoformat()} has passed")
+        if admitted.guard.closed:
+            return EndOf("revoked", f"no policy is for {admitted.peer.principal} any more")
+        return None
+
+    def reload(self) -> str:
+        """Read identity and policies again; narrow what is live at once. Returns a line that says what is in force.
+
+        Raises:
+            ConfigurationError: The new files are wrong; the last good ones stay in force.
+        """
+        identity, policies = self._directories
+        try:
+            epoch = _read_epoch(identity, policies, self._contracts, previous=self.epoch.policies)
+        except ConfigurationError as exc:
+            self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
+            raise
+        self.epoch = epoch
+        with self._lock:
+            live = list(self._live)
+        for admitted in live:
+            try:
+                policy = epoch.policies.match(admitted.peer, datetime.fromtimestamp(self.wall(), UTC))
+            except IdentityRefused:
+                admitted.guard.narrow(None)
+            else:
+                if policy.digest != admitted.policy.digest:
+                    admitted.guard.narrow(policy)
+        self.record_policies("reloaded")
+        return f"policies version {epoch.policies.version}, {len(epoch.policies.policies)} in force"
+
+    def record_policies(self, event: str) -> None:
+        """Record which policies are in force."""
+        policies = self.epoch.policies
+        self.log.general.record("policy", event=event, policy=policies.digest, count=len(policies.policies))
+
+    def close(self) -> None:
+        """Close the audit log."""
+        self.log.close()
+
+
+def _read_epoch(
+    identity: Path, policies: Path, contracts: Mapping[str, InterfaceContract], previous: PolicySet | None
+) -> Epoch:
+    ours = Identity.load(identity)
+    loaded = PolicySet.load(policies, now=datetime.now(UTC), previous=previous)
+    loaded.verify_contracts(contracts, complete=bool(contracts))
+    return Epoch(ours, loaded, server_context(ours), client_context(ours))

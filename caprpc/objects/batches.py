@@ -1,0 +1,151 @@
+"""Batches: many calls in one frame; each is guarded, checked and recorded on its own. They carry values only."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from caprpc.errors import RemoteProtocolError, declared_text
+from caprpc.ids import OP_ROOT, new_reference
+from caprpc.interface import ArgumentError, Member, NoReferences
+from caprpc.limits import Limits
+from caprpc.objects.context import CURRENT, CallContext
+from caprpc.objects.dispatch import ended, refusal_of
+from caprpc.objects.records import Recorder
+from caprpc.policy import Permit, Refused
+from caprpc.session import BatchAnswer, Session
+from caprpc.wire import codec
+from caprpc.wire.messages import Failure, Run
+
+_VALUES_ONLY: Final = NoReferences()
+
+Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, Any]]
+"""Position in the batch, permit, member, bound method, arguments."""
+
+
+class BatchJob:
+    """The permitted calls of one batch, run in order; a failed call does not stop the others."""
+
+    __slots__ = ("answer", "context", "failures", "results", "todo", "waits")
+
+    is_async = False
+
+    def __init__(self, answer: BatchAnswer, context: CallContext) -> None:
+        self.answer = answer
+        self.context = context
+        self.failures: list[Failure] = []
+        self.results: list[Any] = []
+        self.todo: list[Planned] = []
+        self.waits = False
+        """Some method in it is known to block."""
+
+    def run(self) -> None:
+        """Run every call that was permitted."""
+        token = CURRENT.set(self.context)
+        results, answer = self.results, self.answer
+        try:
+            for position, permit, member, function, args, kwargs in self.todo:
+                if answer.cancelled:
+                    self._failed(position, "cancelled", taken=True)
+                    continue
+                try:
+                    value = function(*args, **kwargs)
+                    results[position] = member.signature.encode_result(value, _VALUES_ONLY)
+                except Exception as exc:  # application code: everything it raises becomes the answer of its call
+                    self._raised(position, permit, member, exc)
+                ended(permit)
+        finally:
+            CURRENT.reset(token)
+
+    def forget(self) -> None:
+        """Let go of the arguments."""
+        self.todo = []
+
+    def fail_rest(self, code: str) -> None:
+        """Answer every call that did not run with an error."""
+        for position, permit, *_ in self.todo:
+            self._failed(position, code, taken=True)
+            ended(permit)
+        self.todo = []
+
+    def outcome(self, limits: Limits) -> tuple[list[Failure], bytes]:
+        """Return the failures and the packed results; if those cannot be packed, every call has failed."""
+        try:
+            return self.failures, codec.pack(self.results, limits)
+        except (TypeError, ValueError):
+            count = len(self.results)
+            failures = [Failure(i, True, "invalid-result", "", "", new_reference()) for i in range(count)]
+            return failures, codec.pack([None] * count, limits)
+
+    def refuse(self, position: int, code: str, reference: str, text: str = "") -> None:
+        """Answer a call that may not run."""
+        self.failures.append(Failure(position, False, code, "", text, reference))
+
+    def _raised(self, position: int, permit: Permit, member: Member, exc: Exception) -> None:
+        if type(exc) in member.errors:
+            reference = new_reference()
+            self.failures.append(Failure(position, True, "declared", type(exc).__name__, declared_text(exc), reference))
+            return
+        reference = self._failed(position, "internal", taken=True)
+        self.context.recorder.failed(self.answer, permit, reference, exc)
+
+    def _failed(self, position: int, code: str, *, taken: bool) -> str:
+        reference = new_reference()
+        self.failures.append(Failure(position, taken, code, "", "", reference))
+        return reference
+
+
+def prepare_batch(answer: BatchAnswer, session: Session, recorder: Recorder, context: CallContext) -> BatchJob:
+    """Check the arguments of every permitted call, and record each decision.
+
+    Raises:
+        RemoteProtocolError: A payload breaks the encoding, or does not hold as many calls as it says.
+    """
+    job = BatchJob(answer, context)
+    for run, export, verdict in answer.runs:
+        start = len(job.results)
+        job.results.extend([None] * run.count)
+        if isinstance(verdict, Refused) or export is None or run.operation == OP_ROOT:
+            refused = verdict if isinstance(verdict, Refused) else refusal_of(verdict, "batch", "")
+            for position in range(start, start + run.count):
+                reference = new_reference()
+                recorder.denied(answer.answer_id, refused, reference)
+                job.refuse(position, refused.code, reference)
+            continue
+        member: Member = export.shape.members[run.operation, run.member]
+        _plan_run(job, run, start, verdict, member, member.resolve(export.obj), session, recorder)
+    answer.runs = []
+    return job
+
+
+def _plan_run(
+    job: BatchJob,
+    run: Run,
+    start: int,
+    permit: Permit,
+    member: Member,
+    function: Callable[..., Any],
+    session: Session,
+    recorder: Recorder,
+) -> None:
+    calls = codec.unpack(run.payload, session.limits)
+    if type(calls) is not list or len(calls) != run.count:
+        raise RemoteProtocolError(f"a run of {run.count} calls whose payload does not hold as many")
+    decode_args = member.signature.decode_args
+    job.waits = job.waits or member.blocking
+    answer = job.answer
+    for position, raw in enumerate(calls, start):
+        try:
+            args, kwargs = decode_args(raw, _VALUES_ONLY)
+            if permit.arguments:
+                permit.check_arguments(member.signature.named(args, kwargs))
+        except (ArgumentError, Refused) as exc:
+            reference = new_reference()
+            refused = exc if isinstance(exc, Refused) else refusal_of(permit, "argument", permit.rule)
+            recorder.denied(answer.answer_id, refused, reference)
+            ended(permit)
+            if isinstance(exc, Refused):
+                job.refuse(position, exc.code, reference)
+            else:
+                job.refuse(position, "invalid-arguments", reference, str(exc))
+            continue
+        recorder.permitted(answer, permit, member, args, kwargs)
+        job.todo.append((position, permit, member, function, args, kwargs))

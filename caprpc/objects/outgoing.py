@@ -1,0 +1,225 @@
+"""Calls we make: our own policy is asked, arguments are checked and written, and answers are read against the declaration."""
+
+from typing import Any, Final
+
+from caprpc.errors import (
+    CallCancelled,
+    CallRefused,
+    DeadlineExceeded,
+    Denied,
+    LimitExceeded,
+    ReferenceDead,
+    RemoteError,
+    RemoteProtocolError,
+    printable,
+)
+from caprpc.ids import OP_ROOT, OPERATION_NAMES
+from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
+from caprpc.objects.stubs import Flavor
+from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
+from caprpc.session import Announced, Answer, BatchAnswer, Import, Question, Session
+from caprpc.wire import codec
+from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Failure, Raise, Return, Run
+from caprpc.wire.values import RemoteReference
+
+_ERROR_CLASSES: Final[dict[str, type[RemoteError]]] = {
+    "denied": Denied,
+    "cancelled": CallCancelled,
+    "deadline": DeadlineExceeded,
+}
+"""Codes that have a class of their own."""
+
+_ADVICE: Final[dict[str, str]] = {
+    "denied": "the peer's policy does not grant this, or there is no such member",
+    "invalid-arguments": "the peer did not take the arguments",
+    "invalid-result": "the peer's method returned something that its declaration or policy does not let out",
+    "internal": "the peer's method failed; its operator finds the reason under the reference number",
+    "cancelled": "the call was cancelled",
+    "deadline": "the call ran out of time",
+    "limit": "a limit of the peer was reached",
+    "revoked": "the reference was revoked",
+    "unavailable": "the peer is stopping and takes no new calls",
+}
+
+_VALUES_ONLY: Final = NoReferences()
+
+_NO_OPERATIONS: Final = Announced(0, "Roots", frozenset(), LIFETIME_CONNECTION)
+
+
+class Outgoing:
+    """Makes the questions of one connection and reads their answers. The driver holds the connection's lock."""
+
+    __slots__ = ("_root", "_session", "_stubs")
+
+    def __init__(self, session: Session, stubs: StubMaker) -> None:
+        self._session = session
+        self._stubs = stubs
+        imports = session.imports
+        self._root = Import(0, _NO_OPERATIONS, session.peer.principal, imports.dropped)
+
+    def ask(
+        self,
+        target: Import,
+        member: Member,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        on_behalf_of: Answer | BatchAnswer | None,
+    ) -> Question:
+        """Ask the peer for one operation.
+
+        Raises:
+            CallRefused: Our policy does not let us make this call, or pass one of the objects.
+            Denied: The peer has not offered this operation; nothing was sent.
+            ReferenceDead: The reference is dead.
+            TypeError: The arguments do not fit the declaration.
+        """
+        self._check(target, member)
+        session = self._session
+        writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
+        try:
+            payload = codec.pack(member.signature.encode_args(args, kwargs, writer), session.limits)
+            return session.ask(
+                target, member.operation, member.name, payload, writer.handed_over, writer.scope, on_behalf_of
+            )
+        except BaseException:
+            session.exports.take_back(writer.handed_over)
+            raise
+
+    def ask_root(self, name: str) -> Question:
+        """Ask the peer for a root."""
+        payload = codec.pack([[], {}], self._session.limits)
+        return self._session.ask(self._root, OP_ROOT, name, payload, [], None, None)
+
+    def ask_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> Question:
+        """Ask for many operations in one frame; arguments and results are values, no references.
+
+        Raises:
+            CallRefused, Denied, ReferenceDead, TypeError: As for ``ask``; nothing of the batch was sent.
+        """
+        limits = self._session.limits
+        runs: list[tuple[Import, Member, list[Any]]] = []
+        last: tuple[Import, Member] | None = None
+        for target, member, args, kwargs in calls:
+            self._check(target, member)
+            raw = member.signature.encode_args(args, kwargs, _VALUES_ONLY)
+            if last is not None and last[0] is target and last[1] is member:
+                runs[-1][2].append(raw)
+            else:
+                runs.append((target, member, [raw]))
+                last = (target, member)
+        return self._session.ask_batch(
+            [
+                Run(target.export_id, member.operation, member.name, len(raws), codec.pack(raws, limits))
+                for target, member, raws in runs
+            ]
+        )
+
+    def conclude(self, question: Question, member: Member, flavor: Flavor) -> Any:
+        """Return the result of an ended question, or raise what it ended with.
+
+        Raises:
+            RemoteError: The peer answered with an error; a declared one is raised as the interface's own class.
+            ConnectionLost: The connection ended first.
+        """
+        outcome = question.outcome
+        if isinstance(outcome, Return):
+            target = question.target
+            scope = target.scope if target is not None else None
+            reader = Reader(self._session, self._stubs, flavor, scope)
+            try:
+                raw = codec.unpack(outcome.payload, self._session.limits)
+                return member.signature.decode_result(raw, reader)
+            except (ResultError, LimitExceeded):
+                # The peer counts these references as held by us: they are given back like dropped stubs.
+                self._session.imports.dropped.extend(reader.received)
+                raise
+        raise self.error_of(question, member)
+
+    def conclude_root(self, question: Question, name: str, shape: Shape, flavor: Flavor) -> Any:
+        """Return the stub of a root, or raise what the question ended with."""
+        outcome = question.outcome
+        if not isinstance(outcome, Return):
+            error = self.error_of(question, None)
+            error.add_note(f"while asking {printable(self._session.peer.principal)} for its root {name!r}")
+            raise error
+        raw = codec.unpack(outcome.payload, self._session.limits)
+        reader = Reader(self._session, self._stubs, flavor, None)
+        if not isinstance(raw, RemoteReference):
+            raise RemoteProtocolError(f"root {name!r} is not a reference")
+        try:
+            return reader.read(raw, shape)
+        except Mismatch as exc:
+            self._session.imports.dropped.extend(reader.received)
+            raise ResultError(f"root {name}", shape.name) from exc
+
+    def conclude_batch(self, question: Question, members: list[Member]) -> list[Any]:
+        """Return the results of a batch in order; a failed call has its exception in its place."""
+        outcome = question.outcome
+        if not isinstance(outcome, BatchReturn):
+            raise self.error_of(question, None)
+        values = codec.unpack(outcome.payload, self._session.limits)
+        if type(values) is not list or len(values) != len(members):
+            raise RemoteProtocolError(f"a batch of {len(members)} calls was answered with another number of results")
+        failed = {failure.position: failure for failure in outcome.failures}
+        reader = Reader(self._session, self._stubs, Flavor.BLOCKING, None)
+        results: list[Any] = []
+        for position, (raw, member) in enumerate(zip(values, members, strict=True)):
+            failure = failed.get(position)
+            if failure is not None:
+                results.append(self._error(failure, member))
+            else:
+                results.append(member.signature.decode_result(raw, reader))
+        return results
+
+    def error_of(self, question: Question, member: Member | None) -> Exception:
+        """Return the exception that an ended question is to be raised as."""
+        outcome = question.outcome
+        if isinstance(outcome, Raise):
+            return self._error(outcome, member)
+        if isinstance(outcome, Exception):
+            return outcome
+        return RemoteProtocolError("the peer answered with a message of another kind")
+
+    def _error(self, answer: Raise | Failure, member: Member | None) -> Exception:
+        peer = printable(self._session.peer.principal)
+        reference = printable(answer.reference, 32)
+        text = printable(answer.text)
+        if answer.code == "declared" and member is not None:
+            for declared in member.errors:
+                if declared.__name__ == answer.type:
+                    error = declared(text)
+                    error.add_note(f"raised by {member.name} of {peer} (reference number {reference})")
+                    return error
+        advice = _ADVICE.get(answer.code, "the peer answered with an error")
+        where = f"{member.name or OPERATION_NAMES[member.operation]}: " if member is not None else ""
+        message = f"{where}{advice}" + (f": {text}" if text else "") + f" (peer {peer}, reference number {reference})"
+        error_class = _ERROR_CLASSES.get(answer.code, RemoteError)
+        return error_class(message, code=printable(answer.code, 32), reference=reference, text=text, peer=peer)
+
+    def _check(self, target: Import, member: Member) -> None:
+        announced = target.announced
+        key = (member.operation, member.name)
+        if key not in announced.rights:
+            self._check_right(announced, key)
+        if not target.alive:
+            raise ReferenceDead(
+                f"this reference to {announced.interface} is dead: its call or its connection has ended, or it was revoked"
+            )
+
+    def _check_right(self, announced: Announced, key: tuple[int, str]) -> None:
+        operation, name = OPERATION_NAMES[key[0]], key[1]
+        called = f"{announced.interface}.{name}" if name else f"{announced.interface} ({operation})"
+        if key not in announced.operations:
+            raise Denied(
+                f"{called}: the peer {printable(self._session.peer.principal)} does not offer this; nothing was sent",
+                code="denied",
+                peer=self._session.peer.principal,
+            )
+        accepted = self._session.guard.accept(announced.interface, *key)
+        if accepted is None:
+            wanted = f'{operation} = ["{name}"]' if name else f"{operation} = true"
+            raise CallRefused(
+                f"{called}: our policy {self._session.guard.policy.file} does not let us make this call; to allow it add "
+                f"[accept.{announced.interface}] {wanted}"
+            )
+        announced.rights[key] = accepted

@@ -1,0 +1,162 @@
+"""What the audit log gets to know of calls: decisions, refusals, failures, outcomes.
+
+Decisions are added as calls are checked and written with one ``commit`` before any of them runs.
+"""
+
+import logging
+from datetime import date, time, timedelta
+from decimal import Decimal
+from types import NoneType
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from caprpc.audit import NO_EXTRA, Relation, Template, extra
+from caprpc.errors import printable
+from caprpc.ids import OPERATION_NAMES
+from caprpc.interface import Member
+from caprpc.policy import Permit, Refused
+from caprpc.session import Answer, BatchAnswer
+
+_LARGE: Final = 1 << 512
+"""Larger integers are not spelled out: ``str`` of more than 4,300 digits raises."""
+
+_MOST_DENIALS: Final = 256
+"""Kinds of refusal remembered for one connection; the glitch budget ends it long before."""
+
+_LOG: Final = logging.getLogger("caprpc")
+"""Failures of our own methods, with their traceback, for the operator; nothing of a peer but its name."""
+
+
+class Recorder:
+    """Writes the records of one connection; templates are made once for each permit."""
+
+    __slots__ = ("_decided", "_denials", "_level", "_outcomes", "_policy", "_principal", "_relation", "connection_id", "dirty")
+
+    def __init__(
+        self, relation: Relation, principal: str, policy_digest: str, level: Literal["deny", "decision", "outcome"]
+    ) -> None:
+        self._relation = relation
+        self._principal = principal
+        self._policy = policy_digest
+        self._level = level
+        self._decided: dict[Permit, Template] = {}
+        self._denials: dict[tuple[str, int, str, str, str], Template] = {}
+        self._outcomes: dict[tuple[Permit, str, str], Template] = {}
+        self.connection_id = ""
+        self.dirty = False
+
+    def permitted(
+        self,
+        answer: Answer | BatchAnswer,
+        permit: Permit,
+        member: Member | None,
+        args: list[Any],
+        kwargs: dict[str, Any],
+    ) -> None:
+        """Add the decision for a call that will run."""
+        if self._level == "deny":
+            return
+        template = self._decided.get(permit)
+        if template is None:
+            template = self._decided[permit] = self._relation.template(
+                kind="decision",
+                peer=self._principal,
+                connection=self.connection_id,
+                facet=permit.facet,
+                operation=OPERATION_NAMES[permit.operation],
+                member=permit.member,
+                decision="permit",
+                rule=permit.rule,
+                policy=permit.policy,
+            )
+        more = NO_EXTRA
+        if permit.record and member is not None:
+            named = member.signature.named(args, kwargs)
+            more = extra(args={name: _clear(named[name]) for name in sorted(permit.record) if name in named})
+        self._relation.add(template, answer.answer_id, more)
+        self.dirty = True
+
+    def denied(self, question: int, refused: Refused, reference: str) -> None:
+        """Add the record of a refusal; a flood of equal ones is counted by the log."""
+        key = (refused.facet, refused.operation, refused.member, refused.reason, refused.rule)
+        template = self._denials.get(key)
+        if template is None:
+            if len(self._denials) >= _MOST_DENIALS:
+                self._denials.clear()
+            template = self._denials[key] = self._relation.template(
+                kind="decision",
+                peer=self._principal,
+                connection=self.connection_id,
+                facet=refused.facet,
+                operation=OPERATION_NAMES[refused.operation],
+                member=printable(refused.member, 128),
+                decision="deny",
+                reason=refused.reason,
+                rule=refused.rule,
+                policy=refused.policy,
+            )
+        more = {"reference": reference, "detail": refused.detail} if refused.detail else {"reference": reference}
+        self._relation.add(template, question, extra(**more))
+        self.dirty = True
+
+    def commit(self) -> None:
+        """Write what was added.
+
+        Raises:
+            AuditError: It could not be written; nothing of it may run.
+        """
+        if self.dirty:
+            self.dirty = False
+            self._relation.commit()
+
+    def failed(self, answer: Answer | BatchAnswer, permit: Permit, reference: str, exc: BaseException) -> None:
+        """Record why a permitted call ended in an error that the peer sees as a code and a number only."""
+        _LOG.error(
+            "%s.%s for %s failed (%s)", permit.facet, permit.member, self._principal, reference, exc_info=exc
+        )
+        self._relation.record(
+            "outcome",
+            peer=self._principal,
+            connection=self.connection_id,
+            facet=permit.facet,
+            operation=OPERATION_NAMES[permit.operation],
+            member=permit.member,
+            question=answer.answer_id,
+            outcome="error",
+            error=type(exc).__name__,
+            detail=printable(str(exc), 512),
+            reference=reference,
+        )
+
+    def outcome(self, answer: Answer | BatchAnswer, permit: Permit, outcome: str, error: str) -> None:
+        """Record how a call ended, at level ``outcome``."""
+        if self._level != "outcome":
+            return
+        key = (permit, outcome, error)
+        template = self._outcomes.get(key)
+        if template is None:
+            template = self._outcomes[key] = self._relation.template(
+                kind="outcome",
+                peer=self._principal,
+                connection=self.connection_id,
+                facet=permit.facet,
+                operation=OPERATION_NAMES[permit.operation],
+                member=permit.member,
+                outcome=outcome,
+                error=error,
+                policy=permit.policy,
+            )
+        self._relation.append(template, answer.answer_id)
+
+    def fact(self, kind: str, **fields: str | int) -> None:
+        """Write any other fact of this connection now."""
+        self._relation.record(kind, peer=self._principal, connection=self.connection_id, **fields)
+
+
+def _clear(value: object) -> str:
+    """Return an argument as the text that the log keeps of it; containers are shown by their type alone."""
+    if type(value) in (str, int, float, bool, NoneType) and (type(value) is not int or abs(value) < _LARGE):  # type: ignore[arg-type]
+        return printable(str(value), 128)
+    if isinstance(value, Decimal | UUID | date | time | timedelta):
+        return printable(str(value), 128)
+    return f"<{type(value).__name__}>"

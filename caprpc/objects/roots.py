@@ -1,0 +1,123 @@
+"""Roots: what a peer gets by name, an object for everybody or a factory that makes one for each connection."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from caprpc.contract import InterfaceContract
+from caprpc.errors import ConfigurationError
+from caprpc.ids import ROOT_EXPORT
+from caprpc.interface import InterfaceBase, Mismatch, Shape, interface_closure, interface_info, shape_of
+from caprpc.peer import PeerIdentity
+from caprpc.objects.transfer import ResultWriter
+from caprpc.policy import Facet, Guard
+from caprpc.session import Export
+from caprpc.wire.values import RemoteReference
+
+
+def _nothing_stands_for_roots(obj: object) -> object:
+    raise Mismatch("Root", type(obj).__name__)
+
+
+ROOT_SHAPE: Final = Shape("Root", "Root", dict, _nothing_stands_for_roots)
+"""Export 0 has no members; the guard permits ``root`` on it, by name."""
+
+
+class RootNames:
+    """The object behind export 0 of one connection: resolves a root's name to its object, once."""
+
+    __slots__ = ("_declared", "_made", "_peer")
+
+    def __init__(self, declared: Mapping[str, object], peer: PeerIdentity) -> None:
+        self._declared = declared
+        self._peer = peer
+        self._made: dict[str, object] = {}
+
+    def get(self, name: str) -> object:
+        """Return the object of a root, making it if a factory was given."""
+        if name not in self._made:
+            declared = self._declared[name]
+            made = declared if isinstance(declared, InterfaceBase) else declared(self._peer)  # type: ignore[operator]
+            if not isinstance(made, InterfaceBase):
+                raise ConfigurationError(
+                    f"the factory of root {name!r} returned a {type(made).__name__}, an implementation of an Interface expected"
+                )
+            self._made[name] = made
+        return self._made[name]
+
+    def made(self) -> list[object]:
+        """Return the objects that factories have made for this connection."""
+        return [obj for name, obj in self._made.items() if obj is not self._declared[name]]
+
+
+def check_roots(roots: Mapping[str, object]) -> dict[str, object]:
+    """Return the roots of a server after a look at each.
+
+    Raises:
+        ConfigurationError: One is neither an implementation of an interface nor a factory.
+    """
+    for name, root in roots.items():
+        if not name.isidentifier() or name.startswith("_") or not name.isascii():
+            raise ConfigurationError(f"root name {name!r}: an ASCII identifier without a leading underscore expected")
+        if isinstance(root, type) and issubclass(root, InterfaceBase):
+            continue
+        if not isinstance(root, InterfaceBase) and not callable(root):
+            raise ConfigurationError(
+                f"root {name!r} is a {type(root).__name__}; an object whose class implements an Interface, "
+                "or a factory taking the peer, expected"
+            )
+    return dict(roots)
+
+
+def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContract]:
+    """Return the contracts of everything that the roots' classes implement, and of what can be reached from there.
+
+    A factory that is a plain function shows its interfaces only once it has been called; a class shows them now.
+    """
+    interfaces: list[type] = []
+    for root in roots.values():
+        cls = root if isinstance(root, type) else type(root)
+        interfaces.extend(base for base in cls.__mro__ if interface_info(base) is not None)
+    return interface_closure(interfaces)
+
+
+def shape_for(obj: object, interface: str) -> Shape | None:
+    """Return the declared shape of that name which the object's class implements, or None."""
+    for base in type(obj).__mro__:
+        info = interface_info(base)
+        if info is not None and info.name == interface:
+            return shape_of(base)
+    return None
+
+
+def root_export(declared: Mapping[str, object], peer: PeerIdentity, guard: Guard) -> Export:
+    """Return export 0 of a connection: its only operation is ``root``, which the guard permits by name."""
+    names = RootNames(declared, peer)
+    return Export(ROOT_EXPORT, names, names, ROOT_SHAPE, guard.roots, None)
+
+
+class RootMember:
+    """The member behind the operation ``root``: writes the object under the facet that the policy names."""
+
+    __slots__ = ("_facet",)
+
+    name = ""
+    errors: tuple[type[Exception], ...] = ()
+
+    def __init__(self, facet: Facet) -> None:
+        self._facet = facet
+
+    @property
+    def signature(self) -> "RootMember":
+        """Return itself: a root's result is written by ``encode_result`` below."""
+        return self
+
+    def encode_result(self, obj: object, writer: ResultWriter) -> RemoteReference:
+        """Export the root's object.
+
+        Raises:
+            TypeError: Its class does not implement the interface of the facet.
+        """
+        shape = shape_for(obj, self._facet.interface)
+        if shape is None:
+            raise TypeError(f"{type(obj).__name__} does not implement {self._facet.interface}, which {self._facet.permits.rule} grants")
+        return writer.hand_over(obj, shape, self._facet)

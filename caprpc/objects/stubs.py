@@ -1,0 +1,180 @@
+"""Stubs: the local face of a remote object.
+
+A stub has no public attribute besides the members of its interface. It is local for ``repr``, ``==``, ``hash``,
+``dir``, ``isinstance`` and ``bool``, and refuses to be copied or pickled; none of these sends a byte.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, NoReturn, Protocol
+
+from caprpc.errors import printable
+from caprpc.ids import (
+    OP_CALL,
+    OP_CLOSE,
+    OP_CONTAINS,
+    OP_ENTER,
+    OP_EXIT,
+    OP_GET,
+    OP_INDEX_GET,
+    OP_INDEX_SET,
+    OP_INVOKE,
+    OP_ITERATE,
+    OP_LENGTH,
+    OP_NEXT,
+    OP_SET,
+)
+from caprpc.interface import Member, Shape
+from caprpc.session import Import
+
+
+class Flavor(Enum):
+    """Whether a stub's members return values or awaitables."""
+
+    BLOCKING = "blocking"
+    ASYNC = "async"
+
+
+class Caller(Protocol):
+    """What a stub needs of its connection; the drivers implement it."""
+
+    def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Call and wait."""
+
+    def call_async(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Call and return an awaitable."""
+
+    def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Call and return a ``concurrent.futures.Future``."""
+
+
+class Stub:
+    """Base of all stubs; everything one does to a reference is a function of the module ``caprpc``."""
+
+    __slots__ = ("__weakref__", "_caprpc_call", "_caprpc_import", "_caprpc_shape")
+
+    def __init__(self, imported: Import, shape: Shape, call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_caprpc_import", imported)
+        object.__setattr__(self, "_caprpc_shape", shape)
+        object.__setattr__(self, "_caprpc_call", call)
+
+    def __del__(self) -> None:
+        # Finalizers never send: they queue, and the session re-checks when it sends next.
+        imported = getattr(self, "_caprpc_import", None)
+        if imported is not None and imported.alive:
+            imported.dropped.append(imported)
+
+    def __repr__(self) -> str:
+        imported = self._caprpc_import
+        state = "" if imported.alive else " (dead)"
+        return f"<reference to {self._caprpc_shape.name} {imported.export_id} of {printable(imported.holder)}{state}>"
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def __dir__(self) -> list[str]:
+        operations = self._caprpc_import.announced.operations
+        return sorted(name for operation, name in operations if operation in (OP_CALL, OP_GET, OP_SET) and name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        declared = getattr(type(self), name, None)
+        if isinstance(declared, property):
+            declared.__set__(self, value)
+            return
+        raise AttributeError(f"{self._caprpc_shape.name} declares no writable attribute {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"attributes of a reference cannot be deleted: {name!r}")
+
+    def _caprpc_refuse(self, *_args: object) -> NoReturn:
+        raise TypeError(
+            f"a reference to {self._caprpc_shape.name} cannot be copied or pickled: it is a right on this connection only"
+        )
+
+    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _caprpc_refuse  # type: ignore[assignment]
+
+
+def _named(member: Member, function: Callable[..., Any], name: str, owner: str) -> Callable[..., Any]:
+    function.__name__ = name
+    function.__caprpc_name__ = member.name  # type: ignore[attr-defined]
+    function.__qualname__ = f"{owner}.{name}"
+    return function
+
+
+def _method(member: Member) -> Callable[..., Any]:
+    def method(self: Stub, /, *args: object, **kwargs: object) -> Any:
+        return self._caprpc_call(self._caprpc_import, member, args, kwargs)
+
+    return method
+
+
+def _getter(member: Member) -> Callable[[Stub], Any]:
+    def get(self: Stub) -> Any:
+        return self._caprpc_call(self._caprpc_import, member, (), {})
+
+    return get
+
+
+def _setter(member: Member) -> Callable[[Stub, Any], None]:
+    def put(self: Stub, value: Any) -> None:
+        self._caprpc_call(self._caprpc_import, member, (value,), {})
+
+    return put
+
+
+def _refusing_setter(name: str) -> Callable[[Stub, Any], None]:
+    def put(_self: Stub, _value: Any) -> None:
+        raise AttributeError(f"assigning cannot be awaited: use await caprpc.aio.set_attribute(ref, {name!r}, value)")
+
+    return put
+
+
+def _exit(member: Member) -> Callable[..., Any]:
+    def leave(self: Stub, kind: type[BaseException] | None, _value: object = None, _trace: object = None) -> Any:
+        return self._caprpc_call(self._caprpc_import, member, (kind is not None,), {})
+
+    return leave
+
+
+_DUNDERS: Final[dict[int, tuple[str, str]]] = {
+    OP_INVOKE: ("__call__", "__call__"),
+    OP_ITERATE: ("__iter__", "__aiter__"),
+    OP_LENGTH: ("__len__", ""),
+    OP_CONTAINS: ("__contains__", ""),
+    OP_INDEX_GET: ("__getitem__", "__getitem__"),
+    OP_INDEX_SET: ("__setitem__", ""),
+    OP_ENTER: ("__enter__", "__aenter__"),
+    OP_EXIT: ("__exit__", "__aexit__"),
+}
+"""Operation -> Python's name for it, for blocking and for async stubs; empty where Python cannot await it."""
+
+
+def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub]:
+    """Build the stub class for a shape: one attribute for each declared member, and nothing else.
+
+    ``base`` is ``Stub``, or the remote iterator of a driver for shapes with ``next``.
+    """
+    body: dict[str, Any] = {"__slots__": (), "__doc__": f"A reference to a remote {shape.text}."}
+    for (operation, name), member in shape.members.items():
+        if operation == OP_CALL:
+            body[name] = _named(member, _method(member), name, shape.name)
+        elif operation == OP_GET:
+            writer = shape.members.get((OP_SET, name))
+            put = None
+            if writer is not None:
+                put = _setter(writer) if flavor is Flavor.BLOCKING else _refusing_setter(name)
+            body[name] = property(_getter(member), put)
+        elif operation == OP_EXIT:
+            dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
+            body[dunder] = _named(member, _exit(member), dunder, shape.name)
+        elif operation in _DUNDERS and operation not in (OP_NEXT, OP_CLOSE):
+            dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
+            if dunder:
+                body[dunder] = _named(member, _method(member), dunder, shape.name)
+    return type(f"{shape.name}Stub", (base,), body)

@@ -1,0 +1,40 @@
+"""From a stub's member to what a connection calls: for ``submit``, ``batch`` and ``release``."""
+
+from types import MethodType
+from typing import Any
+
+from caprpc.ids import OP_CALL, OP_INVOKE
+from caprpc.interface import Member
+from caprpc.objects.stubs import Stub
+from caprpc.session import Import
+
+
+def stub_of(reference: object) -> Stub:
+    """Return a reference as a stub.
+
+    Raises:
+        TypeError: It is no reference to a remote object.
+    """
+    if not isinstance(reference, Stub):
+        raise TypeError(f"a reference to a remote object expected, got a {type(reference).__name__}")
+    return reference
+
+
+def target_of(method: object) -> tuple[Stub, Import, Member]:
+    """Return stub, import and member behind ``ref.method``, or behind a reference to a callable.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    if isinstance(method, MethodType) and isinstance(method.__self__, Stub):
+        stub: Any = method.__self__
+        name = getattr(method.__func__, "__caprpc_name__", None)
+        member = stub._caprpc_shape.members.get((OP_CALL, name))
+        if member is not None:
+            return stub, stub._caprpc_import, member
+    if isinstance(method, Stub):
+        stub = method
+        member = stub._caprpc_shape.members.get((OP_INVOKE, ""))
+        if member is not None:
+            return stub, stub._caprpc_import, member
+    raise TypeError(f"a method of a reference expected, such as ref.method without parentheses, got a {type(method).__name__}")

@@ -1,0 +1,43 @@
+"""The capability core: a state machine for each connection, without I/O.
+
+Wire protocol, sections 3 to 8.
+"""
+
+from caprpc.session.calls import (
+    Answer,
+    BatchAnswer,
+    CancelRequest,
+    Ended,
+    Event,
+    Opened,
+    Question,
+    Refusal,
+    Waiter,
+)
+from caprpc.session.opening import Opening
+from caprpc.session.references import FOREVER, Announced, Export, Exports, Import, Imports, Scope
+from caprpc.session.session import Session
+from caprpc.session.states import TRANSITIONS, State
+
+__all__ = [
+    "FOREVER",
+    "TRANSITIONS",
+    "Announced",
+    "Answer",
+    "BatchAnswer",
+    "CancelRequest",
+    "Ended",
+    "Event",
+    "Export",
+    "Exports",
+    "Import",
+    "Imports",
+    "Opened",
+    "Opening",
+    "Question",
+    "Refusal",
+    "Scope",
+    "Session",
+    "State",
+    "Waiter",
+]

@@ -1,0 +1,128 @@
+"""Questions we asked, answers we owe, and the other events a session reports."""
+
+from typing import Protocol
+
+from caprpc.policy import Permit, Refused
+from caprpc.session.references import Export, Import, Scope
+from caprpc.wire.messages import BatchReturn, Call, Meta, Raise, Return, Run
+
+
+class Waiter(Protocol):
+    """What a driver hangs on a question to learn of its end and of the callbacks it causes."""
+
+
+class Question:
+    """A call we made. It ends exactly once: ``outcome`` is set when the peer's answer or the end has come."""
+
+    __slots__ = ("abandoned", "depth", "handed_over", "outcome", "question_id", "scope", "target", "waiter")
+
+    def __init__(self, question_id: int, target: Import | None, depth: int, handed_over: list[Export]) -> None:
+        self.question_id = question_id
+        self.target = target
+        self.depth = depth
+        self.handed_over = handed_over
+        """One item for each occurrence of a reference in our arguments; taken back if they were not taken."""
+        self.scope: Scope | None = None
+        self.outcome: Return | Raise | BatchReturn | BaseException | None = None
+        self.waiter: Waiter | None = None
+        self.abandoned = False
+        """Nobody waits any more; the references in a late answer are given back at once."""
+
+
+class Answer:
+    """A call of the peer that the guard has permitted and that awaits its arguments' check and its result."""
+
+    __slots__ = (
+        "answer_id",
+        "cancelled",
+        "cause",
+        "depth",
+        "export",
+        "meta",
+        "obj",
+        "payload",
+        "permit",
+        "scope",
+        "taken",
+    )
+
+    def __init__(
+        self, answer_id: int, export: Export, permit: Permit, payload: bytes, meta: Meta | None, cause: Question | None
+    ) -> None:
+        self.answer_id = answer_id
+        self.export = export
+        self.obj = export.obj
+        self.permit = permit
+        self.payload = payload
+        self.meta = meta
+        self.cause = cause
+        self.depth = 0 if cause is None else cause.depth + 1
+        self.scope: Scope | None = None
+        self.taken = False
+        self.cancelled = False
+
+
+class BatchAnswer:
+    """A batch of the peer: runs of calls, each with the permit or the refusal the guard gave it."""
+
+    __slots__ = ("answer_id", "cancelled", "cause", "depth", "meta", "runs", "scope")
+
+    def __init__(
+        self,
+        answer_id: int,
+        runs: list[tuple[Run, Export | None, Permit | Refused]],
+        meta: Meta | None,
+        cause: Question | None,
+    ) -> None:
+        self.answer_id = answer_id
+        self.runs = runs
+        self.meta = meta
+        self.cause = cause
+        self.depth = 0 if cause is None else cause.depth + 1
+        self.scope: Scope | None = None
+        self.cancelled = False
+
+
+class Refusal:
+    """A call that was refused before its arguments were looked at; the RAISE is on its way."""
+
+    __slots__ = ("code", "message", "reference", "refused")
+
+    def __init__(self, message: Call, code: str, refused: Refused, reference: str) -> None:
+        self.message = message
+        self.code = code
+        self.refused = refused
+        self.reference = reference
+
+
+class CancelRequest:
+    """The peer no longer needs this answer; it must still be given, exactly once."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: "Answer | BatchAnswer") -> None:
+        self.answer = answer
+
+
+class Opened:
+    """WELCOME and HELLO have been exchanged; calls may be made."""
+
+    __slots__ = ()
+
+
+class Ended:
+    """The session is over.
+
+    ``code`` is one of ``CLOSE_CODES`` or ``lost``; ``detail`` is for the operator; ``by_peer`` tells who ended it.
+    """
+
+    __slots__ = ("by_peer", "code", "detail", "reference")
+
+    def __init__(self, code: str, detail: str, *, by_peer: bool, reference: str = "") -> None:
+        self.code = code
+        self.detail = detail
+        self.by_peer = by_peer
+        self.reference = reference
+
+
+Event = Answer | BatchAnswer | Question | Refusal | CancelRequest | Opened | Ended

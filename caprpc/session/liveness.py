@@ -1,0 +1,94 @@
+"""Time in the session: signs of life, frame progress, and the budget for things that are legal and useless.
+
+Time is an argument everywhere (seconds of a monotonic clock).
+"""
+
+from typing import Final
+
+from caprpc.limits import Limits
+
+UNTIL_DEATH: Final = 2.0
+"""Silence of this many ``limits.idle_s`` ends the connection; after one we ask."""
+
+
+class Liveness:
+    """Decides from the times it is told when to ask for a sign of life and when to give up."""
+
+    __slots__ = ("_asked", "_checked", "_frame_bytes", "_frame_since", "_heard", "_limits", "_opened", "_since")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._since = now
+        self._heard = now
+        self._checked = now
+        self._opened = False
+        self._asked = False
+        self._frame_since: float | None = None
+        self._frame_bytes = 0
+
+    def opened(self) -> None:
+        """The peer's first message has come."""
+        self._opened = True
+
+    def heard(self, now: float) -> None:
+        """The peer sent something."""
+        self._heard = now
+        self._asked = False
+
+    def frame_partial(self, now: float, received: int) -> None:
+        """A frame is incomplete, ``received`` more of its bytes have come."""
+        if self._frame_since is None:
+            self._frame_since = now
+            self._frame_bytes = 0
+        self._frame_bytes += received
+
+    def frame_complete(self) -> None:
+        """No frame is incomplete any more."""
+        self._frame_since = None
+
+    def deadline(self) -> float:
+        """Return when ``check`` must be called next."""
+        if not self._opened:
+            return self._since + self._limits.hello_timeout_s
+        idle = self._heard + self._limits.idle_s * (UNTIL_DEATH if self._asked else 1.0)
+        if self._frame_since is not None:
+            return min(idle, max(self._frame_since + self._limits.frame_grace_s, self._checked + 1.0))
+        return idle
+
+    def check(self, now: float) -> str | None:
+        """Return ``ping`` if a sign of life is due, the reason if the connection must end, else None."""
+        limits = self._limits
+        self._checked = now
+        if not self._opened:
+            overdue = now >= self._since + limits.hello_timeout_s
+            return f"no first message within {limits.hello_timeout_s:g} s (limits.hello_timeout_s)" if overdue else None
+        if self._frame_since is not None:
+            spent = now - self._frame_since - limits.frame_grace_s
+            if spent >= 0 and self._frame_bytes < spent * limits.frame_bytes_per_s:
+                return f"a frame comes slower than {limits.frame_bytes_per_s} bytes/s (limits.frame_bytes_per_s)"
+        silence = now - self._heard
+        if silence >= limits.idle_s * UNTIL_DEATH:
+            return f"no sign of life for {silence:.0f} s (limits.idle_s)"
+        if silence >= limits.idle_s and not self._asked:
+            self._asked = True
+            return "ping"
+        return None
+
+
+class GlitchBudget:
+    """Token bucket for refused calls, late cancels, pings: more than it holds ends the connection."""
+
+    __slots__ = ("_burst", "_rate", "_tokens", "_when")
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._burst = float(limits.glitch_burst)
+        self._rate = limits.glitch_per_s
+        self._tokens = self._burst
+        self._when = now
+
+    def spend(self, now: float) -> bool:
+        """Take one token; False when there is none."""
+        elapsed = max(0.0, now - self._when)
+        self._when = now
+        self._tokens = min(self._burst, self._tokens + elapsed * self._rate) - 1.0
+        return self._tokens >= 0.0

@@ -1,0 +1,59 @@
+"""How a session opens: WELCOME and HELLO, versions, limits, and the connection id.
+
+Wire protocol, section 3.
+"""
+
+import hashlib
+import secrets
+from typing import Final
+
+from caprpc.errors import RemoteProtocolError
+from caprpc.limits import Limits
+from caprpc.wire.messages import Hello, PeerLimits, Welcome
+
+VERSION: Final = 1
+NONCE_BYTES: Final = 32
+_LEAST_FRAME: Final = 1024
+"""A peer that accepts less cannot receive our errors."""
+
+
+class Opening:
+    """What both sides told each other first; owns the connection id."""
+
+    __slots__ = ("acceptor", "connection_id", "nonce", "our_leaf_key", "peer_leaf_key", "peer_limits")
+
+    def __init__(self, *, acceptor: bool, our_leaf_key: str, peer_leaf_key: str) -> None:
+        self.acceptor = acceptor
+        self.our_leaf_key = our_leaf_key
+        self.peer_leaf_key = peer_leaf_key
+        self.nonce = secrets.token_bytes(NONCE_BYTES)
+        self.connection_id = ""
+        self.peer_limits = PeerLimits(_LEAST_FRAME, 1, 1, 1)
+
+    def greeting(self, limits: Limits) -> Welcome | Hello:
+        """Return our first message."""
+        accepted = PeerLimits(limits.max_frame_bytes, limits.in_flight, limits.imports, limits.max_depth)
+        kind = Welcome if self.acceptor else Hello
+        return kind([VERSION], self.nonce, accepted, [])
+
+    def receive(self, message: Welcome | Hello) -> None:
+        """Check the peer's first message and take over what it says.
+
+        Raises:
+            RemoteProtocolError: No common version, a feature we did not offer, or a senseless limit.
+        """
+        if VERSION not in message.versions or (self.acceptor and message.versions != [VERSION]):
+            raise RemoteProtocolError(f"versions {message.versions[:4]} offered, {VERSION} needed")
+        if message.features:
+            raise RemoteProtocolError("features that this version does not know")
+        if len(message.nonce) != NONCE_BYTES:
+            raise RemoteProtocolError(f"nonce of {len(message.nonce)} bytes, {NONCE_BYTES} expected")
+        theirs = message.limits
+        if theirs.max_frame_bytes < _LEAST_FRAME or min(theirs.max_in_flight, theirs.max_references, theirs.max_depth) < 1:
+            raise RemoteProtocolError("limits under which nothing can be called")
+        self.peer_limits = theirs
+        ours, other = (self.nonce, message.nonce), (self.our_leaf_key, self.peer_leaf_key)
+        nonces = ours if self.acceptor else ours[::-1]
+        keys = other if self.acceptor else other[::-1]
+        digest = hashlib.sha256(nonces[0] + nonces[1] + keys[0].encode() + keys[1].encode())
+        self.connection_id = digest.hexdigest()[:32]

@@ -1,0 +1,311 @@
+"""Exports, imports and scopes: who may name what, how often it was handed over, and for how long.
+
+Wire protocol, section 7.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from caprpc.errors import LimitExceeded, RemoteProtocolError
+from caprpc.ids import ExportId
+from caprpc.interface import Shape
+from caprpc.policy import Facet
+from caprpc.wire.messages import LIFETIME_CALL
+
+FOREVER: Final = float("inf")
+
+
+class Scope:
+    """The length of one call: references handed over under it die when it ends, on both sides.
+
+    What is handed over *through* such a reference belongs to the same scope.
+    """
+
+    __slots__ = ("alive", "members")
+
+    def __init__(self) -> None:
+        self.alive = True
+        self.members: set[Export | Import] = set()
+
+    def end(self) -> None:
+        """Let go of everything in the scope; the numbers stay in the tables until ``clear``."""
+        self.alive = False
+        for member in self.members:
+            member.die()
+
+
+class Announced:
+    """A facet as one side has announced it to the other: number, interface, operations, lifetime."""
+
+    __slots__ = ("facet_id", "interface", "lifetime", "operations", "rights")
+
+    def __init__(self, facet_id: int, interface: str, operations: frozenset[tuple[int, str]], lifetime: int) -> None:
+        self.facet_id = facet_id
+        self.interface = interface
+        self.operations = operations
+        self.lifetime = lifetime
+        self.rights: dict[tuple[int, str], object] = {}
+        """Our own policy's answers for these operations, filled by the object floor as they are asked for."""
+
+
+class Export:
+    """An object of ours that the peer may name, through one facet."""
+
+    __slots__ = (
+        "announced",
+        "count",
+        "expires_at",
+        "export_id",
+        "facet",
+        "key",
+        "obj",
+        "scope",
+        "shape",
+        "source",
+        "uses_left",
+    )
+
+    def __init__(
+        self,
+        export_id: ExportId,
+        source: object,
+        obj: object,
+        shape: Shape,
+        facet: Facet,
+        announced: Announced | None,
+    ) -> None:
+        self.export_id = export_id
+        self.source = source
+        """What was handed over; ``obj`` is that, or an adapter around it."""
+        self.obj = obj
+        self.shape = shape
+        self.facet: Facet = facet
+        self.announced = announced
+        self.count = 0
+        self.scope: Scope | None = None
+        self.expires_at = FOREVER
+        self.uses_left: int | None = None
+        self.key: object = None
+
+    def die(self) -> None:
+        """Let go of the object; calls on the number are refused from now on."""
+        self.obj = self.source = None
+        self.expires_at = 0.0
+
+
+class Exports:
+    """Our objects that the peer may name. A number is never used twice.
+
+    Keyed by the live object (the table holds it, so that its identity cannot be taken by another), its facet
+    and its scope: handing over the same object twice gives the same export.
+    """
+
+    __slots__ = ("_by_id", "_by_key", "_limit", "_next")
+
+    def __init__(self, root: Export, limit: int) -> None:
+        self._by_id: dict[int, Export] = {root.export_id: root}
+        self._by_key: dict[object, Export] = {}
+        self._limit = limit
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._by_id) - 1
+
+    def get(self, export_id: int) -> Export | None:
+        """Return what the peer names, or None."""
+        return self._by_id.get(export_id)
+
+    def hand_over(
+        self, source: object, shape: Shape, facet: Facet, announced: Announced, scope: Scope | None
+    ) -> Export:
+        """Count one occurrence of ``source`` in a message that is being written, exporting it if need be.
+
+        Raises:
+            LimitExceeded: The peer holds ``limits.exports`` of our objects.
+            Mismatch: (a ``TypeError``) Nothing declares that such an object stands for the shape.
+        """
+        key = (id(source), shape, announced, id(scope))
+        export = self._by_key.get(key)
+        if export is None:
+            if len(self._by_id) > self._limit:
+                raise LimitExceeded(f"the peer holds {self._limit} of our objects already (limits.exports)")
+            export = Export(ExportId(self._next), source, shape.adapt(source), shape, facet, announced)
+            self._next += 1
+            export.key = key
+            self._by_id[export.export_id] = export
+            self._by_key[key] = export
+            if scope is not None:
+                export.scope = scope
+                scope.members.add(export)
+        export.count += 1
+        return export
+
+    def take_back(self, exports: Iterable[Export]) -> None:
+        """Undo ``hand_over`` once for each item: the message was not sent, or its arguments were not taken."""
+        for export in exports:
+            self._drop(export, 1)
+
+    def release(self, export_id: int, count: int) -> None:
+        """Apply one pair of a RELEASE.
+
+        Raises:
+            RemoteProtocolError: More was released than is held, or nothing, or the root.
+        """
+        export = self._by_id.get(export_id)
+        if export is None or export_id == 0 or count < 1 or count > export.count:
+            held = 0 if export is None or export_id == 0 else export.count
+            raise RemoteProtocolError(f"RELEASE of {count} counts of export {export_id}, {held} held")
+        self._drop(export, count)
+
+    def end_scope(self, scope: Scope) -> None:
+        """Forget everything that was handed over under ``scope``: the holder has forgotten it too."""
+        scope.end()
+        for member in list(scope.members):
+            if isinstance(member, Export):
+                self._drop(member, member.count)
+
+    def clear(self) -> list[Export]:
+        """Let go of everything; return what was exported, for close handlers."""
+        exports = [export for export in self._by_id.values() if export.export_id != 0]
+        self._by_id.clear()
+        self._by_key.clear()
+        return exports
+
+    def live(self) -> list[Export]:
+        """Return every export but the root."""
+        return [export for export in self._by_id.values() if export.export_id != 0]
+
+    def _drop(self, export: Export, count: int) -> None:
+        export.count -= count
+        if export.count <= 0:
+            self._by_id.pop(export.export_id, None)
+            self._by_key.pop(export.key, None)
+            if export.scope is not None:
+                export.scope.members.discard(export)
+
+
+class Import:
+    """An object of theirs that we may name."""
+
+    __slots__ = ("alive", "announced", "count", "dropped", "export_id", "holder", "scope", "stub")
+
+    def __init__(self, export_id: int, announced: Announced, holder: str, dropped: "deque[Import]") -> None:
+        self.export_id = export_id
+        self.announced = announced
+        self.holder = holder
+        """The principal that owns the object."""
+        self.dropped = dropped
+        """Where the stub's finalizer queues this import."""
+        self.count = 0
+        self.alive = True
+        self.scope: Scope | None = None
+        self.stub: weakref.ref[object] | None = None
+        """The local face, while somebody holds it."""
+
+    def die(self) -> None:
+        """Refuse every later use on our side."""
+        self.alive = False
+
+
+class Imports:
+    """Their objects that we may name, with the counts we owe them.
+
+    Finalizers append to ``dropped`` and do nothing else; ``collect`` turns that into RELEASE pairs, after
+    checking that nobody has taken the reference again meanwhile.
+    """
+
+    __slots__ = ("_by_id", "_holder", "_limit", "dropped")
+
+    def __init__(self, limit: int, holder: str) -> None:
+        self._by_id: dict[int, Import] = {}
+        self._limit = limit
+        self._holder = holder
+        self.dropped: deque[Import] = deque()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, export_id: int) -> Import | None:
+        """Return the import of that number, or None."""
+        return self._by_id.get(export_id)
+
+    def receive(self, export_id: int, announced: Announced, scope: Scope | None) -> Import:
+        """Count one occurrence of a reference in a message that is being decoded.
+
+        Raises:
+            RemoteProtocolError: The number was announced under another facet, or a call-lifetime reference came
+                where there is no call it could belong to.
+            LimitExceeded: We hold ``limits.imports`` of their objects.
+        """
+        imported = self._by_id.get(export_id)
+        if imported is None:
+            if export_id < 1:
+                raise RemoteProtocolError(f"reference to export {export_id}; handed-over exports start at 1")
+            if len(self._by_id) >= self._limit:
+                raise LimitExceeded(f"we hold {self._limit} of the peer's objects already (limits.imports)")
+            imported = Import(export_id, announced, self._holder, self.dropped)
+            if announced.lifetime == LIFETIME_CALL:
+                if scope is None:
+                    raise RemoteProtocolError(f"call-lifetime reference {export_id} outside any call")
+                imported.scope = scope
+                scope.members.add(imported)
+            self._by_id[export_id] = imported
+        elif imported.announced is not announced:
+            raise RemoteProtocolError(f"reference {export_id} changed its facet")
+        imported.count += 1
+        return imported
+
+    def give_back(self, imports: Iterable[Import]) -> None:
+        """Undo ``receive`` once for each item: the message was refused and its sender takes the counts back."""
+        for imported in imports:
+            imported.count -= 1
+            if imported.count <= 0:
+                self._forget(imported)
+
+    def collect(self) -> list[tuple[int, int]]:
+        """Return the RELEASE pairs that are due."""
+        pairs: list[tuple[int, int]] = []
+        while self.dropped:
+            imported = self.dropped.popleft()
+            in_use = imported.stub is not None and imported.stub() is not None
+            if in_use or not imported.count or self._by_id.get(imported.export_id) is not imported:
+                continue
+            pairs.append((imported.export_id, imported.count))
+            self._forget(imported)
+        return pairs
+
+    def release_now(self, imported: Import) -> None:
+        """Let go of an import although a stub of it is held; the stub is dead from now on."""
+        if self._by_id.get(imported.export_id) is imported:
+            imported.stub = None
+            self.dropped.append(imported)
+
+    def end_scope(self, scope: Scope) -> None:
+        """Forget everything that was lent to us under ``scope``; no RELEASE is sent for it."""
+        scope.end()
+        for member in list(scope.members):
+            if isinstance(member, Import):
+                self._forget(member)
+
+    def revoke(self, export_ids: Iterable[int]) -> None:
+        """Mark what the peer has revoked; the counts are still owed."""
+        for export_id in export_ids:
+            imported = self._by_id.get(export_id)
+            if imported is not None:
+                imported.alive = False
+
+    def clear(self) -> None:
+        """The connection has ended: every import is dead."""
+        for imported in self._by_id.values():
+            imported.alive = False
+        self._by_id.clear()
+        self.dropped.clear()
+
+    def _forget(self, imported: Import) -> None:
+        imported.count = 0
+        imported.alive = False
+        self._by_id.pop(imported.export_id, None)
+        if imported.scope is not None:
+            imported.scope.members.discard(imported)
