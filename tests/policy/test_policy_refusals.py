@@ -1,10 +1,12 @@
 """Everything that must not load does not load, and the error names file and line."""
 
+import dataclasses
 import os
 import time
 
 import pytest
 
+from caprpc.errors import PolicyError
 from caprpc.policy import PolicySet
 
 CA = "sha256:" + "2" * 64
@@ -56,7 +58,8 @@ REFUSED_TEXTS = {
     "extends": ('kind   = "policy"', 'kind   = "policy"\nextends = "x.toml"', 3, "unknown key 'extends'"),
     "unknown limit": ("in_flight = 8", "in_fligth = 8", 51, "did you mean 'in_flight'?"),
     "unknown member limit": ("per_second = 2", "per_minute = 2", 24, "unknown key 'per_minute'"),
-    "duplicate key": ('kind   = "policy"', 'kind   = "policy"\nkind = "policy"', 3, "duplicate key 'kind', first at line 2"),
+    "duplicate key": ('kind   = "policy"', 'kind   = "policy"\nkind = "policy"',
+        3, "duplicate key 'kind', first at line 2"),
     "duplicate table": ("[audit]", "[peer]", 54, "duplicate table [peer], first at line 9"),
     "duplicate member": ('"balance", "history"', '"balance", "balance"', 18, "stands twice"),
     "duplicate principal": (
@@ -141,7 +144,8 @@ REFUSED_TEXTS = {
     "args of a member not granted": ("[offer.FeedLedger.args.post]", "[offer.FeedLedger.args.pots]", 20, "not granted"),
     "args of no parameter": ("amount   =", "amuont   =", 21, "did you mean 'amount'?"),
     "unknown part of a rule": ("max = 10_000", "maximum = 10_000", 21, "did you mean 'max'?"),
-    "pattern rule": ('currency = { in = ["EUR", "USD"] }', 'currency = { regex = "(a+)+$" }', 22, "unknown key 'regex'"),
+    "pattern rule": ('currency = { in = ["EUR", "USD"] }', 'currency = { regex = "(a+)+$" }',
+        22, "unknown key 'regex'"),
     "bound on a text": ('{ in = ["EUR", "USD"] }', "{ min = 1 }", 22, "says nothing about str"),
     "prefix of a number": ("min = 0.01,", 'prefix = "1",', 21, "says nothing about Decimal"),
     "number in a list of texts": ('["EUR", "USD"]', '["EUR", 1]', 22, "no argument could pass"),
@@ -152,30 +156,36 @@ REFUSED_TEXTS = {
     "empty rule": ("{ min = 0.01, max = 10_000 }", "{}", 21, "demands nothing"),
     "bad chars": ('{ in = ["EUR", "USD"] }', '{ chars = ["A-Z", "xyz"] }', 22, "range such as 'A-Z'"),
     "negative length": ('{ in = ["EUR", "USD"] }', "{ max_len = -1 }", 22, "between"),
-    "limit of a member not granted": ("[offer.FeedLedger.limit.post]", "[offer.FeedLedger.limit.get]", 23, "not granted"),
+    "limit of a member not granted": ("[offer.FeedLedger.limit.post]", "[offer.FeedLedger.limit.get]",
+        23, "not granted"),
     "returns without facet": ('history = "HistoryRO"\n', "", 18, "no facet says what the peer may do"),
     "returns unknown facet": ('history = "HistoryRO"', 'history = "HistoryR0"', 26, "did you mean 'HistoryRO'?"),
     "returns facet of another interface": ('history = "HistoryRO"', 'history = "LinesOnly"', 26, "is for TextLines"),
-    "returns of a member that returns none": ('subscribe = "opaque"', 'subscribe = "opaque"\nbalance = "opaque"', 28, "returns no"),
-    "returns of a member not granted": ('subscribe = "opaque"', 'subscribe = "opaque"\nentries = "opaque"', 28, "not granted"),
+    "returns of a member that returns none": ('subscribe = "opaque"', 'subscribe = "opaque"\nbalance = "opaque"',
+        28, "returns no"),
+    "returns of a member not granted": ('subscribe = "opaque"', 'subscribe = "opaque"\nentries = "opaque"',
+        28, "not granted"),
     "record of no parameter": ('post = ["account", "amount"]', 'post = ["acount"]', 29, "did you mean 'account'?"),
     "record of a member not granted": ('post = ["account", "amount"]', 'pots = ["account"]', 29, "not granted"),
     "accept of no interface": ("[accept.Sink]", "[accept.Sin]", 41, "did you mean 'Sink'?"),
     "accept of no member": ('["update", "load"]', '["updat", "load"]', 42, "did you mean 'update'?"),
-    "accept with args": ('call = ["update", "load"]', 'args = {update = {}}\ncall = ["load"]', 42, "unknown key 'args'"),
+    "accept with args": ('call = ["update", "load"]', 'args = {update = {}}\ncall = ["load"]',
+        42, "unknown key 'args'"),
     "lend to no interface": ('"Sink.load"', '"Snik.load"', 45, "did you mean 'Sink'?"),
     "lend to no member": ('"Sink.load"', '"Sink.laod"', 45, "did you mean 'load'?"),
     "lend without member": ('"Sink.load"', '"Sink"', 45, "is not INTERFACE.MEMBER"),
     "lend to everything": ('"Sink.load"', '"Sink.*"', 45, "wildcard"),
     "lend to no parameter": ('param = "source"', 'param = "sauce"', 46, "did you mean 'source'?"),
-    "lend to a parameter by value": ('to = "Sink.load"\nparam = "source"', 'to = "Sink.update"\nparam = "line"', 47, "takes no reference"),
+    "lend to a parameter by value": ('to = "Sink.load"\nparam = "source"', 'to = "Sink.update"\nparam = "line"',
+        47, "takes no reference"),
     "lend as unknown facet": ('as = "LinesOnly"', 'as = "LineOnly"', 47, "did you mean 'LinesOnly'?"),
     "lend as another interface": ('as = "LinesOnly"', 'as = "HistoryRO"', 47, "is for History"),
     "lend for ever": ('lifetime = "call"', 'lifetime = "forever"', 48, "'call', 'connection', or seconds"),
     "lend for no time": ('lifetime = "call"', "lifetime = 0", 48, "between"),
     "lend without lifetime": ('lifetime = "call"', "", 44, "'lifetime' is missing"),
     "lend for bool": ('lifetime = "call"', "lifetime = true", 48, "must be a number"),
-    "lend twice": ("[limits]", '[[lend]]\nto = "Sink.load"\nparam = "source"\nas = "LinesOnly"\nlifetime = 1\n[limits]', 50, "two lends"),
+    "lend twice": ("[limits]", '[[lend]]\nto = "Sink.load"\nparam = "source"\nas = "LinesOnly"\nlifetime = 1\n[limits]',
+        50, "two lends"),
     "audit off": ('level = "decision"', 'level = "none"', 55, "'deny' or 'decision' or 'outcome'"),
     "audit fails open": ('on_failure = "refuse"', 'on_failure = "allow"', 56, "does not happen"),
     "no name": ('name   = "org-b-feed"\n', "", 1, "'name' is missing"),
@@ -348,7 +358,7 @@ class TestFiles:
     @pytest.mark.parametrize("name", ["org-b.toml", "caprpc.toml", "contracts.toml"])
     def test_file_that_others_can_write_is_refused(self, directory, name, mode):
         (directory.path / name).chmod(mode)
-        where, message, hint = next(problem for problem in directory.problems() if problem[0] == name)
+        _, message, hint = next(problem for problem in directory.problems() if problem[0] == name)
         assert f"mode {mode:04o}" in message
         assert "chmod" in hint
 
@@ -508,9 +518,7 @@ class TestContracts:
     """What is granted must still be what was reviewed."""
 
     def verify(self, loaded: PolicySet, change, complete=True):
-        from caprpc.errors import PolicyError
-
-        code = {name: contract for name, contract in loaded.contracts.items()}
+        code = dict(loaded.contracts)
         change(code)
         try:
             loaded.verify_contracts(code, complete=complete)
@@ -520,8 +528,6 @@ class TestContracts:
 
     @staticmethod
     def changed(code, interface, key, **fields):
-        import dataclasses
-
         contract = code[interface]
         members = dict(contract.members)
         members[key] = dataclasses.replace(members[key], **fields)
@@ -529,8 +535,6 @@ class TestContracts:
 
     @staticmethod
     def without(code, interface, key):
-        import dataclasses
-
         members = {k: v for k, v in code[interface].members.items() if k != key}
         code[interface] = dataclasses.replace(code[interface], members=members)
 
