@@ -1,5 +1,7 @@
 """The README's example is real: its code declares what its policies grant, and the policies load."""
 
+import ast
+import inspect
 import re
 from datetime import UTC, datetime
 
@@ -68,3 +70,21 @@ def test_the_clients_policy_lends_two_parameters_for_the_call(repository, load):
         ("LineCounter", "line_counter", "fileobj"): ("LinesOnly", "call"),
         ("LineCounter", "line_counter", "function"): ("CallOnly", "call"),
     }
+
+
+def test_calls_of_the_public_api_fit_its_signatures(repository):
+    """``caprpc.serve(…)`` and ``caprpc.connect(…)`` of the README bind to the functions there are."""
+    import caprpc
+
+    called = set()
+    for block in blocks(repository, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and ast.unparse(node.func.value) == "caprpc"
+            ):
+                keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+                inspect.signature(getattr(caprpc, node.func.attr)).bind(*node.args, **keywords)
+                called.add(node.func.attr)
+    assert called == {"serve", "connect"}
