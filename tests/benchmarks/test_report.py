@@ -165,11 +165,11 @@ def test_table_columns_line_up() -> None:
 
 def test_report_shows_a_dash_for_a_peer_that_cannot_and_the_reason_of_a_failure() -> None:
     results = results_with(Mode.PINNED, "noop", {"floor": [sample(cpu_us=10.0)]})
-    results.failures[Mode.PINNED, "noop", "thrift"] = "process 1 has ended"
+    results.failures[Mode.PINNED, "noop", "thrift"] = "the server has ended"
     lines = text_report(noop_plan("floor", "thrift"), results, judge(results)).splitlines()
 
     assert any(line.split() == ["thrift"] + ["-"] * 8 for line in lines)
-    assert "  thrift, noop, pinned: process 1 has ended" in lines
+    assert "  thrift (noop pinned): the server has ended" in lines
 
 
 def test_json_holds_samples_medians_and_verdicts() -> None:

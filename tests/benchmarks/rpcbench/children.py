@@ -15,7 +15,6 @@ from typing import Final, Self
 from rpcbench.site import Site
 
 _PACKAGE_PARENT: Final = Path(__file__).resolve().parent.parent
-_REPOSITORY: Final = _PACKAGE_PARENT.parent.parent
 _START_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_S: Final = 3.0
 _PIPE_READ: Final = 65_536
@@ -30,7 +29,7 @@ class Child:
 
     def __init__(self, module: str, arguments: list[str]) -> None:
         self._errors = tempfile.TemporaryFile()  # lives as long as the process
-        search = [str(_PACKAGE_PARENT), str(_REPOSITORY), os.environ.get("PYTHONPATH", "")]
+        search = [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
@@ -39,6 +38,7 @@ class Child:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(part for part in search if part)},
         )
         self._buffer = b""
+        self._module = module
 
     @property
     def pid(self) -> int:
@@ -102,7 +102,7 @@ class Child:
     def _failure(self, what: str) -> ChildFailed:
         self._errors.seek(0)
         printed = self._errors.read().decode(errors="replace").strip().splitlines()
-        return ChildFailed(f"process {self.pid} {what}: {' | '.join(printed[-3:])}"[:400])
+        return ChildFailed(f"{self._module} {what}: {' | '.join(printed[-3:])}"[:400])
 
 
 class Pair:

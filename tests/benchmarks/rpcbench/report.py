@@ -39,7 +39,7 @@ def text_report(plan: Plan, results: Results, verdicts: list[Verdict]) -> str:
     lines += _target_block(verdicts)
     if results.failures:
         lines += ["", "Failures (no number, or fewer rounds):"]
-        lines += [f"  {peer}, {case}, {mode}: {why}" for (mode, case, peer), why in sorted(results.failures.items())]
+        lines += _failures(results)
     return "\n".join(lines) + "\n"
 
 
@@ -93,6 +93,15 @@ def _ratio_cells(row: Row) -> tuple[str, str]:
     return _times(row.to_floor), _times(row.ours_to_this)
 
 
+def _failures(results: Results) -> Iterator[str]:
+    """One line for each peer and reason, with the cases that it concerns."""
+    cases: dict[tuple[str, str], list[str]] = {}
+    for (mode, case, peer), why in results.failures.items():
+        cases.setdefault((peer, why), []).append(f"{case} {mode}")
+    for (peer, why), where in sorted(cases.items()):
+        yield f"  {peer} ({', '.join(where)}): {why}"
+
+
 def _times(ratio: float | None) -> str:
     return _DASH if ratio is None else f"{ratio:.2f} x"
 
@@ -101,7 +110,7 @@ def _target_block(verdicts: list[Verdict]) -> Iterator[str]:
     yield ""
     yield "Targets"
     header = ("target", "subject", "mode", "bound", "measured", "against", "verdict")
-    yield from table(header, (_target_cells(verdict) for verdict in verdicts))
+    yield from table(header, (_target_cells(verdict) for verdict in verdicts if verdict.measured is not None))
     words = [verdict.word for verdict in verdicts]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("met", "missed", "not measured"))
     yield f"  {counts}"

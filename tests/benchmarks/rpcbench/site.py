@@ -16,6 +16,8 @@ from rpcbench.cases import LINES
 
 HOST: Final = "127.0.0.1"
 TRUST_DOMAIN: Final = "bench.example"
+_BOTH_ROLES: Final = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+"""Pyro5's callbacks connect from server to client."""
 _LIFETIME: Final = datetime.timedelta(days=2)
 
 
@@ -79,12 +81,9 @@ def make_site(directory: Path) -> Site:
         .add_extension(_authority_key_id(ca_key), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    for identity, usage in (
-        (site.server, ExtendedKeyUsageOID.SERVER_AUTH),
-        (site.client, ExtendedKeyUsageOID.CLIENT_AUTH),
-    ):
+    for identity in (site.server, site.client):
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = _leaf_certificate(identity.spiffe, usage, key, ca, ca_key, now)
+        leaf = _leaf_certificate(identity.spiffe, key, ca, ca_key, now)
         identity.directory.mkdir(mode=0o700)
         _write(identity.certificate, leaf.public_bytes(serialization.Encoding.PEM))
         _write(identity.key, _key_pem(key))
@@ -107,7 +106,6 @@ def _ca_certificate(key: ec.EllipticCurvePrivateKey, now: datetime.datetime) -> 
 
 def _leaf_certificate(
     spiffe: str,
-    usage: x509.ObjectIdentifier,
     key: ec.EllipticCurvePrivateKey,
     ca: x509.Certificate,
     ca_key: ec.EllipticCurvePrivateKey,
@@ -123,7 +121,7 @@ def _leaf_certificate(
         _certificate(subject, ca.subject, key, now)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(_BOTH_ROLES), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_authority_key_id(ca_key), critical=False)

@@ -4,10 +4,11 @@ Policy and audit are on, as for every user. Only quotas are raised: the benchmar
 one principal, in a second.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 
@@ -19,6 +20,7 @@ from caprpc.policy import contracts_to_toml
 from rpcbench.cases import MIB, NAP_S, PAYLOAD
 from rpcbench.site import Identity, Site
 
+ROOT: Final = "bench"
 SERVER_LIMITS: Final = ServerLimits(max_unauthenticated=2_000, accept_per_s=100_000.0, accept_burst=10_000)
 
 _MEMBERS: Final = ("noop", "echo", "echo_bytes", "callback", "items", "pieces", "nap", "count_lines")
@@ -28,7 +30,7 @@ kind = "directory"
 version = 1
 policies = ["peer.toml"]
 contracts = "contracts.toml"
-audit = "{audit}"
+audit = "../audit"
 """
 _HEAD: Final = """\
 caprpc = 1
@@ -106,7 +108,7 @@ class Bench(Interface):
         """Do nothing."""
 
     @method(effect="read")
-    def echo(self, value: dict[str, int | str | float | bool]) -> dict[str, int | str | float | bool]:
+    def echo(self, value: dict[str, Any]) -> dict[str, Any]:
         """Return the dict."""
 
     @method(effect="read")
@@ -140,7 +142,7 @@ class BenchService(Bench):
     def noop(self) -> None:
         return None
 
-    def echo(self, value: dict[str, int | str | float | bool]) -> dict[str, int | str | float | bool]:
+    def echo(self, value: dict[str, Any]) -> dict[str, Any]:
         return value
 
     def echo_bytes(self, data: bytes) -> bytes:
@@ -167,7 +169,9 @@ class BenchService(Bench):
 
 
 def prepare(site: Site, level: str) -> None:
-    """Write the policy directories of both sides for one audit level."""
+    """Write the policy directories of both sides for one audit level, unless another peer has."""
+    if policies(site, "client", level).exists():
+        return
     members = ", ".join(f'"{member}"' for member in _MEMBERS)
     for role, body, peer in (("server", _SERVER, site.client), ("client", _CLIENT, site.server)):
         directory = policies(site, role, level)
@@ -175,12 +179,17 @@ def prepare(site: Site, level: str) -> None:
         head = _HEAD.format(role=role, ca=_anchor(peer), spiffe=peer.spiffe, level=level)
         _write(directory / "peer.toml", head + body.format(members=members))
         _write(directory / "contracts.toml", contracts_to_toml(interface_closure([Bench])))
-        _write(directory / "caprpc.toml", _DIRECTORY.format(audit=f"../audit-{role}-{level}"))
+        _write(directory / "caprpc.toml", _DIRECTORY)
 
 
 def policies(site: Site, role: str, level: str) -> Path:
     """The policy directory of a side."""
     return site.directory / f"policies-{role}-{level}"
+
+
+def audit_directory(site: Site, role: str) -> Path:
+    """The audit log of this process; a log has one writer."""
+    return site.directory / f"audit-{role}-{os.getpid()}"
 
 
 def _anchor(identity: Identity) -> str:

@@ -17,14 +17,14 @@ _THREADS: Final = 620
 """A connection holds a thread of the pool, and the idle case opens five hundred."""
 
 
-def _configure(own: Identity, other_role: Identity) -> None:
-    """Pyro takes its TLS settings from one global object; the client's daemon for callbacks needs both roles."""
+def _configure(own: Identity) -> None:
+    """Pyro takes its TLS settings from one global object; callbacks need both roles on both sides."""
     config.SERIALIZER = "msgpack"
     config.SSL = True
     config.SSL_REQUIRECLIENTCERT = True
     config.SSL_CACERTS = str(own.anchors)
     config.SSL_SERVERCERT, config.SSL_SERVERKEY = str(own.certificate), str(own.key)
-    config.SSL_CLIENTCERT, config.SSL_CLIENTKEY = str(other_role.certificate), str(other_role.key)
+    config.SSL_CLIENTCERT, config.SSL_CLIENTKEY = str(own.certificate), str(own.key)
     config.SOCK_NODELAY = True
     config.THREADPOOL_SIZE = _THREADS
 
@@ -71,7 +71,7 @@ def _kept_proxy(uri: str) -> Any:
 
 
 def _serve(site: Site, announce: Announce) -> None:
-    _configure(site.server, site.client)
+    _configure(site.server)
     daemon = Pyro5.api.Daemon(host=HOST)
     daemon.register(Service(), objectId=_OBJECT)
     announce(int(daemon.locationStr.rpartition(":")[2]))
@@ -96,7 +96,7 @@ class Callbacks:
 
 class _Client(Client):
     def __init__(self, site: Site, port: int) -> None:
-        _configure(site.server, site.client)
+        _configure(site.client)
         self._site = site
         self._uri = f"PYRO:{_OBJECT}@{HOST}:{port}"
         self._proxy = Pyro5.api.Proxy(self._uri)
