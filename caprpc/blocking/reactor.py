@@ -38,9 +38,12 @@ _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
 class Reactor:
     """Owns which thread polls (``_turn``), and which members are known to block (``_slow``)."""
 
-    def __init__(self, workers: Workers, on_tick: Callable[[float], None]) -> None:
+    def __init__(
+        self, workers: Workers, on_tick: Callable[[float], None], on_defect: Callable[[int], None]
+    ) -> None:
         self._workers = workers
         self._on_tick = on_tick
+        self._on_defect = on_defect
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._slow: dict[Member, int] = {}
@@ -143,7 +146,10 @@ class Reactor:
             for fileno, _mask in ready:
                 handler = handlers.get(fileno)
                 if handler is not None:
-                    handler()
+                    try:
+                        handler()
+                    except Exception:  # a defect met by one connection must not end the others
+                        self._on_defect(fileno)
                 if self._turn != turn:
                     # Another thread polls now and will see the rest.
                     return

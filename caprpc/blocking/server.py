@@ -1,5 +1,6 @@
 """The blocking server: ``caprpc.Server``."""
 
+import logging
 import signal
 import socket
 import threading
@@ -7,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Final, Self
 
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
@@ -23,7 +24,9 @@ from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.work import AnyJob
 from caprpc.session import Ended
 
-_HANDSHAKES: int = 2
+_LOG: Final = logging.getLogger("caprpc")
+
+_HANDSHAKES: Final = 2
 """Threads that do handshakes, beside the one that serves: a flood of strangers takes no more than these."""
 
 
@@ -64,7 +67,7 @@ class Server:
         self._workers = Workers(limits.workers, "caprpc-worker")
         self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
         self._async_methods = AsyncMethods()
-        self._reactor = Reactor(self._workers, self._tick)
+        self._reactor = Reactor(self._workers, self._tick, self._defect)
         self._budget = AcceptBudget(limits, time.monotonic())
         self._lock = threading.Lock()
         self._listeners: list[socket.socket] = []
@@ -278,6 +281,14 @@ class Server:
         except CapRPCError:
             # The relation refuses records from now on: every call on it fails closed and says so.
             return
+
+    def _defect(self, fileno: int) -> None:
+        """An exception that should not be has come up while a connection was served: end that connection."""
+        _LOG.exception("internal error while serving a connection; it is closed")
+        for connection, known in list(self._connections.items()):
+            if known == fileno:
+                with connection.lock:
+                    connection.end("internal error", code="internal")
 
     def _drain(self, connection: Connection) -> None:
         with connection.lock:

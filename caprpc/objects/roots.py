@@ -5,7 +5,7 @@ from typing import Final
 
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
-from caprpc.ids import ROOT_EXPORT
+from caprpc.ids import OP_ROOT, ROOT_EXPORT
 from caprpc.interface import InterfaceBase, Mismatch, Shape, interface_closure, interface_info, shape_of
 from caprpc.peer import PeerIdentity
 from caprpc.objects.transfer import ResultWriter
@@ -101,6 +101,8 @@ class RootMember:
     __slots__ = ("_facet",)
 
     name = ""
+    operation = OP_ROOT
+    blocking = False
     errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, facet: Facet) -> None:

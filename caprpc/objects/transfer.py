@@ -157,14 +157,14 @@ class Reader:
         """
         session = self._session
         if isinstance(reference, OwnReference):
-            export = session.exports.get(reference.export_id)
+            export = session.exports.get(reference.export)
             if export is None or export.export_id == 0:
-                raise RemoteProtocolError(f"our own export {reference.export_id} comes home, which was not handed over")
+                raise RemoteProtocolError(f"our own export {reference.export} comes home, which was not handed over")
             if export.obj is None or export.shape.name != shape.name:
                 raise Mismatch(shape.name, f"our own {export.shape.name}")
             return export.source
-        announced = session.announced_by_peer(reference.facet_id)
-        imported = session.imports.receive(reference.export_id, announced, self._scope)
+        announced = session.announced_by_peer(reference.facet)
+        imported = session.imports.receive(reference.export, announced, self._scope)
         self.received.append(imported)
         if announced.interface != shape.name:
             raise Mismatch(shape.name, "a reference of another interface")
