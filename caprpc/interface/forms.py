@@ -196,8 +196,7 @@ def _table_form(
         if type(table) not in local_types:
             raise Mismatch(text, type_name(table))
         if type(table) is MappingProxyType:
-            # A view may stand for any mapping; only one over a plain dict is copied without running its code.
-            table = table | {}
+            table = _behind(table)
         if type(table) is not dict:
             raise Mismatch(text, type_name(table))
         snapshot = table.copy()
@@ -220,6 +219,14 @@ def _table_form(
         return table if finish is None else finish(table)
 
     return Form(text, encode, decode, local_types, frozenset({dict}), shapes=_shapes((key, value)))
+
+
+def _behind(view: MappingProxyType[Any, Any]) -> object:
+    """Return a copy of what a read-only view shows: a dict, or something that no dict form takes."""
+    try:
+        return view | {}
+    except TypeError:
+        return view
 
 
 def union_form(alternatives: tuple[Form, ...]) -> Form:

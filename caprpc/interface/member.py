@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any, Final
 
-from caprpc.ids import OP_EXIT, OP_GET, OP_SET, OPERATION_NAMES
+from caprpc.ids import OP_GET, OP_SET, OPERATION_NAMES
 from caprpc.interface.contexts import exit_arguments
 from caprpc.interface.declaration import MethodDeclaration
 from caprpc.interface.mismatch import type_name
@@ -18,6 +18,9 @@ from caprpc.interface.signature import Signature
 
 MAX_CACHED_CLASSES: Final = 64
 """Classes whose implementation a member remembers; more than this many classes implement no interface."""
+
+EXIT_METHODS: Final = frozenset({"__exit__", "__aexit__"})
+"""Methods that Python calls with an exception; the others take what the signature says."""
 
 _MISSING: Final = object()
 
@@ -142,7 +145,7 @@ class Member:
                 f"{cls.__name__}.{python_name} is a {type_name(found)}; a member is implemented by a function"
             )
         is_async = inspect.iscoroutinefunction(function)
-        if self.operation == OP_EXIT:
+        if python_name in EXIT_METHODS:
             return _leaving(function, is_async), is_async
         return function, is_async
 

@@ -1,0 +1,293 @@
+"""Chunks within the receiver's bounds, errors in their turn, one consumer, nothing but next and close."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from caprpc.ids import OP_CLOSE, OP_NEXT
+from caprpc.interface import Interface, Mismatch, NoReferences, ResultError, iteration, method, shape_of
+from caprpc.interface.iteration import AsyncIteratorServer, IteratorBusy, IteratorServer
+
+NOWHERE = NoReferences()
+LOTS = 1 << 30
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until told."""
+
+    class Clock:
+        now = 0.0
+
+    monkeypatch.setattr(iteration, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def drain(server, max_items=100, max_bytes=LOTS):
+    chunks = []
+    done = False
+    while not done:
+        items, done = server.pull(max_items, max_bytes)
+        chunks.append(items)
+    return chunks
+
+
+def test_all_items_arrive_in_order(clock):
+    chunks = drain(IteratorServer(iter(range(250))))
+    assert [item for chunk in chunks for item in chunk] == list(range(250))
+    assert [len(chunk) for chunk in chunks] == [100, 100, 50]
+
+
+def test_empty_iterator_is_done_at_once():
+    assert IteratorServer(iter(())).pull(10, LOTS) == ([], True)
+
+
+def test_items_are_bounded_by_bytes_and_none_is_lost(clock):
+    lines = ["x" * 40 for _ in range(20)]
+    chunks = drain(IteratorServer(iter(lines)), max_bytes=100)
+    assert [line for chunk in chunks for line in chunk] == lines
+    assert all(sum(map(len, chunk)) <= 100 for chunk in chunks)
+
+
+def test_item_larger_than_the_bound_comes_alone(clock):
+    chunks = drain(IteratorServer(iter(["a", "b" * 500, "c"])), max_bytes=100)
+    assert [chunk for chunk in chunks if chunk] == [["a"], ["b" * 500], ["c"]]
+
+
+def test_nothing_is_pulled_beyond_the_bound(clock):
+    pulled = []
+
+    def source():
+        for i in range(10_000):
+            pulled.append(i)
+            yield i
+
+    IteratorServer(source()).pull(10, LOTS)
+    assert len(pulled) == 10
+
+
+def test_infinite_iterator_is_served_in_bounded_chunks(clock):
+    def source():
+        while True:
+            yield "x" * 10
+
+    items, done = IteratorServer(source()).pull(1_000_000, 1_000)
+    assert not done
+    assert len(items) == 100
+
+
+def test_slow_source_is_delivered_item_by_item(clock):
+    def source():
+        for i in range(3):
+            clock.now += 1.0
+            yield i
+
+    server = IteratorServer(source())
+    assert [server.pull(100, LOTS)[0] for _ in range(3)] == [[0], [1], [2]]
+
+
+def test_error_comes_after_all_items_before_it(clock):
+    def source():
+        yield from ("a", "b")
+        raise LookupError("gone")
+
+    server = IteratorServer(source())
+    assert server.pull(100, LOTS) == (["a", "b"], False)
+    with pytest.raises(LookupError, match="gone"):
+        server.pull(100, LOTS)
+    assert server.pull(100, LOTS) == ([], True)
+
+
+def test_error_waits_for_items_that_did_not_fit(clock):
+    def source():
+        yield from ("a" * 60, "b" * 60)
+        raise LookupError
+
+    server = IteratorServer(source())
+    assert server.pull(100, 70) == (["a" * 60], False)
+    assert server.pull(100, 70) == (["b" * 60], False)
+    with pytest.raises(LookupError):
+        server.pull(100, 70)
+
+
+def test_close_ends_a_generator_and_later_pulls_find_nothing():
+    closed = []
+
+    def source():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    server = IteratorServer(source())
+    server.pull(1, LOTS)
+    server.close()
+    assert closed == [True]
+    assert server.pull(1, LOTS) == ([], True)
+    server.close()
+    assert closed == [True]
+
+
+def test_close_does_not_close_what_is_not_a_generator(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("a\nb\n")
+    with path.open() as file:
+        server = IteratorServer(file)
+        server.pull(1, LOTS)
+        server.close()
+        assert not file.closed
+
+
+def test_second_consumer_is_turned_away():
+    entered, leave = threading.Event(), threading.Event()
+
+    def source():
+        entered.set()
+        leave.wait(10)
+        yield 1
+
+    server = IteratorServer(source())
+    results = []
+    thread = threading.Thread(target=lambda: results.append(server.pull(1, LOTS)))
+    thread.start()
+    assert entered.wait(10)
+    for attempt in (lambda: server.pull(1, LOTS), server.close):
+        with pytest.raises(IteratorBusy):
+            attempt()
+    leave.set()
+    thread.join()
+    assert results == [([1], False)]
+
+
+async def test_async_generator_is_served_and_closed():
+    closed = []
+
+    async def source():
+        try:
+            for i in range(5):
+                yield i
+        finally:
+            closed.append(True)
+
+    server = AsyncIteratorServer(source())
+    assert (await server.pull(2, LOTS))[0]
+    await server.close()
+    assert closed == [True]
+    assert await server.pull(2, LOTS) == ([], True)
+
+
+async def test_async_error_comes_after_the_items_before_it(clock):
+    async def source():
+        yield 1
+        raise LookupError
+
+    server = AsyncIteratorServer(source())
+    assert await server.pull(5, LOTS) == ([1], False)
+    with pytest.raises(LookupError):
+        await server.pull(5, LOTS)
+
+
+async def test_second_async_consumer_is_turned_away():
+    gate = asyncio.Event()
+
+    async def source():
+        await gate.wait()
+        yield 1
+
+    server = AsyncIteratorServer(source())
+    first = asyncio.create_task(server.pull(1, LOTS))
+    await asyncio.sleep(0)
+    with pytest.raises(IteratorBusy):
+        await server.pull(1, LOTS)
+    gate.set()
+    assert await first == ([1], False)
+
+
+class Feed(Interface):
+    @method(effect="read")
+    def lines(self) -> Iterator[str]: ...
+
+    @method(effect="read")
+    def numbers(self) -> AsyncIterator[int]: ...
+
+
+LINES = shape_of(Iterator[str])
+
+
+def test_chunk_travels_as_done_and_items():
+    pull = LINES.members[OP_NEXT, ""]
+    server = LINES.adapt(iter(["a", "b"]))
+    assert pull.signature.encode_result(pull.resolve(server)(5, LOTS), NOWHERE) == [True, ["a", "b"]]
+    assert pull.signature.decode_result([True, ["a", "b"]], NOWHERE) == (["a", "b"], True)
+    assert pull.signature.encode_args((5, 100), {}, NOWHERE) == [[5, 100], {}]
+
+
+@pytest.mark.parametrize(
+    "raw", [None, [], [True], [["a"], True], [True, ["a", 1]], [1, ["a"]], [True, ("a",)], [True, [], 0]]
+)
+def test_wrong_chunk_of_a_peer_is_refused(raw):
+    with pytest.raises(ResultError):
+        LINES.members[OP_NEXT, ""].signature.decode_result(raw, NOWHERE)
+
+
+def test_item_of_another_type_fails_at_the_owner():
+    pull = LINES.members[OP_NEXT, ""]
+    with pytest.raises(TypeError, match="expected str, got int"):
+        pull.signature.encode_result(pull.resolve(LINES.adapt(iter(["a", 1])))(5, LOTS), NOWHERE)
+
+
+def test_only_next_and_close_are_there():
+    assert set(LINES.members) == {(OP_NEXT, ""), (OP_CLOSE, "")}
+
+
+def generator():
+    yield 1
+
+
+async def async_generator():
+    yield 1
+
+
+class LooksLikeIterator:
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        [1],
+        (1,),
+        {1},
+        {1: 2},
+        {1: 2}.items(),
+        range(3),
+        generator(),
+        map(str, [1]),
+        zip([1], strict=True),
+        reversed([1]),
+    ],
+)
+def test_iterators_and_collections_of_the_language_are_adapted(source):
+    assert type(shape_of(Iterator[int]).adapt(source)) is IteratorServer
+
+
+def test_async_generator_is_adapted():
+    assert type(shape_of(Iterator[int]).adapt(async_generator())) is AsyncIteratorServer
+    close = shape_of(AsyncIterator[int]).members[OP_CLOSE, ""]
+    assert close.is_async(AsyncIteratorServer(async_generator()))
+    assert not close.is_async(IteratorServer(iter(())))
+
+
+@pytest.mark.parametrize(
+    "source", [LooksLikeIterator(), "text", b"bytes", 3, None, list, generator, LooksLikeIterator, object()]
+)
+def test_other_objects_are_not_iterators(source):
+    with pytest.raises(Mismatch, match="pass a generator"):
+        LINES.adapt(source)
