@@ -114,8 +114,8 @@ class Walk:
             raise BadRecord("a segment record 'begin' first in each file, and only there", event or "another record")
         if self.last and (event == "begin") != (before == "end"):
             raise BadRecord("the next file behind a segment record 'end', and only there", event or "another record")
-        if before == "close" and event != "resume":
-            raise BadRecord("a segment record 'resume' behind 'close'", event or "another record")
+        if before == "close" and event != "resume" and record.fields["kind"] != "gap":
+            raise BadRecord("a segment record 'resume' or a gap behind 'close'", event or "another record")
         mono = record.number("mono")
         if mono < self._mono and event not in {"begin", "resume"} and record.fields["kind"] != "gap":
             raise BadRecord(f"mono of at least {self._mono}", f"mono {mono}")

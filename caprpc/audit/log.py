@@ -1,5 +1,6 @@
 """The audit log of one process role: a directory, and a relation for each peer in it."""
 
+import errno
 import os
 import threading
 import time
@@ -155,6 +156,8 @@ class AuditLog:
         clock = Clock(self._wall_ns, self._monotonic_ns)
         found = resume(self._storage, stem, numbers)
         if found.ended:
+            if found.torn:
+                self._finish_line(segment_name(stem, found.segment))
             line = self._begin_line(name, found.seq + 1, found.segment + 1, found.leaf, clock)
             segment = self._create_segment(stem, found.segment + 1, line)
             return self._relation(name, segment, seq=found.seq + 1, leaf=leaf_hash(line), clock=clock)
@@ -171,6 +174,16 @@ class AuditLog:
             segment.close()
             raise
         return relation
+
+    def _finish_line(self, name: str) -> None:
+        """Write the newline that a crash kept from the last record of a segment that had ended."""
+        fd = self._storage.open_append(name)
+        try:
+            if self._write(fd, b"\n") != 1:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def _begin_line(self, name: str, seq: int, number: int, prev: str, clock: Clock) -> bytes:
         fields = {"kind": "segment", "event": "begin", **self._log_fields(name), "segment": number}

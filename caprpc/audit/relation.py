@@ -331,6 +331,11 @@ class Relation:
             written = segment.append(end + b"\n")
         except OSError:
             written = 0
+        if written == len(end):
+            # Only the newline is missing: nothing may follow in this file, and the next one must not begin yet.
+            following.discard()
+            self._broken(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            return
         if written < len(end):
             following.discard()
             self._lost = 0

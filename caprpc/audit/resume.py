@@ -46,6 +46,8 @@ def resume(storage: Storage, stem: str, numbers: list[int]) -> Resumption:
             os.close(fd)
         if not head.seq and count != 1:
             raise _tampered(storage, f"{head_name(stem)} is missing")
+        if walk.ended and walk.torn:
+            raise _tampered(storage, f"{name}: {walk.torn} bytes behind the record that ends it")
         if not walk.ended or number + 1 not in numbers:
             return Resumption(walk.seq, walk.leaf, number, walk.good, walk.torn > 0 or walk.open_line, walk.ended)
         number, offset = number + 1, 0

@@ -156,8 +156,8 @@ class _RelationCheck:
             raise _Found(Problem(name, 0, 0, "a file", "none")) from exc
         except AuditError as exc:
             raise _Found(Problem(name, 0, 0, "a plain file", str(exc))) from exc
-        if not is_last and not walk.ended:
-            raise _Found(Problem(name, 0, walk.good, "a segment record 'end' before the next file", "none"))
+        if not is_last and (not walk.ended or walk.torn or walk.open_line):
+            raise _Found(Problem(name, 0, walk.good, "a segment record 'end', whole, at the end", "something else"))
 
     def _check_begin(self, record: Record, name: str, number: int) -> None:
         expected = {"log": self._identity.name, "log_id": self._identity.log_id, "segment": number}
