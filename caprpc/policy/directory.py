@@ -15,7 +15,7 @@ from caprpc.errors import ConfigurationError, IdentityRefused
 from caprpc.peer import PeerIdentity
 from caprpc.policy.contracts import change, describe_member, parse_contracts
 from caprpc.policy.document import Table, shown, text_fault
-from caprpc.policy.invariants import Never, check_invariants, read_invariants, warn_unused
+from caprpc.policy.invariants import Never, check_invariants, read_invariants, warn_unused, warn_useless_references
 from caprpc.policy.model import Policy
 from caprpc.policy.names import file_fault, trust_domain
 from caprpc.policy.parse import parse_policy
@@ -168,6 +168,7 @@ class _Loader:
         check_invariants(nevers, policies, self._problems)
         for policy in policies:
             warn_unused(policy, self._problems)
+            warn_useless_references(policy, contracts, self._problems)
             if policy.not_after is not None and not now < policy.not_after:
                 self._problems.warn(policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}")
         audit_directory = self._audit_directory(index, audit)

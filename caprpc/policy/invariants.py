@@ -97,3 +97,22 @@ def warn_unused(policy: Policy, problems: Problems) -> None:
     for name, offer in policy.offers.items():
         if name not in held and "/" not in name:
             problems.warn(offer.rule, f"no root, lend or result gives the peer the facet {name}", "use it or delete it")
+
+
+def warn_useless_references(
+    policy: Policy, contracts: Mapping[str, InterfaceContract] | None, problems: Problems
+) -> None:
+    """Warn of granted members that take a reference on which our side may do nothing."""
+    accepted = {interface for interface, _, _ in policy.accepts}
+    for offer in policy.offers.values():
+        contract = None if contracts is None else contracts.get(offer.interface)
+        for key, grant in offer.grants.items():
+            declared = None if contract is None else contract.members.get(key)
+            for parameter in () if declared is None else declared.parameters:
+                if parameter.reference is not None and parameter.reference not in accepted:
+                    problems.warn(
+                        grant.rule,
+                        f"the peer may pass a {parameter.reference} to {grant.member!r} ({parameter.name}), and we may "
+                        "do nothing with it",
+                        f"write [accept.{parameter.reference}], or do not grant the member",
+                    )

@@ -18,6 +18,9 @@ from caprpc.policy.problems import suggest
 AuditLevel = Literal["deny", "decision", "outcome"]
 _LEVELS: Final[Mapping[str, AuditLevel]] = {"deny": "deny", "decision": "decision", "outcome": "outcome"}
 
+_PLACEHOLDER: Final = "sha256:" + "0" * 64
+"""In templates: the digest of no key."""
+
 Contracts = Mapping[str, InterfaceContract]
 
 _KEYS = (
@@ -81,6 +84,9 @@ def _read_peer(table: Table | None) -> tuple[dict[str, str], dict[str, str]]:
         return {}, {}
     anchors = table.words("ca", anchor_fault)
     principals = table.words("spiffe", spiffe_fault)
+    if _PLACEHOLDER in anchors:
+        hint = "put the fingerprint of the CA's key there: caprpc pki show"
+        table.problems.warn(anchors[_PLACEHOLDER], "the fingerprint is a placeholder: no certificate will match", hint)
     if not table.has("ca"):
         table.missing("ca", 'ca = ["sha256:..."], the key of the CA that must have issued the certificate')
     if not table.has("spiffe"):

@@ -32,6 +32,7 @@ NAME_TAKING = {
 ALLOWED = {
     ("caprpc/cli/__init__.py", "import_module"): "loads a command from a table of constants",
     ("caprpc/cli/__init__.py", "getattr"): "takes the command's attribute from the same table of constants",
+    ("caprpc/cli/modules.py", "import_module"): "imports the module that the operator names on the command line",
     (
         "caprpc/interface/base.py",
         "setattr",

@@ -51,8 +51,8 @@ BOUNDS = ArgumentRule(minimum=Decimal("0.01"), maximum=10_000)
         5j, Fraction(5), Level.LOW, LyingInt(7),
         Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), Decimal("-Infinity"), Decimal("1e999999"),
         Decimal("-0"),
-        Decimal("0.00999999999999999999999999999"), Decimal("10000.0000000000000000000000000000000001"), 10_001, 10**4096,
-        -(10**4096), 10_000.000000000002, 0.009999999999999998, Decimal("1e-999999"), object(),
+        Decimal("0.00999999999999999999999999999"), Decimal("10000.0000000000000000000000000000000001"),
+        10_001, 10**4096, -(10**4096), 10_000.000000000002, 0.009999999999999998, Decimal("1e-999999"), object(),
     ],
     ids=lambda value: type(value).__name__ + str(value)[:12],
 )  # fmt: skip
