@@ -30,7 +30,7 @@ _COMMANDS: Final = {
     "pki": _Entry("caprpc.cli.pki", "pki", "A private CA for development and small deployments."),
     "serve": _Entry("caprpc.cli.serve", "serve", "Serve the roots that MODULE:FACTORY makes."),
     "call": _Entry("caprpc.cli.call", "call", "Call one member of one root and print the result."),
-    "policy": _Entry("caprpc.cli.policy", "policy", "Check policy directories."),
+    "policy": _Entry("caprpc.cli.policy", "policy", "Check policy directories, and generate contracts."),
     "audit": _Entry("caprpc.cli.audit", "audit", "Verify and show audit logs."),
     "explain": _Entry("caprpc.cli.explain", "explain", "Say why, for a reference number from a refusal."),
     "completion": _Entry("caprpc.cli.completion", "completion", "Print the completion script of a shell."),

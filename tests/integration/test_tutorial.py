@@ -38,11 +38,16 @@ class Workshop:
         client.write_text(client.read_text(encoding="utf-8").replace(PORT, self.port), encoding="utf-8")
         programs = directory / ".programs"
         programs.mkdir()
-        for name, arguments in (("caprpc", "-m caprpc "), ("python", "")):
-            (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n', encoding="utf-8")
+        # As pip installs it: a script in a directory of programs, which does not put the working directory on the path.
+        scripts = {
+            "caprpc": f"#!{sys.executable}\nfrom caprpc.cli import main\nmain()\n",
+            "python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n',
+        }
+        for name, script in scripts.items():
+            (programs / name).write_text(script, encoding="utf-8")
             (programs / name).chmod(0o700)
-        python_path = os.pathsep.join([str(REPOSITORY), str(directory)])
-        self.environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": python_path}
+        path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+        self.environment = os.environ | {"PATH": path, "PYTHONPATH": str(REPOSITORY)}
         self.server = None
 
     def run(self, *lines):
