@@ -14,6 +14,7 @@ from rpcbench.site import HOST, Site
 
 _WARM_UP_SHARE: Final = 0.2
 """Of the time of a round; warm-up lets adaptive servers adapt and imports happen."""
+_LONG_S: Final = 1.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 _SETTLE_S: Final = 0.3
 """For a server to finish accepting before its memory is read."""
@@ -39,8 +40,8 @@ def warm_up_of(case: Case) -> Case:
 
 
 def fills_round(case: Case, first_ns: int) -> bool:
-    """True if the first operation took all the time of a round: it is the sample then, cold start and all."""
-    return first_ns > case.seconds * 1e9
+    """True if the first operation is long enough for a sample, its cold start included, and fills the round."""
+    return first_ns > max(_LONG_S, case.seconds) * 1e9
 
 
 def deadline_ns(case: Case) -> int:
