@@ -9,6 +9,7 @@ Whatever a peer sends ends in values or in ``RemoteProtocolError``.
 Wire protocol, sections 4 and 5.
 """
 
+import re
 from gc import get_referents
 from typing import Any, Final
 
@@ -33,13 +34,13 @@ _CONTAINER_HEAP: Final = 232
 """Most memory that one container head may cost."""
 
 _BIN_8: Final = 0xC4
-_LONG_HEADS: Final = b"\xd9\xda\xdb\xc4\xc5\xc6"
-"""Heads of texts of more than 31 bytes and of byte strings: without them no map key is a byte string or too long."""
-
 _CONTAINER_HEADS: Final = bytes(range(0x80, 0xA0)) + bytes(range(0xDC, 0xE0))
 _EXTENSION_HEADS: Final = bytes(range(0xC7, 0xCA)) + bytes(range(0xD4, 0xD9))
 _OTHER_BYTES: Final = bytes(set(range(256)) - set(_CONTAINER_HEADS + _EXTENSION_HEADS))
 """Bytes that cannot open anything; the count of the others bounds depth and memory without a parse."""
+
+_long_head_in: Final = re.compile(rb"[\xC4-\xC6\xD9-\xDB]").search
+"""Finds heads of byte strings and of texts of more than 31 bytes; without them all map keys are short texts."""
 
 _DECODE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError, KeyError, msgpack.UnpackException)
 
@@ -149,7 +150,7 @@ def _flat(blob: bytes, limits: Limits, extension: Any) -> Any:
     value = _unpackb(blob, ext_hook=extension)
     if heads > limits.max_depth:
         _check_depth(value, limits.max_depth)
-    if not blob.isascii() and any(head in blob for head in _LONG_HEADS):
+    if _BIN_8 in blob if size <= limits.max_key_bytes else _long_head_in(blob):
         _check_keys(value, limits)
     if _encode(value) != blob:
         raise RemoteProtocolError("value that is not in its canonical form")

@@ -47,6 +47,9 @@ _KEYED: Final = frozenset({str, bytes})
 _TEXT: Final = frozenset({str})
 _NOT_KEYED: Final[frozenset[type]] = frozenset()
 
+_EXTENSION_ITEMS: Final = 4
+"""An extension counts as this many values: decoding one takes as long."""
+
 _HINTS: Final = {
     "bytearray": "pass bytes(value)",
     "range": "pass list(value)",
@@ -117,6 +120,7 @@ class Flattener:
             return self._items(value.copy(), depth)
         if kind is dict:
             return self._dict(value.copy(), depth)
+        self._spend(_EXTENSION_ITEMS - 1)
         if kind is tuple:
             return Extension(CODE_TUPLE, self._pack(self._items(list(value), depth)))
         if kind is set or kind is frozenset:
@@ -134,6 +138,7 @@ class Flattener:
             return value
         if value.bit_length() > self._limits.max_int_bits:
             raise ValueError(f"integer of more than {self._limits.max_int_bits} bits (limits.max_int_bits)")
+        self._spend(_EXTENSION_ITEMS - 1)
         return Extension(CODE_INTEGER, encode_integer(value))
 
     def _items(self, items: list[Any], depth: int) -> list[Any]:
@@ -150,6 +155,7 @@ class Flattener:
 
     def _dict(self, table: dict[Any, Any], depth: int) -> Any:
         if not _TEXT.issuperset(map(type, table)):
+            self._spend(_EXTENSION_ITEMS - 1)
             return self._pairs(table, depth)
         self._open(2 * len(table), depth)
         most = self._limits.max_key_bytes
@@ -190,6 +196,9 @@ class Flattener:
             raise ValueError(
                 f"value that holds itself or is nested deeper than {self._limits.max_depth} (limits.max_depth)"
             )
+        self._spend(count)
+
+    def _spend(self, count: int) -> None:
         self._items_left -= count
         if self._items_left < 0:
             raise ValueError(f"more than {self._limits.max_items} values in one message (limits.max_items)")
@@ -226,6 +235,7 @@ class Builder:
         if kind is not Extension:
             return flat
         code = flat.code
+        self._spend(_EXTENSION_ITEMS - 1)
         decode = DECODERS.get(code)
         if decode is not None:
             return decode(bytes(flat.data), self._limits)
@@ -296,6 +306,9 @@ class Builder:
     def _open(self, count: int, depth: int) -> None:
         if depth <= 0:
             raise RemoteProtocolError(f"values nested deeper than {self._limits.max_depth} (limits.max_depth)")
+        self._spend(count)
+
+    def _spend(self, count: int) -> None:
         self._items_left -= count
         if self._items_left < 0:
             raise RemoteProtocolError(f"more than {self._limits.max_items} values in one message (limits.max_items)")

@@ -63,6 +63,9 @@ _OFFSET: Final = Struct(">q")
 
 _DECIMAL_TEXT: Final = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?(?:E[+-][0-9]{1,5})?|Infinity|NaN)", re.ASCII)
 
+_PLAIN_DECIMAL: Final = re.compile(r"-?[1-9][0-9]{0,25}(?:\.[0-9]{1,25})?", re.ASCII)
+"""Most Decimals: canonical without a look at what Python makes of them."""
+
 _BUFFER_FORMATS: Final = {
     "b": 1,
     "B": 1,
@@ -179,6 +182,8 @@ def decode_decimal(data: bytes, limits: Limits) -> Decimal:
             f"Decimal of {len(data)} bytes, at most {decimal_digits(limits)} digits (limits.max_int_bits)"
         )
     text = data.decode("latin-1")
+    if _PLAIN_DECIMAL.fullmatch(text) is not None:
+        return Decimal(text)
     if _DECIMAL_TEXT.fullmatch(text) is None:
         raise RemoteProtocolError("Decimal that is not in its canonical form")
     value = Decimal(text)
