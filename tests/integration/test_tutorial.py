@@ -108,7 +108,7 @@ def test_the_tutorial_runs_as_written(workshop):
     workshop.start(serve)
     refused = workshop.run(client)
     assert refused.returncode != 0
-    assert "denied" in refused.stderr
+    assert "Denied" in refused.stderr
     assert "deny" in workshop.run(show).stdout
     number = re.search(r"R-[A-Z2-9]{12}", refused.stderr).group()
     assert number in workshop.run(explain.replace("R-…", number)).stdout
