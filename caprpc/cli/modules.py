@@ -8,7 +8,7 @@ from types import ModuleType
 import click
 
 
-def import_module(name: str) -> ModuleType:
+def import_local(name: str) -> ModuleType:
     """Import our own module by its dotted name; modules in the current directory are found too.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from caprpc.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
-from caprpc.cli.modules import import_module
+from caprpc.cli.modules import import_local
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.ids import OPERATION_NAMES
@@ -106,7 +106,7 @@ def _contracts(modules: Iterable[str]) -> Mapping[str, InterfaceContract]:
 def _interfaces(argument: str) -> Iterator[InterfaceClass]:
     """Yield the interface class that ``module:Name`` names, or all that ``module`` holds."""
     module_name, _, name = argument.partition(":")
-    members = import_module(module_name).__dict__
+    members = import_local(module_name).__dict__
     if name:
         candidate = members.get(name)
         if not isinstance(candidate, type) or interface_info(candidate) is None:

@@ -54,7 +54,7 @@ BOUNDS = ArgumentRule(minimum=Decimal("0.01"), maximum=10_000)
         Decimal("0.00999999999999999999999999999"), Decimal("10000.0000000000000000000000000000000001"),
         10_001, 10**4096, -(10**4096), 10_000.000000000002, 0.009999999999999998, Decimal("1e-999999"), object(),
     ],
-    ids=lambda value: type(value).__name__ + str(value)[:12],
+    ids=lambda value: f"{type(value).__name__} {str(value)[:12]}" if type(value) is not object else "object",
 )  # fmt: skip
 def test_value_outside_the_bounds_fails(value):
     assert BOUNDS.fault(value)
@@ -130,7 +130,7 @@ def values(*found):
         (ArgumentRule(chars=frozenset("AB")), ["A"], False),
         (ArgumentRule(chars=frozenset("AB")), "A\n", False),
     ],
-    ids=str,
+    ids=[f"case {number}" for number in range(40)],
 )
 def test_rule_and_value(rule, value, passes):
     assert (rule.fault(value) == "") is passes
