@@ -4,6 +4,8 @@ from typing import Final
 
 _LIMITS: Final = frozenset({"per_second", "per_hour", "per_day", "in_flight", "depth", "imports", "batch"})
 
+_CODES: Final = {"argument": "invalid-arguments", "cancelled": "cancelled", "draining": "unavailable"}
+
 REASONS: Final = _LIMITS | {
     "not-granted",
     "closed",
@@ -52,6 +54,4 @@ class Refused(Exception):
     @property
     def code(self) -> str:
         """The code of ``errors.ERROR_CODES`` that the peer may see; a forbidden member looks like an absent one."""
-        if self.reason == "argument":
-            return "invalid-arguments"
-        return "limit" if self.reason in _LIMITS else "denied"
+        return "limit" if self.reason in _LIMITS else _CODES.get(self.reason, "denied")
