@@ -170,6 +170,12 @@ def test_arguments_that_do_not_fit_the_signature_are_refused(raw):
         signature("two").decode_args(raw, NOWHERE)
 
 
+@pytest.mark.parametrize("extra", ["zzz", "self", "cls", "__class__", "_policy", "a", "B", "b "])
+def test_undeclared_keyword_is_refused_where_everything_needed_is_there(extra):
+    with pytest.raises(ArgumentError, match="only the declared parameters"):
+        signature("mixed").decode_args([[1], {extra: "x"}], NOWHERE)
+
+
 def test_keyword_only_parameter_must_come_by_name():
     check = signature("needs_keyword")
     assert check.decode_args([[], {"key": "k"}], NOWHERE) == ([], {"key": "k"})

@@ -3,6 +3,7 @@
 import abc
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -142,6 +143,11 @@ def declared(function):
     return method(effect="read")(function)
 
 
+@dataclass
+class Holder:
+    function: Callable[[], None]
+
+
 def no_annotation(self, a) -> int: ...
 def no_return(self, a: int): ...
 def star(self, *a: int) -> int: ...
@@ -161,7 +167,7 @@ def ambiguous(self, a: list[int] | list[str]) -> int: ...
 def any_union(self, a: Any | None) -> int: ...
 def set_of_lists(self, a: set[tuple[int, ...]]) -> int: ...
 def two_kinds(self, a: tuple[Callable[[], None], Iterator[int]]) -> int: ...
-def implementation(self, a: threading.Thread | None) -> int: ...
+def in_a_record(self, a: Holder) -> int: ...
 
 
 @pytest.mark.parametrize(
@@ -186,6 +192,7 @@ def implementation(self, a: threading.Thread | None) -> int: ...
         (any_union, "write Any"),
         (set_of_lists, "cannot be a key or set member"),
         (two_kinds, "mixes kinds of references"),
+        (in_a_record, "Holder.function is a reference; records hold values only"),
     ],
 )
 def test_mistake_in_a_method_is_named(function, message):

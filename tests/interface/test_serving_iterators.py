@@ -122,7 +122,8 @@ def test_close_ends_a_generator_and_later_pulls_find_nothing():
         finally:
             closed.append(True)
 
-    server = IteratorServer(source())
+    held_by_its_owner = source()
+    server = IteratorServer(held_by_its_owner)
     server.pull(1, LOTS)
     server.close()
     assert closed == [True]

@@ -198,6 +198,10 @@ RAW_REFUSED = [
     (Any, {(1, RemoteReference(1, 1)): 1}),
     (dict[str, Any], {"a": RemoteReference(1, 1)}),
     (tuple[int, ...], [1]),
+    (tuple[int, str], [1, "a"]),
+    (tuple[int, int], RemoteReference(1, 1)),
+    (tuple[int, ...], RemoteReference(1, 1)),
+    (list[tuple[int, int]], [RemoteReference(1, 1)]),
     (Sequence[int], (1,)),
     (Literal[1], True),
 ]
@@ -249,6 +253,14 @@ def test_list_is_copied_before_it_is_checked(annotation):
     if type(value[0]) is list:
         value[0].append(object())
     assert raw in ([1], [[1]])
+
+
+@pytest.mark.parametrize("annotation", [dict[str, int], dict[str, Any], Any, Mapping[str, int]])
+def test_dict_is_copied_before_it_is_checked(annotation):
+    value = {"a": 1}
+    raw = form(annotation).encode(value, NOWHERE, "x")
+    value["a"] = object()
+    assert raw == {"a": 1}
 
 
 def test_mutation_by_another_thread_never_slips_past_the_check():
