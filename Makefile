@@ -95,7 +95,7 @@ define install
 	@$(BIN)/python -m pip install -qq --editable "$(1)" || { \
 	  echo "caprpc: pip could not install $(1)" >&2; \
 	  echo "  hint: see the message above; packages come from your pip index (PIP_INDEX_URL, pip.conf)" >&2; exit 69; }
-	@touch $@
+	@touch $@ $(VENV)/.base
 endef
 
 $(VENV)/.base: $(VENV)/interpreter pyproject.toml

@@ -112,7 +112,7 @@ def run_and_report(command: Callable[[], object]) -> int:
     except (CapRPCError, OSError, UnicodeError) as error:
         _say(_describe(error))
         return exit_code(error)
-    except Exception as error:  # noqa: BLE001  # The edge to the terminal: a bug ends in a message and a code too.
+    except Exception as error:  # The edge to the terminal: a bug ends in a message and a code too.
         _say(_describe_bug(error))
         return EX_SOFTWARE
     return result if isinstance(result, int) else EX_OK

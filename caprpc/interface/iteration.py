@@ -130,7 +130,7 @@ class IteratorServer(ServedIterator):
             # extend() keeps what came before an exception, so nothing that was pulled is lost.
             chunk.extend(islice(self._iterator, count))
         # The iterator is application code: whatever it raises is delivered in its turn.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._error = error
         else:
             self._exhausted = len(chunk) < count
@@ -174,7 +174,7 @@ class AsyncIteratorServer(ServedIterator):
         except StopAsyncIteration:
             self._exhausted = True
         # The iterator is application code: whatever it raises is delivered in its turn.
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._error = error
         else:
             self._pending.append(item)

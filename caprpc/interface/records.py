@@ -84,7 +84,7 @@ def record_form(record: type, fields: Mapping[str, Form]) -> Form:
         try:
             return record(**checked)
         # The record's own __post_init__ is application code and may raise anything.
-        except Exception:  # noqa: BLE001
+        except Exception:
             raise Mismatch(f"a valid {text}", "fields it refuses") from None
 
     return Form(text, encode, decode, frozenset({record}), frozenset({dict}))
