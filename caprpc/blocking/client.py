@@ -14,11 +14,12 @@ from caprpc.blocking.connection import Connection
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.spare import Spare
 from caprpc.blocking.workers import Workers
-from caprpc.errors import ConnectRefused, ConnectionLost
+from caprpc.errors import ConnectRefused
 from caprpc.interface import shape_of
 from caprpc.limits import DEFAULT_SERVER_LIMITS
-from caprpc.objects.address import Address
+from caprpc.address import Address
 from caprpc.objects.admission import Admission
+from caprpc.objects.refusals import refusal
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import stub_of, target_of
 from caprpc.objects.work import AnyJob
@@ -310,13 +311,6 @@ def release(reference: object) -> None:
     connection.release(stub)
 
 
-def refusal(address: Address, event: Ended) -> ConnectRefused:
-    """Return what ``connect`` raises when the connection ended before it was open."""
-    number = f" (reference number {event.reference}: give it to the peer's operator)" if event.by_peer and event.reference else ""
-    advice = f" (reference number {event.reference}; `caprpc explain {event.reference}` tells more)" if not event.by_peer and event.reference else number
-    return ConnectRefused(f"{address}: {event.detail}{advice}", code=event.code, reference=event.reference)
-
-
 def _dial(address: Address, timeout_s: float) -> socket.socket:
     try:
         if address.path:
@@ -330,5 +324,3 @@ def _dial(address: Address, timeout_s: float) -> socket.socket:
         raise ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?") from exc
     return sock
 
-
-__all__ = ["Client", "ConnectionLost", "Peer", "batch", "connect", "refusal", "release", "submit"]

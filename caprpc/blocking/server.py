@@ -12,13 +12,13 @@ from typing import Final, Self
 
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
-from caprpc.blocking.listening import Arrival, accept, bound_address, close_listener, listen
+from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 from caprpc.blocking.reactor import Reactor
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget
-from caprpc.objects.address import Address
+from caprpc.address import Address
 from caprpc.objects.admission import Admission
 from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.work import AnyJob

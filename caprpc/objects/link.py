@@ -9,6 +9,7 @@ from typing import Final
 
 from caprpc.errors import AuditError, IdentityRefused, RemoteProtocolError, printable
 from caprpc.ids import new_reference
+from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import VALIDITY_CHECK_S, Admission, Admitted
 from caprpc.objects.endpoint import Endpoint
 from caprpc.objects.outgoing import Outgoing
@@ -141,6 +142,12 @@ class Link:
         if self.admitted is not None and self.session.wants_to_send:
             return True
         return bool(self._unsent) or bool(self.channel.pending_out)
+
+    @property
+    def write_high_water_bytes(self) -> int:
+        """Bytes waiting to be sent above which the peer's calls are not read (``limits.write_high_water_bytes``)."""
+        limits = self.session.limits if self.admitted is not None else DEFAULT_LIMITS
+        return limits.write_high_water_bytes
 
     def deadline(self) -> float:
         """Return the time of the next ``tick``, seconds of the monotonic clock."""

@@ -1,4 +1,4 @@
-"""Listening sockets and connections that have not proved who they are."""
+"""Sockets that both drivers make: listening, accepting within a budget, and connections that have not sent a byte."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from caprpc.errors import ConfigurationError
-from caprpc.objects.address import Address
+from caprpc.address import Address
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us while the accept budget is spent."""

@@ -1,0 +1,6 @@
+"""CapRPC for asyncio: the names of ``caprpc``, awaitable."""
+
+from caprpc.aio.client import Client, Peer, batch, connect, release, set_attribute, submit
+from caprpc.aio.server import Server, serve
+
+__all__ = ["Client", "Peer", "Server", "batch", "connect", "release", "serve", "set_attribute", "submit"]

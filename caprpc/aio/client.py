@@ -1,0 +1,263 @@
+"""The asyncio client: ``caprpc.aio.connect``."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from caprpc.address import Address
+from caprpc.aio.connection import Connection
+from caprpc.aio.runner import MethodRunner
+from caprpc.errors import ConnectRefused
+from caprpc.ids import OP_SET
+from caprpc.interface import shape_of
+from caprpc.limits import DEFAULT_SERVER_LIMITS
+from caprpc.objects.admission import Admission
+from caprpc.objects.refusals import refusal
+from caprpc.objects.stubs import Flavor
+from caprpc.objects.targets import stub_of, target_of
+from caprpc.session import Ended
+
+T = TypeVar("T")
+
+_CALLBACK_THREADS: Final = 16
+READ_BUFFER_BYTES: Final = 256 * 1024
+
+
+class Client:
+    """Our side of connections that we make: identity, policies and audit log, read once for all of them.
+
+    Args:
+        identity: Directory with our certificate, key, and the CAs we trust.
+        policies: Directory with ``caprpc.toml`` and the policies it lists.
+        audit: Directory of the audit log; by default the one that ``caprpc.toml`` names.
+
+    Raises:
+        ConfigurationError: Identity or policies are wrong.
+        AuditError: The audit log cannot be written, or another process has it.
+    """
+
+    def __init__(self, *, identity: str | Path, policies: str | Path, audit: str | Path | None = None) -> None:
+        self._admission = Admission.load(
+            Path(identity),
+            Path(policies),
+            audit=Path(audit) if audit is not None else None,
+            name="client",
+            roots={},
+            contracts={},
+            server_limits=DEFAULT_SERVER_LIMITS,
+        )
+        self._peers: set[Peer] = set()
+
+    async def connect(self, url: str, *, peer: str | None = None, timeout_s: float = 10.0) -> "Peer":
+        """Connect to a server; returns once it has proved its identity and accepted ours.
+
+        Args:
+            url: ``caprpc://host:port`` or ``unix:/path``.
+            peer: The SPIFFE ID that must answer; by default any for which we have a policy.
+            timeout_s: For all of it, in seconds.
+
+        Raises:
+            ConnectRefused: Nobody listens there, or one side does not accept the other.
+            ConfigurationError: The URL names no address.
+        """
+        connected = Peer(self._admission, self._peers.discard)
+        await connected._open(Address.parse(url), peer, timeout_s)
+        self._peers.add(connected)
+        return connected
+
+    def reload(self) -> str:
+        """Read certificates, revocation lists and policies again."""
+        said = self._admission.reload()
+        for peer in list(self._peers):
+            peer._connection.check_validity()
+        return said
+
+    async def close(self) -> None:
+        """Close every connection and the audit log."""
+        for peer in list(self._peers):
+            await peer.close()
+        self._admission.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Peer:
+    """A connection to a server that has proved who it is; used on the loop that made it."""
+
+    _connection: Connection
+
+    def __init__(self, admission: Admission, on_close: Callable[["Peer"], object]) -> None:
+        self._admission = admission
+        self._on_close = on_close
+        self.runner = MethodRunner(_CALLBACK_THREADS, "caprpc-callback")
+        self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self._state: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
+
+    @property
+    def principal(self) -> str:
+        """Who the peer is, as its certificate proves: ``spiffe://acme.example/counter``."""
+        return self._connection.link.session.peer.principal
+
+    @property
+    def connection_id(self) -> str:
+        """The connection's id, the same in the audit logs of both sides."""
+        return self._connection.link.session.opening.connection_id
+
+    async def root(self, name: str, interface: Callable[..., T]) -> T:
+        """Return the peer's root of that name; its members are awaited.
+
+        Raises:
+            Denied: The peer grants us no such root, or has none.
+            ResultError: It is of another interface.
+        """
+        stub: T = await self._connection.call_root(name, shape_of(interface), Flavor.ASYNC)
+        return stub
+
+    async def close(self) -> None:
+        """End the connection; everything that was obtained through it is dead. May be called twice."""
+        if not self._connection.closed:
+            self._connection.end("closed")
+        await self._gone.wait()
+        self.runner.close()
+        self._on_close(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _open(self, address: Address, expected: str | None, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+
+        def factory() -> Connection:
+            self._connection = Connection(
+                self._admission,
+                self,
+                acceptor=False,
+                hostname=address.host or None,
+                address=str(address),
+                expected=expected,
+                started=time.monotonic(),
+            )
+            return self._connection
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                if address.path:
+                    transport, _ = await loop.create_unix_connection(factory, address.path)
+                else:
+                    transport, _ = await loop.create_connection(factory, address.host, address.port)
+                    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                ended = await self._state
+        except TimeoutError:
+            self._connection.end(f"no answer from {address} in time")
+            raise ConnectRefused(f"{address}: no answer within {timeout_s:g} s; is a CapRPC server running there?") from None
+        except OSError as exc:
+            self.runner.close()
+            reason = exc.strerror or str(exc)
+            raise ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?") from exc
+        if ended is not None:
+            self.runner.close()
+            raise refusal(address, ended)
+
+    # -- what the connection asks of its host --------------------------------------------------------------------------------
+
+    def opened(self, _connection: Connection) -> None:
+        """WELCOME and HELLO have been exchanged."""
+        if not self._state.done():
+            self._state.set_result(None)
+
+    def authenticated(self, _connection: Connection) -> None:
+        """The peer has proved who it is."""
+
+    def ended(self, _connection: Connection, event: Ended) -> None:
+        """The connection is over."""
+        if not self._state.done():
+            self._state.set_result(event)
+        self._gone.set()
+
+
+async def connect(
+    url: str,
+    *,
+    identity: str | Path,
+    policies: str | Path,
+    audit: str | Path | None = None,
+    peer: str | None = None,
+    timeout_s: float = 10.0,
+) -> Peer:
+    """Connect to a server with an identity and policies of our own; closing the peer closes the audit log, too.
+
+    A program that makes many connections reads everything once with ``Client`` instead.
+
+    Raises:
+        ConnectRefused: Nobody listens there, or one side does not accept the other.
+        ConfigurationError: URL, identity or policies are wrong.
+        AuditError: The audit log cannot be written, or another process has it.
+    """
+    client = Client(identity=identity, policies=policies, audit=audit)
+    try:
+        connected = await client.connect(url, peer=peer, timeout_s=timeout_s)
+    except BaseException:
+        await client.close()
+        raise
+    connected._on_close = lambda _peer: client._admission.close()
+    return connected
+
+
+def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
+    """Call a method of a reference without awaiting it: the awaitable that ``ref.method(...)`` returns anyway."""
+    stub, target, member = target_of(method)
+    future: asyncio.Future[Any] = stub._caprpc_call.__self__.call_async(target, member, args, kwargs)
+    return future
+
+
+async def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
+    """Make many calls in one frame: ``await batch((ledger.balance, (name,)) for name in names)``.
+
+    Arguments and results are values. The calls run one after the other, in order; each is guarded and audited.
+
+    Returns:
+        The results in order; where a call failed, the exception that it would have raised.
+    """
+    planned = [(target_of(method), args) for method, args in calls]
+    if not planned:
+        return []
+    owner = planned[0][0][0]._caprpc_call.__self__
+    if any(stub._caprpc_call.__self__ is not owner for (stub, _, _), _ in planned):
+        raise TypeError("the calls of a batch go to one peer")
+    results: list[Any] = await owner.call_batch([(target, member, args, {}) for (_, target, member), args in planned])
+    return results
+
+
+async def set_attribute(reference: object, name: str, value: object) -> None:
+    """Set an attribute of a remote object; an assignment cannot be awaited.
+
+    Raises:
+        AttributeError: The interface declares no writable attribute of that name.
+    """
+    stub = stub_of(reference)
+    member = stub._caprpc_shape.members.get((OP_SET, name))
+    if member is None:
+        raise AttributeError(f"{stub._caprpc_shape.name} declares no writable attribute {name!r}")
+    await stub._caprpc_call(stub._caprpc_import, member, (value,), {})
+
+
+def release(reference: object) -> None:
+    """Give a reference back now instead of when it is collected; using it afterwards raises ``ReferenceDead``."""
+    stub = stub_of(reference)
+    stub._caprpc_call.__self__.release(stub)

@@ -1,0 +1,452 @@
+"""A connection driven by an asyncio loop; everything in here runs on the loop's thread unless it says otherwise."""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future as ThreadFuture
+from typing import Any, Final, Protocol
+
+from caprpc.aio.runner import MethodRunner
+from caprpc.errors import ConnectionLost, DeadlineExceeded, printable
+from caprpc.interface import Member, Shape
+from caprpc.objects.admission import Admission
+from caprpc.objects.batches import BatchJob
+from caprpc.objects.context import CURRENT
+from caprpc.objects.dispatch import Job
+from caprpc.objects.link import Link
+from caprpc.objects.stubs import Flavor, Stub
+from caprpc.objects.work import AnyJob, Work, sort_out
+from caprpc.session import Answer, BatchAnswer, Ended, Import, Question, State
+
+TICK_S: Final = 0.05
+"""How often deadlines are looked at while something is under way."""
+
+IDLE_TICK_S: Final = 1.0
+
+
+class Host(Protocol):
+    """What a connection needs of the server or client it belongs to."""
+
+    runner: MethodRunner
+    buffer: memoryview
+    """Where all connections of a host read to: a plain ``Protocol`` allocates 256 KiB a read."""
+
+    def opened(self, connection: "Connection") -> None:
+        """WELCOME and HELLO have been exchanged."""
+
+    def authenticated(self, connection: "Connection") -> None:
+        """The peer has proved who it is."""
+
+    def ended(self, connection: "Connection", event: Ended) -> None:
+        """The connection is over; called once."""
+
+
+class _Pending:
+    """What waits for the end of a question: an awaitable, its deadline, and how to read the answer."""
+
+    __slots__ = ("conclude", "deadline", "future")
+
+    def __init__(self, future: "asyncio.Future[Any]", deadline: float, conclude: Callable[[Question], Any]) -> None:
+        self.future = future
+        self.deadline = deadline
+        self.conclude = conclude
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One connection on one loop; owns what it still has to send and the order in which calls start."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        host: Host,
+        *,
+        acceptor: bool,
+        hostname: str | None,
+        address: str,
+        expected: str | None = None,
+        started: float | None = None,
+    ) -> None:
+        self.host = host
+        self.loop = asyncio.get_running_loop()
+        self.link = Link(
+            admission,
+            self,
+            acceptor=acceptor,
+            hostname=hostname,
+            address=address,
+            expected=expected,
+            now=started if started is not None else time.monotonic(),
+        )
+        self.pending: deque[AnyJob] = deque()
+        """Calls that have arrived and not started, in order."""
+        self.closed = False
+        self._transport: asyncio.Transport | None = None
+        self._flush_due = False
+        self._blocked_since: float | None = None
+        self._unstarted = 0
+        """Calls that a pool thread has been given and has not started."""
+        self._room: deque[Callable[[], None]] = deque()
+        """Calls of ours that wait until the peer has room for them."""
+        self._tasks: dict[Answer | BatchAnswer, asyncio.Task[None]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._pid = os.getpid()
+        self._thread = threading.get_ident()
+
+    # -- transport ------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; the dialer speaks TLS first."""
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("a stream transport expected")
+        self._transport = transport
+        transport.set_write_buffer_limits(high=self.link.write_high_water_bytes)
+        self._timer = self.loop.call_later(TICK_S, self._tick)
+        self.flush()
+
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        """Return where the next bytes go; they are taken from there before anything else is read."""
+        return self.host.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take received bytes."""
+        link = self.link
+        known = link.admitted is not None
+        self.route(sort_out(link, link.receive(self.host.buffer[:nbytes], time.monotonic())))
+        if not known and link.admitted is not None:
+            self.host.authenticated(self)
+
+    def eof_received(self) -> bool:
+        """Take note that the peer sends no more."""
+        self.route(sort_out(self.link, self.link.receive_eof(time.monotonic())))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the transport is gone."""
+        if not self.closed:
+            detail = f"the connection broke: {exc}" if exc is not None else "the connection was closed"
+            self.route(sort_out(self.link, self.link.lost(detail)))
+        self._transport = None
+
+    def pause_writing(self) -> None:
+        """The peer takes no answers: read no calls until it does."""
+        self._blocked_since = time.monotonic()
+        if self._transport is not None and self.link.ended is None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The peer takes answers again."""
+        self._blocked_since = None
+        if self._transport is not None and self.link.ended is None:
+            self._transport.resume_reading()
+
+    # -- calls out ----------------------------------------------------------------------------------------------------------
+
+    def call_async(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "asyncio.Future[Any]":
+        """Make a call and return its awaitable; on the loop's thread."""
+        outgoing = self.link.outgoing
+        behalf = self._on_behalf_of()
+        return self._ask(
+            lambda: outgoing.ask(target, member, args, kwargs, behalf),
+            lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
+            nested=behalf is not None,
+        )
+
+    def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
+        """Ask for a root."""
+        outgoing = self.link.outgoing
+        return self._ask(
+            lambda: outgoing.ask_root(name),
+            lambda question: outgoing.conclude_root(question, name, shape, flavor),
+            nested=False,
+        )
+
+    def call_batch(
+        self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]
+    ) -> "asyncio.Future[list[Any]]":
+        """Make many calls in one frame."""
+        outgoing = self.link.outgoing
+        members = [member for _, member, _, _ in calls]
+        return self._ask(
+            lambda: outgoing.ask_batch(calls),
+            lambda question: outgoing.conclude_batch(question, members),
+            nested=False,
+        )
+
+    def start(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "ThreadFuture[Any]":
+        """Make a call from a thread beside the loop (a ``def`` method in the pool) and return its future."""
+        outgoing = self.link.outgoing
+        context = CURRENT.get()
+        behalf = context.answer if context is not None and context.connection is self else None
+        result: ThreadFuture[Any] = ThreadFuture()
+
+        def begin() -> None:
+            try:
+                inner = self._ask(
+                    lambda: outgoing.ask(target, member, args, kwargs, behalf),
+                    lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
+                    nested=behalf is not None,
+                )
+            except Exception as exc:  # refused here: the waiting thread must learn of it
+                result.set_exception(exc)
+            else:
+                inner.add_done_callback(lambda done: _pass_on(done, result))
+
+        self.loop.call_soon_threadsafe(begin)
+        return result
+
+    def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Make a call from a thread beside the loop and wait for it."""
+        if threading.get_ident() == self._thread:
+            raise RuntimeError(
+                f"{member.name or 'this call'} would block the event loop: make the calling method `async def` and await it, "
+                "or declare it with @method(blocking=True) so that it runs on a thread"
+            )
+        return self.start(target, member, args, kwargs).result()
+
+    def release(self, stub: Stub) -> None:
+        """Give a reference back now."""
+        self.link.session.imports.release_now(stub._caprpc_import)
+        self.flush_soon()
+
+    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
+        if os.getpid() != self._pid:
+            raise ConnectionLost("a connection cannot be used after fork(): the child must make its own")
+        context = CURRENT.get()
+        return context.answer if context is not None and context.connection is self else None
+
+    def _ask(
+        self, ask: Callable[[], Question], conclude: Callable[[Question], Any], *, nested: bool
+    ) -> "asyncio.Future[Any]":
+        future: asyncio.Future[Any] = self.loop.create_future()
+        limit = self.link.session.limits.call_timeout_s
+        pending = _Pending(future, time.monotonic() + limit, conclude)
+        if self.link.session.may_ask(nested=nested) and not (self._room and not nested):
+            self._ask_now(ask, pending)
+        else:
+            self._room.append(lambda: None if future.done() else self._ask_or_fail(ask, pending))
+        return future
+
+    def _ask_or_fail(self, ask: Callable[[], Question], pending: _Pending) -> None:
+        try:
+            self._ask_now(ask, pending)
+        except Exception as exc:  # the caller is not on the stack any more: it awaits the future
+            pending.future.set_exception(exc)
+
+    def _ask_now(self, ask: Callable[[], Question], pending: _Pending) -> None:
+        question = ask()
+        question.waiter = pending
+        pending.future.add_done_callback(lambda future: self._cancel(question) if future.cancelled() else None)
+        self.flush_soon()
+
+    def _cancel(self, question: Question) -> None:
+        if question.outcome is None and not self.closed:
+            self.link.session.cancel(question)
+            self.flush_soon()
+
+    # -- what has come --------------------------------------------------------------------------------------------------------
+
+    def route(self, work: Work) -> None:
+        """Give every event to whoever waits for it, start what may start, and send what is ready."""
+        for question in work.questions:
+            pending = question.waiter
+            if isinstance(pending, _Pending) and not pending.future.done():
+                try:
+                    pending.future.set_result(pending.conclude(question))
+                except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
+                    pending.future.set_exception(exc)
+        if work.questions:
+            self._fill_room()
+        for answer in work.cancelled:
+            task = self._tasks.get(answer)
+            if task is not None:
+                task.cancel()
+        if work.opened:
+            self.host.opened(self)
+        if work.jobs:
+            self.pending.extend(work.jobs)
+            self._start_pending()
+        self.flush()
+        if work.ended is not None:
+            self._end(work.ended)
+
+    def _fill_room(self) -> None:
+        session = self.link.session
+        while self._room and (session.state is State.CLOSED or session.may_ask(nested=False)):
+            self._room.popleft()()
+
+    def _start_pending(self) -> None:
+        """Start calls in the order of their arrival; one that runs here waits until those before have started."""
+        pending, runner = self.pending, self.host.runner
+        while pending and not self.closed:
+            job = pending[0]
+            if runner.needs_thread(job):
+                pending.popleft()
+                self._unstarted += 1
+                runner.submit(job, self)
+            elif self._unstarted:
+                return
+            else:
+                pending.popleft()
+                if job.is_async:
+                    self._start_task(job)
+                else:
+                    self._run_here(job)
+
+    def started(self) -> None:
+        """A pool thread has started the call it was given."""
+        self._unstarted -= 1
+        if self.pending and not self._unstarted:
+            self._start_pending()
+            self.flush_soon()
+
+    def _run_here(self, job: AnyJob) -> None:
+        if job.answer.cancelled:
+            self.link.endpoint.finish_cancelled(job)
+            return
+        started = time.perf_counter()
+        try:
+            value = job.run()
+        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+            job.forget()
+            self.link.endpoint.fail(job, exc)
+        else:
+            job.forget()
+            self.link.endpoint.finish(job, value)
+        self.host.runner.ran_here(job, time.perf_counter() - started)
+
+    def _start_task(self, job: AnyJob) -> None:
+        if isinstance(job, BatchJob):
+            raise TypeError("a batch is no coroutine")
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(self._run_async(job), loop=self.loop, eager_start=True)
+        else:
+            task = self.loop.create_task(self._run_async(job))
+        if not task.done():
+            self._tasks[job.answer] = task
+            task.add_done_callback(lambda _task: self._tasks.pop(job.answer, None))
+
+    async def _run_async(self, job: Job) -> None:
+        try:
+            value = await job.run_async()
+        except asyncio.CancelledError as exc:
+            if job.answer.cancelled:
+                self.reply_cancelled(job)
+            else:
+                self.reply_error(job, exc)
+        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+            self.reply_error(job, exc)
+        else:
+            self.reply(job, value)
+
+    def reply(self, job: AnyJob, value: object) -> None:
+        """Send the result of a call of the peer."""
+        job.forget()
+        self.link.endpoint.finish(job, value)
+        self.flush_soon()
+
+    def reply_error(self, job: AnyJob, exc: BaseException) -> None:
+        """Send what a call of the peer failed with."""
+        job.forget()
+        self.link.endpoint.fail(job, exc)
+        self.flush_soon()
+
+    def reply_cancelled(self, job: AnyJob) -> None:
+        """Send that a call of the peer was cancelled."""
+        job.forget()
+        self.link.endpoint.finish_cancelled(job)
+        self.flush_soon()
+
+    # -- sending, time, end --------------------------------------------------------------------------------------------------
+
+    def flush_soon(self) -> None:
+        """Send at the end of this turn of the loop: what several tasks have ready goes in one piece."""
+        if not self._flush_due:
+            self._flush_due = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Encrypt and send what is ready."""
+        self._flush_due = False
+        transport = self._transport
+        if transport is not None:
+            for cipher in self.link.data_to_send():
+                transport.write(cipher)
+
+    def end(self, detail: str, *, code: str = "drain") -> None:
+        """End the connection from our side."""
+        self.route(sort_out(self.link, self.link.abort(code, detail)))
+
+    def check_validity(self) -> None:
+        """End the connection if its peer's certificate or policy is no longer good."""
+        self.route(sort_out(self.link, self.link.check_validity()))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing waits to be sent."""
+        sent = self._transport is None or not self._transport.get_write_buffer_size()
+        return self.closed or self.link.admitted is None or (self.link.session.drained and sent)
+
+    def _tick(self) -> None:
+        if self.closed:
+            return
+        now = time.monotonic()
+        busy = self.link.admitted is None
+        if self.link.admitted is not None:
+            busy = bool(self.link.session.asked.open)
+            self._check_deadlines(now)
+            limit = self.link.session.limits.write_timeout_s
+            if self._blocked_since is not None and now - self._blocked_since > limit:
+                self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
+                return
+        if now >= self.link.deadline():
+            self.route(sort_out(self.link, self.link.tick(now)))
+        if not self.closed:
+            if self.link.wants_to_send:
+                self.flush()
+            self._timer = self.loop.call_later(TICK_S if busy else IDLE_TICK_S, self._tick)
+
+    def _check_deadlines(self, now: float) -> None:
+        for question in list(self.link.session.asked.open.values()):
+            pending = question.waiter
+            if isinstance(pending, _Pending) and now >= pending.deadline and not pending.future.done():
+                self._cancel(question)
+                peer = printable(self.link.session.peer.principal)
+                limit = self.link.session.limits.call_timeout_s
+                pending.future.set_exception(
+                    DeadlineExceeded(
+                        f"{peer} has not answered within {limit:g} s (limits.call_timeout_s)", code="deadline", peer=peer
+                    )
+                )
+
+    def _end(self, event: Ended) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.flush()
+        self.pending.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._fill_room()
+        for task in list(self._tasks.values()):
+            task.cancel()
+        if self._transport is not None:
+            self._transport.close()
+        self.host.ended(self, event)
+
+
+def _pass_on(done: "asyncio.Future[Any]", result: "ThreadFuture[Any]") -> None:
+    """Give a loop's result to a thread's future."""
+    if done.cancelled():
+        result.cancel()
+    elif done.exception() is not None:
+        result.set_exception(done.exception())
+    else:
+        result.set_result(done.result())

@@ -1,0 +1,78 @@
+"""Where a ``def`` method runs on an asyncio host: on the loop once it has proved fast, else on a thread of a bounded pool."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from caprpc.interface import Member
+from caprpc.objects.batches import BatchJob
+from caprpc.objects.work import AnyJob
+
+if TYPE_CHECKING:
+    from caprpc.aio.connection import Connection
+
+FAST_S: Final = 0.0005
+"""A method that ran no longer than this on a thread has proved fast once."""
+
+PROOFS: Final = 3
+"""Proofs after which a method runs on the loop; a blocking one never stops the loop even once."""
+
+SLOW_S: Final = 0.002
+"""A run on the loop longer than this sends the method back to the pool."""
+
+_DISTRUST: Final = 256
+"""Proofs that a method needs after it has stopped the loop."""
+
+
+class MethodRunner:
+    """Remembers which members have proved fast; its pool runs all others."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._proofs_left: dict[Member, int] = {}
+
+    def needs_thread(self, job: AnyJob) -> bool:
+        """Whether a call must not run on the loop. Members that take references may wait for them, so they never do."""
+        if job.is_async:
+            return False
+        if isinstance(job, BatchJob):
+            return job.waits or any(self._unproved(planned[2]) for planned in job.todo)
+        return self._unproved(job.member)
+
+    def submit(self, job: AnyJob, connection: "Connection") -> None:
+        """Run a call on a thread of the pool and reply from the loop."""
+        self._pool.submit(self._run, job, connection)
+
+    def ran_here(self, job: AnyJob, seconds: float) -> None:
+        """Learn from a run on the loop."""
+        if seconds > SLOW_S:
+            for member in _members(job):
+                self._proofs_left[member] = _DISTRUST
+
+    def close(self) -> None:
+        """End the pool's threads once what they run has ended."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _unproved(self, member: Member) -> bool:
+        return member.blocking or member.takes_references or self._proofs_left.get(member, PROOFS) > 0
+
+    def _run(self, job: AnyJob, connection: "Connection") -> None:
+        soon = connection.loop.call_soon_threadsafe
+        soon(connection.started)
+        if job.answer.cancelled:
+            soon(connection.reply_cancelled, job)
+            return
+        started = time.perf_counter()
+        try:
+            value = job.run()
+        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+            soon(connection.reply_error, job, exc)
+        else:
+            soon(connection.reply, job, value)
+        if time.perf_counter() - started <= FAST_S:
+            for member in _members(job):
+                self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
+
+
+def _members(job: AnyJob) -> list[Member]:
+    return [planned[2] for planned in job.todo] if isinstance(job, BatchJob) else [job.member]

@@ -1,0 +1,276 @@
+"""The asyncio server: ``caprpc.aio.Server``."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from caprpc.address import Address
+from caprpc.aio.client import READ_BUFFER_BYTES
+from caprpc.aio.connection import Connection
+from caprpc.aio.runner import MethodRunner
+from caprpc.errors import CapRPCError, ConfigurationError
+from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
+from caprpc.objects.accepting import AcceptBudget
+from caprpc.objects.admission import Admission
+from caprpc.objects.roots import check_roots, contracts_of_roots
+from caprpc.session import Ended
+from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
+
+_LOG: Final = logging.getLogger("caprpc")
+
+
+class Server:
+    """Serves roots on an asyncio loop to peers that prove who they are and have a policy.
+
+    Args:
+        roots: Name to object, or to a factory that takes the peer and makes one for each connection.
+        identity: Directory with our certificate, key, and the CAs we trust.
+        policies: Directory with ``caprpc.toml`` and the policies it lists.
+        audit: Directory of the audit log; by default the one that ``caprpc.toml`` names.
+        limits: Limits over all connections.
+
+    Raises:
+        ConfigurationError: Identity, policies or roots are wrong; nothing listens.
+        AuditError: The audit log cannot be written; nothing listens.
+    """
+
+    def __init__(
+        self,
+        roots: Mapping[str, object],
+        *,
+        identity: str | Path,
+        policies: str | Path,
+        audit: str | Path | None = None,
+        limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    ) -> None:
+        checked = check_roots(roots)
+        self._admission = Admission.load(
+            Path(identity),
+            Path(policies),
+            audit=Path(audit) if audit is not None else None,
+            name="server",
+            roots=checked,
+            contracts=contracts_of_roots(checked),
+            server_limits=limits,
+        )
+        self.runner = MethodRunner(limits.workers, "caprpc-worker")
+        self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
+        self._budget = AcceptBudget(limits, time.monotonic())
+        self._listeners: list[socket.socket] = []
+        self._arrivals: set[Arrival] = set()
+        self._connections: dict[Connection, bool] = {}
+        """Connection to whether its peer has proved who it is."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def listen(self, address: str) -> str:
+        """Listen on ``host:port`` or ``unix:/path``; returns the address, with the port that port 0 was given.
+
+        Raises:
+            ConfigurationError: The address is in use, or not ours.
+        """
+        sock = listen(Address.parse(address))
+        self._listeners.append(sock)
+        bound = bound_address(sock)
+        self._admission.log.general.record("open", event="listening", address=bound)
+        return bound
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the server listens."""
+        return [bound_address(sock) for sock in self._listeners]
+
+    async def start(self) -> None:
+        """Begin to serve on the running loop.
+
+        Raises:
+            ConfigurationError: ``listen`` was not called.
+        """
+        if not self._listeners:
+            raise ConfigurationError("the server listens nowhere", hint="call listen('127.0.0.1:4853') before start()")
+        loop = asyncio.get_running_loop()
+        for sock in self._listeners:
+            loop.add_reader(sock, self._accept, sock)
+        self._ticker = asyncio.create_task(self._tick())
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Stop: accept nobody, let running calls end within ``grace_s`` seconds, then close. May be called twice."""
+        if self._stopping:
+            return
+        self._stopping = True
+        loop = asyncio.get_running_loop()
+        for sock in self._listeners:
+            loop.remove_reader(sock)
+            close_listener(sock)
+        for arrival in list(self._arrivals):
+            self._drop(arrival)
+        for connection in list(self._connections):
+            if connection.link.admitted is not None and not connection.closed:
+                connection.link.session.drain()
+                connection.flush()
+        end = time.monotonic() + grace_s
+        while time.monotonic() < end and not all(connection.idle for connection in list(self._connections)):
+            await asyncio.sleep(0.01)
+        for connection in list(self._connections):
+            connection.end("the server stops")
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+        self.runner.close()
+        self._admission.close()
+
+    def reload(self) -> str:
+        """Read certificates, revocation lists and policies again; a wrong one leaves everything as it is.
+
+        Raises:
+            ConfigurationError: What is wrong.
+        """
+        said = self._admission.reload()
+        for connection in list(self._connections):
+            connection.check_validity()
+        return said
+
+    async def serve_forever(self) -> None:
+        """Serve until ``SIGTERM`` or ``SIGINT``, then stop gracefully; ``SIGHUP`` reloads. On the main thread."""
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, done.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_or_log)
+        try:
+            await self.start()
+            await done.wait()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+            await self.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- arrivals ----------------------------------------------------------------------------------------------------------
+
+    def _accept(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+
+        def pause(until: float) -> None:
+            loop.remove_reader(sock)
+            loop.call_later(max(0.0, until - time.monotonic()), self._resume, sock)
+
+        for arrival in accept(sock, self._take_accept, pause):
+            arrival.sock.setblocking(False)
+            self._arrivals.add(arrival)
+            loop.add_reader(arrival.sock, self._first_bytes, arrival)
+
+    def _resume(self, sock: socket.socket) -> None:
+        if not self._stopping:
+            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
+
+    def _take_accept(self, now: float) -> float:
+        pause = self._budget.take(now)
+        if not pause:
+            self._budget.unauthenticated += 1
+            self._budget.open += 1
+        return pause
+
+    def _first_bytes(self, arrival: Arrival) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(arrival.sock)
+        self._arrivals.discard(arrival)
+        task = loop.create_task(self._connect(arrival))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, arrival: Arrival) -> None:
+        connection = Connection(
+            self._admission, self, acceptor=True, hostname=None, address=arrival.address, started=arrival.since
+        )
+        self._connections[connection] = False
+        if arrival.sock.family != socket.AF_UNIX:
+            arrival.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, arrival.sock)
+        except OSError as exc:
+            _LOG.debug("a connection from %s ended before it began: %s", arrival.address, exc)
+            connection.end("ended before it began")
+
+    def _drop(self, arrival: Arrival) -> None:
+        if arrival in self._arrivals:
+            self._arrivals.discard(arrival)
+            asyncio.get_running_loop().remove_reader(arrival.sock)
+            arrival.sock.close()
+            self._budget.unauthenticated -= 1
+            self._budget.open -= 1
+
+    # -- time ----------------------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            now = time.monotonic()
+            timeout_s = self._admission.server_limits.handshake_timeout_s
+            for arrival in list(self._arrivals):
+                if now - arrival.since >= timeout_s:
+                    self._drop(arrival)
+            await asyncio.to_thread(self._sync_log)
+
+    def _sync_log(self) -> None:
+        try:
+            self._admission.log.tick(time.monotonic())
+        except CapRPCError as exc:
+            # The relation refuses records from now on: every call on it fails closed and says so.
+            _LOG.error("audit log: %s", exc)
+
+    def _reload_or_log(self) -> None:
+        try:
+            self.reload()
+        except CapRPCError as exc:
+            _LOG.error("not reloaded, the last good configuration stays in force: %s", exc)
+
+    # -- what connections ask of their host ------------------------------------------------------------------------------------
+
+    def opened(self, _connection: Connection) -> None:
+        """WELCOME and HELLO have been exchanged."""
+
+    def authenticated(self, connection: Connection) -> None:
+        """The peer has proved who it is."""
+        if self._connections.get(connection) is False:
+            self._connections[connection] = True
+            self._budget.unauthenticated -= 1
+
+    def ended(self, connection: Connection, _event: Ended) -> None:
+        """The connection is over: forget it."""
+        authenticated = self._connections.pop(connection, None)
+        if authenticated is not None:
+            self._budget.open -= 1
+            if not authenticated:
+                self._budget.unauthenticated -= 1
+
+
+async def serve(
+    roots: Mapping[str, object],
+    address: str,
+    *,
+    identity: str | Path,
+    policies: str | Path,
+    audit: str | Path | None = None,
+    limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+) -> None:
+    """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
+    server = Server(roots, identity=identity, policies=policies, audit=audit, limits=limits)
+    server.listen(address)
+    await server.serve_forever()
