@@ -168,7 +168,7 @@ def test_useful_shapes_are_no_bombs():
 
 def seconds(function, *args):
     best = float("inf")
-    for _ in range(3):
+    for _ in range(5):
         start = time.thread_time()
         function(*args)
         best = min(best, time.thread_time() - start)
@@ -185,7 +185,8 @@ def seconds(function, *args):
 )
 def test_decode_time_is_linear(make):
     small, large = make(15_000), make(30_000)
-    assert seconds(unpack, large) <= 2.5 * seconds(unpack, small) + 0.005
+    # Quadratic hashing of as many keys takes more than a second; the constant is the noise of a busy machine.
+    assert seconds(unpack, large) <= 2.5 * seconds(unpack, small) + 0.05
 
 
 # -- hashing -------------------------------------------------------------------------------------------------
