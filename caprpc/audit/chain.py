@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from caprpc.audit.reader import BadRecord, RawLine, Record, read_lines
+from caprpc.audit.reader import SHORTEST_RECORD_BYTES, BadRecord, RawLine, Record, read_lines
 from caprpc.audit.record import GENESIS
 from caprpc.audit.segment import digest_of
 
@@ -45,6 +45,7 @@ class Walk:
         last: The record itself, None before the first.
         good: Offset in the present file up to which everything is accepted.
         torn: Bytes behind ``good`` when the file ended: what a crash leaves, never a whole record.
+        debris: Where they begin, and why they are no record.
         open_line: The last record accepted lacks only its newline.
     """
 
@@ -54,6 +55,7 @@ class Walk:
         self.last: Record | None = None
         self.good = 0
         self.torn = 0
+        self.debris: Problem | None = None
         self.open_line = False
         self._file = ""
         self._mono = 0
@@ -80,9 +82,12 @@ class Walk:
         self._file = file
         self.good = offset
         self.torn = 0
+        self.debris = None
         self.open_line = False
         debris: Problem | None = None
         for line, raw in enumerate(read_lines(fd, offset), 1):
+            if debris and raw.length < SHORTEST_RECORD_BYTES:
+                continue
             try:
                 record = Record.parse(raw)
             except BadRecord as exc:
@@ -100,6 +105,7 @@ class Walk:
             yield record
         if debris:
             self.torn = os.fstat(fd).st_size - self.good
+            self.debris = debris
 
     def _problem(self, line: int, raw: RawLine, exc: BadRecord) -> Problem:
         return Problem(self._file, line, raw.offset, exc.expected, exc.found)

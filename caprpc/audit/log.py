@@ -82,13 +82,13 @@ class AuditLog:
         Raises:
             AuditError: Its files cannot be continued.
         """
-        found = self._relations.get(principal)
-        if found is not None:
-            return found
         if os.getpid() != self._pid:
             raise AuditError(FORKED)
         if principal == GENERAL:
             raise AuditError(f"{GENERAL!r} is not the principal of a peer")
+        found = self._relations.get(principal)
+        if found is not None:
+            return found
         try:
             return self._open_relation(principal)
         except OSError as exc:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from caprpc.audit.directory import LogDirectory, RelationFiles
-from caprpc.audit.reader import BadRecord, Record, read_lines
+from caprpc.audit.reader import SHORTEST_RECORD_BYTES, BadRecord, Record, read_lines
 from caprpc.audit.storage import segment_name
 
 
@@ -19,6 +19,7 @@ class Entry:
         line: Its line, counted from 1.
         text: The record as it is written, empty for damage.
         record: The record, None for damage.
+        relation: The principal whose relation the file holds, or ``general``.
         damage: Why the line is no record.
     """
 
@@ -26,6 +27,7 @@ class Entry:
     line: int
     text: str
     record: Record | None
+    relation: str = ""
     damage: str = ""
 
 
@@ -46,14 +48,17 @@ class Selection:
     reference: str = ""
     """A reference number, also one inside of a count of refusals."""
 
-    def matches(self, record: Record) -> bool:
-        """Return whether a record is selected."""
+    def matches(self, entry: Entry) -> bool:
+        """Return whether a record is selected; damage always is."""
+        record = entry.record
+        if record is None:
+            return True
         return (
             (not self.kind or record.text("kind") == self.kind)
             and (not self.decision or record.text("decision") == self.decision)
             and (not self.member or record.text("member") == self.member)
             and (not self.since or record.text("time") >= self.since)
-            and (not self.peer or self.peer in record.text("peer") or self.peer in record.text("relation"))
+            and (not self.peer or self.peer in record.text("peer") or self.peer in entry.relation)
             and (not self.reference or self._has_reference(record))
         )
 
@@ -71,20 +76,35 @@ def select(path: Path, selection: Selection) -> Iterator[Entry]:
     directory = LogDirectory(path)
     sources = [_timed(directory, files) for files in directory.relations]
     for _, entry in heapq.merge(*sources, key=lambda item: item[0]):
-        if entry.record is None or selection.matches(entry.record):
+        if selection.matches(entry):
             yield entry
 
 
 def _timed(directory: LogDirectory, files: RelationFiles) -> Iterator[tuple[str, Entry]]:
-    time = ""
+    """Return entries with the time to sort them by; lines in a row that are no records are one entry."""
+    time = relation = ""
     for number in files.numbers:
         name = segment_name(files.stem, number)
+        damaged: BadRecord | None = None
+        first, size = 0, 0
         with directory.open(name) as fd:
             for line, raw in enumerate(read_lines(fd), 1):
                 try:
-                    record = Record.parse(raw)
+                    record = None if damaged and raw.length < SHORTEST_RECORD_BYTES else Record.parse(raw)
                 except BadRecord as exc:
-                    yield time, Entry(name, line, "", None, f"{raw.length} bytes that are no record: {exc}")
+                    record = None
+                    damaged, first = (damaged, first) if damaged else (exc, line)
+                if record is None:
+                    size += raw.length + raw.ended
                     continue
-                time = record.text("time")
-                yield time, Entry(name, line, raw.data.decode("ascii"), record)
+                if damaged:
+                    yield time, _damage(name, first, size, damaged)
+                    damaged, size = None, 0
+                time, relation = record.text("time"), record.text("relation") or relation
+                yield time, Entry(name, line, raw.data.decode("ascii"), record, relation)
+        if damaged:
+            yield time, _damage(name, first, size, damaged)
+
+
+def _damage(name: str, line: int, size: int, reason: BadRecord) -> Entry:
+    return Entry(name, line, "", None, damage=f"{size} bytes that are no record: {reason}")

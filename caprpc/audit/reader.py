@@ -16,6 +16,10 @@ _REQUIRED: Final = ("seq", "time", "mono", "kind", "prev")
 _POSITION: Final = {name: position for position, name in enumerate(FIELDS)}
 
 
+SHORTEST_RECORD_BYTES: Final = 140
+"""No record is shorter: sequence number, two times, kind and hash take that much."""
+
+
 class RawLine(NamedTuple):
     """A line as it stands in a file; ``data`` is cut when ``length`` exceeds ``MAX_LINE_BYTES``."""
 
@@ -76,6 +80,10 @@ def read_lines(fd: int, offset: int = 0) -> Iterator[RawLine]:
     start, held, length = offset, b"", 0
     while chunk := os.pread(fd, _CHUNK_BYTES, offset):
         offset += len(chunk)
+        if b"\n" not in chunk:
+            length += len(chunk)
+            held = (held + chunk[: MAX_LINE_BYTES + 1])[: MAX_LINE_BYTES + 1]
+            continue
         *whole, rest = chunk.split(b"\n")
         for part in whole:
             length += len(part)

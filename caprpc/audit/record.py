@@ -6,13 +6,22 @@ A record is one line: a JSON object in printable ASCII, with fixed key order and
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
-from typing import Final, NewType
+from typing import Final
 
 FieldValue = str | int | Mapping[str, str]
 
-Extra = NewType("Extra", bytes)
-"""Encoded fields that follow the static part of a template; made by ``extra`` and nowhere else."""
+
+class Extra(bytes):
+    """Encoded fields that follow the static part of a template; made by ``extra`` and ``duration`` only.
+
+    Attributes:
+        first: Position in ``FIELDS`` of the first of them.
+    """
+
+    first: int = sys.maxsize
+
 
 Stamp = tuple[bytes, int, int]
 """Wall time down to the decimal point of the seconds, its microseconds, and monotonic nanoseconds."""
@@ -113,13 +122,16 @@ def leaf_hash(line: bytes) -> str:
 class Template:
     """The part of a record that is the same for every call of one kind on one connection, encoded once.
 
+    Invariant: a record made from it with fields that come after ``last`` has each field once, and in order.
+
     Attributes:
         pattern: Line with gaps for sequence number, the three parts of ``Stamp``, question, extra fields and
             previous hash.
+        last: Position in ``FIELDS`` of the last static field, at least that of the question.
         refusal: Records made from it are refusals: a flood of them is counted instead of written.
     """
 
-    __slots__ = ("pattern", "refusal")
+    __slots__ = ("last", "pattern", "refusal")
 
     def __init__(self, fields: Mapping[str, FieldValue]) -> None:
         kind = _kind_of(fields)
@@ -128,19 +140,32 @@ class Template:
         after = b"".join(text for name, text in members.items() if name not in _BEFORE_QUESTION)
         static = b'"' + kind.encode("ascii") + b'"' + before.replace(b"%", b"%%") + b',"question":%d'
         self.pattern = _HEAD + static + after.replace(b"%", b"%%") + b'%b,"prev":"%b"}'
+        self.last = max(_POSITION["question"], *(_POSITION[name] for name in fields))
         self.refusal = fields.get("decision") == "deny"
+        if self.refusal and self.last > _POSITION["member"]:
+            raise TypeError(f"a refusal with a static field {list(FIELDS)[self.last]!r}: give it with extra()")
 
 
 def extra(**fields: FieldValue) -> Extra:
     """Encode the fields that differ from call to call, for ``Relation.add``; too long ones are cut and marked."""
     if not fields:
         return NO_EXTRA
-    return Extra(b"".join(_fitted(fields, MAX_EXTRA_BYTES).values()))
+    made = Extra(b"".join(_fitted(fields, MAX_EXTRA_BYTES).values()))
+    made.first = min(_POSITION[name] for name in fields)
+    return made
+
+
+def out_of_order(template: Template, fields: Extra) -> TypeError:
+    """Return the error for extra fields that do not come after the static ones."""
+    names = list(FIELDS)
+    return TypeError(f"extra field {names[fields.first]!r} after static field {names[template.last]!r}")
 
 
 def duration(microseconds: int) -> Extra:
     """Encode how long a call took; the cheap form of ``extra(duration_us=...)``."""
-    return Extra(b',"duration_us":%d' % microseconds)
+    made = Extra(b',"duration_us":%d' % microseconds)
+    made.first = _POSITION["duration_us"]
+    return made
 
 
 def encode(seq: int, stamp: Stamp, fields: Mapping[str, FieldValue], prev: str) -> bytes:

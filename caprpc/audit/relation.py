@@ -11,7 +11,7 @@ from typing import Final
 
 from caprpc.audit.clock import SECOND_NS, Clock
 from caprpc.audit.flood import Flood
-from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash
+from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash, out_of_order
 from caprpc.audit.segment import Segment
 from caprpc.errors import AuditError
 
@@ -91,6 +91,8 @@ class Relation:
 
     def add(self, template: Template, question: int, fields: Extra = NO_EXTRA) -> None:
         """Keep a record for this thread's next ``commit``."""
+        if fields and fields.first <= template.last:
+            raise out_of_order(template, fields)
         self._added.items.append((template, question, fields))
 
     def commit(self) -> None:
@@ -119,6 +121,8 @@ class Relation:
         """
         if getpid() != self._pid:
             self._check_process()
+        if fields and fields.first <= template.last:
+            raise out_of_order(template, fields)
         with self._lock:
             if template.refusal or self._lost is not None:
                 self._write_all([(template, question, fields)])

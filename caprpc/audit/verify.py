@@ -5,13 +5,19 @@ Memory stays bounded for any input, and each relation is read once. Audit log re
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from caprpc.audit.chain import ChainBroken, Problem, Walk
 from caprpc.audit.directory import LogDirectory, LogIdentity, RelationFiles
 from caprpc.audit.reader import BadRecord, Record, read_lines
+from caprpc.audit.record import MAX_LINE_BYTES
 from caprpc.audit.segment import Head
 from caprpc.audit.storage import head_name, segment_name, stem_of
 from caprpc.errors import AuditError
+
+MAX_TORN_BYTES: Final = 4 * MAX_LINE_BYTES
+"""A killed process leaves one unfinished line, and a disk that stays full a few more; a power cut may leave more, but
+then the next start accounts for it in a gap record."""
 
 
 @dataclass(slots=True)
@@ -180,6 +186,8 @@ class _RelationCheck:
 
     def _check_end(self, name: str, first_seq: int) -> None:
         head, walk = self._head, self._walk
+        if walk.debris and walk.torn > MAX_TORN_BYTES:
+            raise _Found(walk.debris)
         if head is None:
             # Only a process that was killed while it began the relation leaves one record and no head.
             if walk.seq > 1:

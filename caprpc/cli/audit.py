@@ -18,7 +18,19 @@ from caprpc.errors import AuditError, printable
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SHOWN_FIRST: Final = ("seq", "time", "mono", "kind", "peer", "facet", "operation", "member", "decision", "prev")
+_SHOWN_FIRST: Final = (
+    "seq",
+    "time",
+    "mono",
+    "kind",
+    "peer",
+    "facet",
+    "operation",
+    "member",
+    "decision",
+    "relation",
+    "prev",
+)
 
 _VERIFY_EPILOG: Final = """\b
 Examples:
@@ -106,7 +118,7 @@ def describe(entry: Entry) -> str:
     what = record.text("decision") or record.text("kind")
     target = ".".join(filter(None, (record.text("facet"), record.text("member"))))
     operation = record.text("operation")
-    parts = [record.text("time"), f"{what:8}", record.text("peer") or "-"]
+    parts = [record.text("time"), f"{what:8}", record.text("peer") or entry.relation or "-"]
     parts += [f"{operation} {target}".strip()] if operation or target else []
     parts += [
         f"{name}={_flat(value)}" for name, value in record.fields.items() if name not in _SHOWN_FIRST and value != ""

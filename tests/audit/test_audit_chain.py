@@ -4,10 +4,10 @@ import os
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.audit.conftest import PEER, Logs
 
 from caprpc.audit import duration, extra
 from caprpc.audit.record import leaf_hash
+from tests.audit.conftest import PEER, Logs
 
 STEPS = st.lists(
     st.one_of(

@@ -5,6 +5,7 @@ import signal
 import struct
 
 import pytest
+
 from tests.audit.conftest import PEER, Logs
 
 CALLS = ("open", "fdatasync", "fsync", "rename", "unlink", "ftruncate", "pwrite", "mkdir")

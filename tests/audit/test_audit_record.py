@@ -81,6 +81,21 @@ def test_any_arguments_make_one_verifiable_record(args):
     assert parse(whole(Template({"kind": "decision"}), fields)).fields["reference"] == "R-7KQ2M9XW4HTA"
 
 
+@pytest.mark.parametrize("name", ["member", "operation", "facet", "peer"])
+def test_extra_fields_must_follow_the_static_ones(logs, decision, name):
+    """A field twice, or out of order, would make a record that nobody can verify."""
+    relation = logs.open().relation(decision["peer"])
+    with pytest.raises(TypeError, match=f"extra field '{name}' after static field 'member'"):
+        relation.append(relation.template(**decision), 1, extra(**{name: "x"}))
+    with pytest.raises(TypeError, match=f"extra field '{name}'"):
+        relation.add(relation.template(**decision), 1, extra(**{name: "x"}))
+
+
+def test_refusal_cannot_have_static_fields_that_its_count_needs(refusal):
+    with pytest.raises(TypeError, match="'detail'"):
+        Template({**refusal, "detail": "x"})
+
+
 def test_short_text_round_trips_exactly():
     assert json.loads(escape("zażółć \x00 \x7f \U0001f600")) == "zażółć \x00 \x7f \U0001f600"
 

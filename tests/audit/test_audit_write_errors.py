@@ -4,10 +4,10 @@ import errno
 import os
 
 import pytest
-from tests.audit.conftest import PEER
 
 from caprpc.audit import extra
 from caprpc.errors import AuditError
+from tests.audit.conftest import PEER
 
 
 class Disk:
@@ -187,7 +187,7 @@ def test_rotation_that_fails_does_not_fail_the_call(logs, disk, decision, room):
 
 def test_disk_that_is_full_at_start_refuses_to_open(logs, disk):
     disk.room = 10
-    with pytest.raises(AuditError, match="10 of .* bytes written"):
+    with pytest.raises(AuditError, match=r"10 of .* bytes written"):
         logs.open(write=disk)
     disk.room = None
     logs.open(write=disk)
@@ -232,7 +232,7 @@ def test_relation_takes_nothing_more_when_its_file_was_taken_away(logs, relation
         file.symlink_to(tmp_path / "moved")
     with pytest.raises(AuditError, match="moved or replaced"):
         logs.opened[0].tick(5.0)
-    with pytest.raises(AuditError, match="closed|no more"):
+    with pytest.raises(AuditError, match=r"closed|no more"):
         relation.append(template, 2)
 
 
