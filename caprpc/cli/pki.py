@@ -138,7 +138,12 @@ def issue(
     return EX_OK
 
 
-@pki.command()
+@pki.command(
+    epilog="""\b
+Example:
+  caprpc pki renew pki alice
+"""
+)
 @_directory_argument
 @click.argument("name")
 @_days(LEAF_DAYS, "the certificate")
@@ -171,7 +176,12 @@ def revoke(directory: Path, which: str, days: int) -> int:
     return EX_OK
 
 
-@pki.command()
+@pki.command(
+    epilog="""\b
+Example:
+  caprpc pki crl pki
+"""
+)
 @_directory_argument
 @_days(CRL_DAYS, "the list")
 def crl(directory: Path, days: int) -> int:
@@ -201,7 +211,13 @@ def trust(identity: Path, authority: Path, revocation: Path) -> int:
     return EX_OK
 
 
-@pki.command("list")
+@pki.command(
+    "list",
+    epilog="""\b
+Example:
+  caprpc pki list pki
+""",
+)
 @_directory_argument
 @_format_option
 def list_(directory: Path, form: str) -> int:
