@@ -110,12 +110,15 @@ def _parse(der: bytes, reader: Callable[[x509.Certificate], _Parsed]) -> _Parsed
         raise IdentityRefused("size", f"certificate of {len(der)} bytes, at most {MAX_CERTIFICATE_BYTES} allowed")
     try:
         return reader(x509.load_der_x509_certificate(der))
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, UserWarning) as exc:
+        # UserWarning: cryptography warns of some malformations, which ``python -W error`` turns into exceptions.
         raise IdentityRefused("malformed", f"certificate does not parse: {printable(str(exc))}") from exc
 
 
 def _leaf_of(certificate: x509.Certificate) -> Leaf:
     key = _check_key(certificate)
+    if certificate.serial_number <= 0:
+        raise IdentityRefused("malformed", "serial number is not positive; revocation could not name it")
     extensions = {extension.oid: extension.value for extension in certificate.extensions}
     basic = extensions.get(x509.BasicConstraints.oid)
     if isinstance(basic, x509.BasicConstraints) and basic.ca:
