@@ -57,9 +57,8 @@ def print_profile(path: Path, title: str, operations: int, out: TextIO) -> None:
     stats = pstats.Stats(str(path))
     places = stats.stats.items()  # type: ignore[attr-defined]
     rows = sorted(((own, total, calls, place) for place, (_, calls, own, total, _) in places), reverse=True)
-    out.write(
-        f"\n{title}: microseconds for each of {operations} operations (warm-up and the profiler's own cost included)\n"
-    )
+    out.write(f"\n{title}: microseconds for each of {operations} operations\n")
+    out.write("(warm-up and the profiler's own cost are in it)\n")
     out.write(f"{'own':>9} {'with callees':>13} {'calls/op':>9}  function\n")
     for own, total, calls, (file, line, name) in rows[:_ROWS]:
         place = name if file == "~" else f"{'/'.join(Path(file).parts[-2:])}:{line} {name}"

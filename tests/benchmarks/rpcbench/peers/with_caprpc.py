@@ -7,6 +7,7 @@ from typing import Final
 import caprpc
 from rpcbench.peers import caprpc_service as service
 from rpcbench.peers.base import Announce, Client, Peer
+from rpcbench.peers.with_caprpc_aio import connect as connect_async
 from rpcbench.site import HOST, Site
 
 
@@ -104,6 +105,7 @@ def _peer(title: str, level: str) -> Peer:
         title,
         partial(_serve, level),
         connect=partial(_Client, level),
+        connect_async=partial(connect_async, level),
         prepare=partial(service.prepare, level=level),
     )
 
