@@ -74,6 +74,14 @@ def listed(table: Table, contract: InterfaceContract | None, interface: str) -> 
             yield Listed((operation, ""), word, rule_of_flag, contract.members[operation, ""])
 
 
+def grant_line(operation: int, member: str) -> str:
+    """Return the line that grants an operation in an offer or accept table: ``call = ["post"]``, ``iterate = true``."""
+    for word, code in LISTS.items():
+        if code == operation:
+            return f'{word} = ["{member}"]'
+    return next((f"{word} = true" for word, codes in FLAGS.items() if operation in codes), "")
+
+
 def _gives_iterators(contract: InterfaceContract) -> bool:
     return any(member.returns_reference == ITERATOR for member in contract.members.values())
 

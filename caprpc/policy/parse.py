@@ -124,11 +124,10 @@ def _read_accepts(table: Table | None, contracts: Contracts | None) -> dict[tupl
             operation, member = item.key
             accepts[interface, operation, member] = Accepted(interface, operation, member, item.rule)
         accepts[interface, OP_ROOT, ""] = Accepted(interface, OP_ROOT, "", inner.where())
-        iterate = inner.flag("iterate")
-        if iterate is not None:
+        if inner.take("iterate") is True:
             # What we may iterate gives us iterators, and an iterator does not say where it came from.
             for operation in (OP_NEXT, OP_CLOSE):
-                accepts.setdefault((ITERATOR, operation, ""), Accepted(ITERATOR, operation, "", iterate))
+                accepts.setdefault((ITERATOR, operation, ""), Accepted(ITERATOR, operation, "", inner.where("iterate")))
         inner.finish((*LISTS, *FLAGS))
         if not inner.keys:
             inner.problems.add(inner.where(), f"[accept.{interface}] accepts nothing", "list the members we may use")

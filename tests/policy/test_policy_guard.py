@@ -445,6 +445,15 @@ class TestQuotas:
         new = Guard(directory.load().policies[0], quotas)
         assert self.count(new, 0.0) == 2
 
+    def test_version_without_the_limit_in_between_refills_nothing(self, directory):
+        directory.replace("per_second = 2", "per_day = 2")
+        quotas = PrincipalQuotas()
+        assert self.count(Guard(directory.load().policies[0], quotas), 0.0) == 2
+        directory.replace("per_day = 2", "timeout_s = 1")
+        assert self.count(Guard(directory.load().policies[0], quotas), 0.0, 3) == 3
+        directory.replace("timeout_s = 1", "per_day = 2")
+        assert self.count(Guard(directory.load().policies[0], quotas), 0.0) == 0
+
     def test_connections_under_two_versions_do_not_add_up(self, directory):
         directory.replace("per_second = 2", "per_day = 5")
         quotas = PrincipalQuotas()

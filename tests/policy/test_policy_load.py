@@ -7,6 +7,7 @@ import pytest
 from caprpc import ids
 from caprpc.errors import IdentityRefused
 from caprpc.limits import DEFAULT_LIMITS
+from caprpc.policy import grant_line
 
 
 def test_example_loads_without_warnings_and_says_what_it_says(directory):
@@ -73,3 +74,12 @@ def test_policy_ends_exactly_at_not_after(directory, make_identity):
     with pytest.raises(IdentityRefused) as caught:
         loaded.match(make_identity(), datetime(2027, 6, 30, tzinfo=UTC))
     assert caught.value.code == "policy-expired"
+
+
+@pytest.mark.parametrize("operation", sorted(ids.OPERATION_NAMES.keys() - {ids.OP_ROOT}))
+def test_line_that_grants_an_operation_is_one_the_loader_knows(operation):
+    line = grant_line(operation, "post" if operation in ids.NAMED_OPERATIONS else "")
+    assert line in {
+        *('call = ["post"]', 'get = ["post"]', 'set = ["post"]', "invoke = true", "iterate = true", "length = true"),
+        *("contains = true", "index_get = true", "index_set = true", "context = true"),
+    }
