@@ -1,4 +1,4 @@
-"""``caprpc audit verify``, ``caprpc audit show`` and ``caprpc explain``: output, exit codes, and no way to steer a terminal."""
+"""``caprpc audit`` and ``caprpc explain``: output, exit codes, and no way for a peer to steer the terminal."""
 
 import json
 
