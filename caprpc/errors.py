@@ -24,6 +24,7 @@ ERROR_CODES: Final = frozenset(
 
 CLOSE_CODES: Final = frozenset(
     {
+        "closed",
         "drain",
         "protocol-error",
         "version",

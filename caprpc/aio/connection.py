@@ -380,7 +380,7 @@ class Connection(asyncio.BufferedProtocol):
             for cipher in self.link.data_to_send():
                 transport.write(cipher)
 
-    def end(self, detail: str, *, code: str = "drain") -> None:
+    def end(self, detail: str, *, code: str = "closed") -> None:
         """End the connection from our side."""
         self.route(sort_out(self.link, self.link.abort(code, detail)))
 

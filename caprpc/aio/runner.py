@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from caprpc.ids import OP_ROOT
 from caprpc.interface import Member
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.work import AnyJob
@@ -54,6 +55,8 @@ class MethodRunner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _unproved(self, member: Member) -> bool:
+        if member.operation == OP_ROOT:
+            return member.blocking
         return member.blocking or member.takes_references or self._proofs_left.get(member, PROOFS) > 0
 
     def _run(self, job: AnyJob, connection: "Connection") -> None:

@@ -407,7 +407,7 @@ class Connection:
         """End the connection if its peer's certificate or policy is no longer good."""
         return self.route(sort_out(self.link, self.link.check_validity()))
 
-    def end(self, detail: str, *, code: str = "drain") -> list[CallFuture]:
+    def end(self, detail: str, *, code: str = "closed") -> list[CallFuture]:
         """End the connection from our side."""
         return self.route(sort_out(self.link, self.link.abort(code, detail)))
 

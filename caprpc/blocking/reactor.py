@@ -48,6 +48,7 @@ class Reactor:
         self._handlers: dict[int, Callable[[], None]] = {}
         self._slow: dict[Member, int] = {}
         self._turn = 0
+        self._polling_thread = 0
         self._running: AnyJob | None = None
         self._running_on: Connection | None = None
         self._resting: dict[Connection, None] = {}
@@ -119,6 +120,11 @@ class Reactor:
         self._later.append((when, what))
         self._wake()
 
+    def claim(self, connection: Connection) -> None:
+        """A thread that waits for an answer reads the connection now; the connection's lock is held."""
+        if threading.get_ident() != self._polling_thread:
+            self.arm(connection, armed=False)
+
     def rest(self, connection: Connection) -> None:
         """Watch a connection again soon, unless a thread reads it by then."""
         self._resting[connection] = None
@@ -128,6 +134,7 @@ class Reactor:
 
     def _poll(self, turn: int) -> None:
         poll, handlers = self._epoll.poll, self._handlers
+        self._polling_thread = threading.get_ident()
         spin = Spin()
         clock = time.perf_counter
         while self._turn == turn:
@@ -179,10 +186,16 @@ class Reactor:
                 self._awake.set()
             connection.run(job)
             if self._turn != turn:
+                # Another thread polls by now; this one has only its reply behind it.
+                with connection.lock:
+                    if not connection.armed and connection.reader is None:
+                        self.arm(connection)
                 return
             self._running = None
             with connection.lock:
                 job = self._next_in_place(connection)
+                if job is None and not connection.armed and connection.reader is None:
+                    self.arm(connection)
 
     def _next_in_place(self, connection: Connection) -> AnyJob | None:
         """Return the next call to run here, or None; calls that wait for a worker keep their place in the order."""

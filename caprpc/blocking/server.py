@@ -317,7 +317,7 @@ class Server:
 
     def claimed(self, connection: Connection) -> None:
         """A waiting thread reads the connection now: stop watching it."""
-        self._reactor.arm(connection, armed=False)
+        self._reactor.claim(connection)
 
     def wants_write(self, connection: Connection) -> None:
         """Ciphertext waits until the socket takes more."""

@@ -147,7 +147,8 @@ class Endpoint:
         permit = answer.permit
         self.recorder.permitted(answer, permit, None, [], {})
         context = CallContext(self.session.peer, answer, self._connection, self.recorder)
-        member = RootMember(self.session.guard.facet(permit.facet))
+        made = self._root_names.is_made(permit.member)
+        member = RootMember(self.session.guard.facet(permit.facet), made=made)
         return Job(answer, permit, member, self._root_names.get, [permit.member], {}, context, is_async=False)  # type: ignore[arg-type]
 
     def _refuse(self, answer: Answer, exc: Exception) -> None:

@@ -229,7 +229,7 @@ class Link:
         if self.ended is not None or self.admitted is None:
             return
         for event in events:
-            if type(event) is Ended and event.code != "drain":
+            if type(event) is Ended:
                 self.ended = event
                 self._admission.release(self.admitted)
                 self._record_end(event)

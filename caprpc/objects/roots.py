@@ -44,6 +44,10 @@ class RootNames:
             self._made[name] = made
         return self._made[name]
 
+    def is_made(self, name: str) -> bool:
+        """Whether ``get`` runs no code of the application."""
+        return name in self._made or isinstance(self._declared[name], InterfaceBase)
+
     def made(self) -> list[object]:
         """Return the objects that factories have made for this connection."""
         return [obj for name, obj in self._made.items() if obj is not self._declared[name]]
@@ -98,15 +102,17 @@ def root_export(declared: Mapping[str, object], peer: PeerIdentity, guard: Guard
 class RootMember:
     """The member behind the operation ``root``: writes the object under the facet that the policy names."""
 
-    __slots__ = ("_facet",)
+    __slots__ = ("_facet", "blocking")
 
     name = ""
     operation = OP_ROOT
-    blocking = False
+    takes_references = False
     errors: tuple[type[Exception], ...] = ()
 
-    def __init__(self, facet: Facet) -> None:
+    def __init__(self, facet: Facet, *, made: bool) -> None:
+        """Take the facet, and whether the object is there; otherwise a factory makes it, which may take its time."""
         self._facet = facet
+        self.blocking = not made
 
     @property
     def signature(self) -> "RootMember":

@@ -60,5 +60,4 @@ def _sort(link: Link, events: list[Event], work: Work) -> None:
             link.opened()
             work.opened = True
         elif isinstance(event, Ended):
-            if event.code != "drain":
-                work.ended = event
+            work.ended = event

@@ -435,7 +435,6 @@ class Session:
         """The peer drains or has ended the session."""
         if message.code == "drain" and self.state is State.OPEN:
             self.state = State.PEER_DRAINING
-            events.append(Ended("drain", "", by_peer=True))
         elif message.code != "drain":
             detail = f"the peer ended the connection: {message.code} {message.text}".rstrip()
             self._end(Ended(message.code, detail, by_peer=True, reference=message.reference), events)
