@@ -4,13 +4,16 @@ project = "CapRPC"
 author = "the CapRPC authors"
 project_copyright = "the CapRPC authors"
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+autodoc_typehints = "signature"
+autodoc_class_signature = "mixed"
+autodoc_preserve_defaults = True
+napoleon_use_ivar = True
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
-nitpicky = True
 suppress_warnings = ["toc.empty_glob"]
 
 html_theme = "furo"

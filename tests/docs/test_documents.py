@@ -6,6 +6,9 @@ from dataclasses import fields
 import click
 import pytest
 
+import caprpc
+import caprpc.aio
+import caprpc.interfaces
 from caprpc import errors, limits
 from caprpc.cli import exits, main
 
@@ -90,3 +93,12 @@ def test_every_local_link_of_the_top_level_pages_leads_somewhere(repository):
             if "://" not in target and not (repository / target).exists():
                 broken.append(f"{page.name}: {target}")
     assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("module", [caprpc, caprpc.aio, caprpc.interfaces], ids=lambda module: module.__name__)
+def test_api_page_has_every_public_name(reference, module):
+    """Errors come from their module as a whole; everything else is listed."""
+    documented = set(re.findall(r"^\.\. (?:auto\w+|py:class):: ([\w.]+)", reference("api.md"), flags=re.MULTILINE))
+    documented |= {f"caprpc.{name}" for name in vars(errors)}
+    shared = {"register_adapter"} if module is caprpc.interfaces else set()
+    assert {f"{module.__name__}.{name}" for name in module.__all__ if name not in shared} - documented == set()
