@@ -102,3 +102,26 @@ def test_api_page_has_every_public_name(reference, module):
     documented |= {f"caprpc.{name}" for name in vars(errors)}
     shared = {"register_adapter"} if module is caprpc.interfaces else set()
     assert {f"{module.__name__}.{name}" for name in module.__all__ if name not in shared} - documented == set()
+
+
+def test_every_make_target_that_a_document_names_exists(repository):
+    makefile = (repository / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
+    named = set()
+    for page in [*repository.glob("*.md"), *(repository / "docs").rglob("*.md")]:
+        named |= set(re.findall(r"(?:^\$ |`)make ([a-z-]+)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"demo", "test", "check", "docs"} <= named
+    assert named - targets == set()
+
+
+def test_ci_runs_what_the_readme_says(repository):
+    script = repository / ".ci" / "run"
+    assert script.stat().st_mode & 0o100
+    steps = (
+        re.search(r"^for name in ([a-z ]+); do", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        .group(1)
+        .split()
+    )
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert set(steps) == {"check", "test", "docs", "demo"}
+    assert {"make demo", "make test", "make docs"} <= set(re.findall(r"make [a-z]+", readme))
