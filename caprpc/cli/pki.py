@@ -202,6 +202,8 @@ Example:
 def trust(identity: Path, authority: Path, revocation: Path) -> int:
     """Let an identity accept peers of a partner's CA; run it again to renew the partner's revocation list.
 
+    CA.pem holds the partner's self-signed CA, and its intermediates if it has any; CRL.pem a current list of each.
+
     Trust proves who a peer is. What it may do is up to the policies, which must name the CA by its fingerprint.
     """
     fingerprint = add_trust(identity, authority.read_bytes(), revocation.read_bytes())

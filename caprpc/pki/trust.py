@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from caprpc.errors import ConfigurationError
 from caprpc.pki.files import locked, read_owned, replace
@@ -11,32 +12,38 @@ from caprpc.pki.pem import certificates_pem, parse_certificates, parse_revocatio
 
 
 def trust(directory: Path, authority: bytes, revocation: bytes) -> str:
-    """Add a CA (PEM) and its current revocation list (PEM) to an identity directory; return the CA's fingerprint.
+    """Add a CA (PEM) and its current revocation lists (PEM) to an identity directory; return the CA's fingerprint.
 
-    A CA that is trusted already, by its key, is replaced together with its list: this is also how a list is renewed.
+    A CA that is trusted already, by its key, is replaced together with its lists: this is also how a list is renewed.
+
+    Args:
+        directory: The identity directory.
+        authority: The self-signed CA, and the intermediates below it if it has any.
+        revocation: A current list of each of them.
 
     Raises:
-        ConfigurationError: One of the files is damaged, the certificate is no self-signed CA, or the list is not its
-        list.
+        ConfigurationError: A file is damaged, the certificates are not one CA with its intermediates, or a list is
+            missing or of somebody else.
     """
-    new = _one_authority(authority)
-    current = _own_list(revocation, new)
-    fingerprint = key_fingerprint(new.public_key())
+    root, intermediates = _authorities(authority)
+    issuers = [root, *intermediates]
+    current = [_own_list(revocation, one) for one in issuers]
+    fingerprint = key_fingerprint(root.public_key())
     with locked(directory):
         anchors = [
             one
             for one in certificates_in(directory / "anchors.pem")
             if key_fingerprint(one.public_key()) != fingerprint
         ]
-        _replace_lists(directory / "crl.pem", current, new)
-        replace(directory / "anchors.pem", certificates_pem([*anchors, new]))
+        _replace_lists(directory / "crl.pem", current, issuers)
+        replace(directory / "anchors.pem", certificates_pem([*anchors, root]))
     return fingerprint
 
 
 def renew_list(directory: Path, authority: x509.Certificate, revocation: x509.CertificateRevocationList) -> None:
     """Replace the revocation list of one CA in an identity directory; the lists of all others stay."""
     with locked(directory):
-        _replace_lists(directory / "crl.pem", revocation, authority)
+        _replace_lists(directory / "crl.pem", [revocation], [authority])
 
 
 def certificates_in(path: Path) -> list[x509.Certificate]:
@@ -63,27 +70,40 @@ def lists_in(path: Path) -> list[x509.CertificateRevocationList]:
         raise ConfigurationError(f"no usable revocation lists: {exc}", where=str(path)) from exc
 
 
-def _one_authority(pem: bytes) -> x509.Certificate:
+def _authorities(pem: bytes) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    """Return the one self-signed CA of a file and the intermediates below it."""
     try:
         found = parse_certificates(pem)
     except ValueError as exc:
         raise ConfigurationError("the CA file holds no PEM certificate, or a damaged one") from exc
-    if len(found) != 1:
-        raise ConfigurationError(f"the CA file holds {len(found)} certificates, expected one self-signed CA")
-    certificate = found[0]
-    try:
-        basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-        certificate.verify_directly_issued_by(certificate)
-    except (x509.ExtensionNotFound, ValueError, TypeError) as exc:
-        raise ConfigurationError("the certificate is no CA that signs itself") from exc
-    except Exception as exc:
-        # cryptography.exceptions.InvalidSignature derives from Exception only.
-        raise ConfigurationError("the certificate's own signature does not verify") from exc
-    if not basic.ca:
+    if not all(_is_authority(one) for one in found):
         raise ConfigurationError(
-            "the certificate is no CA", hint="ask the partner for their CA certificate, not for a service's"
+            "the CA file holds a certificate that is no CA",
+            hint="ask the partner for their CA certificate, not for a service's",
         )
-    return certificate
+    roots = [one for one in found if _issued(one, one)]
+    if len(roots) != 1:
+        raise ConfigurationError(f"the CA file holds {len(roots)} self-signed CAs, expected one")
+    intermediates = [one for one in found if one not in roots]
+    for one in intermediates:
+        if not any(_issued(issuer, one) for issuer in found):
+            raise ConfigurationError(f"{one.subject.rfc4514_string()} in the CA file was issued by none of the others")
+    return roots[0], intermediates
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _own_list(pem: bytes, authority: x509.Certificate) -> x509.CertificateRevocationList:
@@ -101,9 +121,11 @@ def _own_list(pem: bytes, authority: x509.Certificate) -> x509.CertificateRevoca
     )
 
 
-def _replace_lists(path: Path, current: x509.CertificateRevocationList, authority: x509.Certificate) -> None:
-    others = [one for one in lists_in(path) if not is_signed_by(one, authority)] if path.exists() else []
-    replace(path, revocation_lists_pem([*others, current]))
+def _replace_lists(path: Path, current: list[x509.CertificateRevocationList], issuers: list[x509.Certificate]) -> None:
+    """Put the current lists of some issuers in place of the ones they had; the lists of all others stay."""
+    before = lists_in(path) if path.exists() else []
+    others = [one for one in before if not any(is_signed_by(one, issuer) for issuer in issuers)]
+    replace(path, revocation_lists_pem([*others, *current]))
 
 
 def is_signed_by(revocation: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
