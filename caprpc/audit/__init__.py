@@ -4,7 +4,7 @@ from caprpc.audit.log import AuditLog
 from caprpc.audit.query import Entry, Selection, select
 from caprpc.audit.record import NO_EXTRA, Extra, Template, duration, extra
 from caprpc.audit.redact import Redactor
-from caprpc.audit.relation import Relation
+from caprpc.audit.relation import NewRecord, Relation
 from caprpc.audit.verify import RelationReport, Report, verify
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Entry",
     "Extra",
     "NO_EXTRA",
+    "NewRecord",
     "Redactor",
     "Relation",
     "RelationReport",

@@ -26,14 +26,15 @@ FORKED: Final = "a forked child must not write the audit log of its parent; open
 _MAX_FLOODS: Final = 256
 """Refusal counters above which those whose window has ended are dropped at once, and not at the next ``sync``."""
 
-_Pending = tuple[Template, int, Extra]
+NewRecord = tuple[Template, int, Extra]
+"""What a record is made from: its template, its question, and the fields that are its own."""
 
 
 class _Added(threading.local):
     """Records that the present thread has added and not committed."""
 
     def __init__(self) -> None:
-        self.items: list[_Pending] = []
+        self.items: list[NewRecord] = []
 
 
 class Relation:
@@ -90,9 +91,7 @@ class Relation:
         return Template(fields)
 
     def add(self, template: Template, question: int, fields: Extra = NO_EXTRA) -> None:
-        """Keep a record for this thread's next ``commit``."""
-        if fields and fields.first <= template.last:
-            raise out_of_order(template, fields)
+        """Keep a record for the next ``commit`` of this same thread."""
         self._added.items.append((template, question, fields))
 
     def commit(self) -> None:
@@ -102,16 +101,26 @@ class Relation:
             AuditError: Not all of it is written: what was to be recorded must not happen.
         """
         added = self._added.items
-        if not added:
+        if added:
+            self._added.items = []
+            self.write(added)
+
+    def write(self, records: list[NewRecord]) -> None:
+        """Write records of template, question and extra fields, with one system call.
+
+        Raises:
+            AuditError: Not all of it is written: what was to be recorded must not happen.
+        """
+        if len(records) == 1:
+            self.append(*records[0])
             return
-        self._added.items = []
-        if len(added) == 1:
-            self.append(*added[0])
-            return
+        for template, _, fields in records:
+            if fields and fields.first <= template.last:
+                raise out_of_order(template, fields)
         if getpid() != self._pid:
             self._check_process()
         with self._lock:
-            self._write_all(added)
+            self._write_all(records)
 
     def append(self, template: Template, question: int, fields: Extra = NO_EXTRA) -> None:
         """Write one record now: ``add`` and ``commit`` in one, for less.
@@ -205,7 +214,7 @@ class Relation:
         if os.getpid() != self._pid:
             raise AuditError(FORKED)
 
-    def _write_all(self, added: list[_Pending]) -> None:
+    def _write_all(self, added: list[NewRecord]) -> None:
         if self._lost is not None:
             self._mend(len(added))
         prefix, micros, mono = self._clock.stamp()

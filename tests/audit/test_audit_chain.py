@@ -1,11 +1,12 @@
 """What is written verifies, whatever the order of records, commits, rotations and restarts."""
 
 import os
+import threading
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from caprpc.audit import duration, extra
+from caprpc.audit import NO_EXTRA, duration, extra
 from caprpc.audit.record import leaf_hash
 from tests.audit.conftest import PEER, Logs
 
@@ -134,6 +135,19 @@ def test_written_means_in_the_file_before_the_call_returns(logs, decision):
     assert len(logs.lines()) == 1
     relation.commit()
     assert logs.records()[-1]["question"] == 5
+
+
+def test_list_of_records_is_written_from_any_thread(logs, decision):
+    relation = logs.open().relation(PEER)
+    template = relation.template(**decision)
+    records = [(template, 1, NO_EXTRA), (template, 2, duration(5))]
+    thread = threading.Thread(target=relation.write, args=(records,))
+    thread.start()
+    thread.join()
+    relation.write([])
+    relation.write([(template, 3, NO_EXTRA)])
+    assert [r["question"] for r in logs.records_with("question")] == [1, 2, 3]
+    assert logs.problem() is None
 
 
 def test_many_added_records_are_one_write(logs, decision):

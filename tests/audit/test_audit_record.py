@@ -88,7 +88,8 @@ def test_extra_fields_must_follow_the_static_ones(logs, decision, name):
     with pytest.raises(TypeError, match=f"extra field '{name}' after static field 'member'"):
         relation.append(relation.template(**decision), 1, extra(**{name: "x"}))
     with pytest.raises(TypeError, match=f"extra field '{name}'"):
-        relation.add(relation.template(**decision), 1, extra(**{name: "x"}))
+        relation.write([(relation.template(**decision), 1, extra(**{name: "x"}))] * 2)
+    assert logs.problem() is None
 
 
 def test_refusal_cannot_have_static_fields_that_its_count_needs(refusal):
