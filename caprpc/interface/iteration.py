@@ -8,13 +8,13 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 PATIENCE_S: Final = 0.002
-"""A chunk that took longer than this is sent as it is: a slow source is delivered item by item, a fast one in bulk."""
+"""A chunk that took longer than this is sent as it is: nobody waits for the second item of a slow source."""
 
 FIRST_CHUNK: Final = 1
-"""Items pulled before looking at the clock for the first time; doubles while the source stays fast."""
+"""Items pulled before looking at their size for the first time; doubles while there is room."""
 
 LARGEST_CHUNK: Final = 1024
-"""Items pulled without looking at clock and size: bounds how far a chunk may overshoot ``max_bytes``."""
+"""Items pulled without looking at their size: bounds how much more than ``max_bytes`` is held."""
 
 ITEM_BYTES: Final = 16
 """What an item without a length is taken to weigh on the wire."""
@@ -60,12 +60,12 @@ class ServedIterator:
         self._error = None
         self._exhausted = True
 
-    def _wants_more(self, max_items: int, max_bytes: int, chunk: int, started: float) -> int:
+    def _wants_more(self, max_items: int, max_bytes: int, chunk: int, until: float) -> int:
         """Return how many items to pull next, 0 if there is enough or the source is slow or has ended."""
         count = len(self._pending)
         if self._exhausted or self._error is not None or count >= max_items:
             return 0
-        if count and (self._weight >= max_bytes or monotonic() - started > PATIENCE_S):
+        if count and (self._weight >= max_bytes or monotonic() > until):
             return 0
         return min(chunk, max_items - count)
 
@@ -88,12 +88,18 @@ class ServedIterator:
 class IteratorServer(ServedIterator):
     """Serves a local iterator chunk by chunk."""
 
-    __slots__ = ("_iterator",)
+    __slots__ = ("_in_memory", "_iterator")
 
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        """Take an iterator; from now on nobody else pulls from it."""
+    def __init__(self, iterator: Iterator[Any], *, in_memory: bool = False) -> None:
+        """Take an iterator; from now on nobody else pulls from it.
+
+        Args:
+            iterator: What is served.
+            in_memory: All its items are there already, so that none of them is worth a look at the clock.
+        """
         super().__init__()
         self._iterator = iterator
+        self._in_memory = in_memory
 
     def pull(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
         """Return the next items and whether they are the last.
@@ -105,10 +111,10 @@ class IteratorServer(ServedIterator):
             IteratorBusy: Another thread is pulling.
         """
         with self._turn:
-            started = monotonic()
+            until = monotonic() + PATIENCE_S
             chunk = FIRST_CHUNK
-            while count := self._wants_more(max_items, max_bytes, chunk, started):
-                self._pull_chunk(count)
+            while count := self._wants_more(max_items, max_bytes, chunk, until):
+                self._pull_chunk(count, until)
                 chunk = min(2 * chunk, LARGEST_CHUNK)
             return self._deliver(max_items, max_bytes)
 
@@ -124,16 +130,26 @@ class IteratorServer(ServedIterator):
             if type(iterator) is GeneratorType:
                 iterator.close()
 
-    def _pull_chunk(self, count: int) -> None:
+    def _pull_chunk(self, count: int, until: float) -> None:
+        """Pull ``count`` items, fewer if the clock passes ``until``; what precedes an exception is kept."""
         chunk: list[Any] = []
+        source = islice(self._iterator, count)
+        slow = False
         try:
-            # extend() keeps what came before an exception, so nothing that was pulled is lost.
-            chunk.extend(islice(self._iterator, count))
+            if self._in_memory:
+                chunk.extend(source)
+            else:
+                now = monotonic
+                for item in source:
+                    chunk.append(item)
+                    if now() > until:
+                        slow = True
+                        break
         # The iterator is application code: whatever it raises is delivered in its turn.
         except Exception as error:
             self._error = error
         else:
-            self._exhausted = len(chunk) < count
+            self._exhausted = not slow and len(chunk) < count
         if chunk:
             self._weight += _weigh(chunk)
             self._pending += chunk
@@ -152,9 +168,11 @@ class AsyncIteratorServer(ServedIterator):
     async def pull(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
         """Return the next items and whether they are the last; see ``IteratorServer.pull``."""
         with self._turn:
-            started = monotonic()
-            while self._wants_more(max_items, max_bytes, 1, started):
-                await self._pull_one()
+            until = monotonic() + PATIENCE_S
+            chunk = FIRST_CHUNK
+            while count := self._wants_more(max_items, max_bytes, chunk, until):
+                await self._pull_chunk(count, until)
+                chunk = min(2 * chunk, LARGEST_CHUNK)
             return self._deliver(max_items, max_bytes)
 
     async def close(self) -> None:
@@ -165,20 +183,25 @@ class AsyncIteratorServer(ServedIterator):
             if type(iterator) is AsyncGeneratorType:
                 await iterator.aclose()
 
-    async def _pull_one(self) -> None:
+    async def _pull_chunk(self, count: int, until: float) -> None:
+        """Pull ``count`` items, fewer if the clock passes ``until``; what precedes an exception is kept."""
         if self._iterator is None:
             self._exhausted = True
             return
+        chunk: list[Any] = []
         try:
-            item = await anext(self._iterator)
-        except StopAsyncIteration:
-            self._exhausted = True
+            async for item in self._iterator:
+                chunk.append(item)
+                if len(chunk) == count or monotonic() > until:
+                    break
+            else:
+                self._exhausted = True
         # The iterator is application code: whatever it raises is delivered in its turn.
         except Exception as error:
             self._error = error
-        else:
-            self._pending.append(item)
-            self._weight += _item_weight(item)
+        if chunk:
+            self._weight += _weigh(chunk)
+            self._pending += chunk
 
 
 def _weigh(items: list[Any]) -> int:

@@ -33,14 +33,8 @@ EXIT_PARAMETERS: Final = (Parameter("failed", forms.BOOL_FORM, positional=True, 
 FUNCTIONS: Final = frozenset({FunctionType, BuiltinFunctionType, MethodType, partial})
 """What may stand for a Callable: it is invoked, and nothing of it is readable."""
 
-ITERATORS: Final = frozenset(
+IN_MEMORY: Final = frozenset(
     {
-        GeneratorType,
-        map,
-        filter,
-        zip,
-        enumerate,
-        reversed,
         type(iter(())),
         type(iter([])),
         type(reversed([])),
@@ -54,9 +48,21 @@ ITERATORS: Final = frozenset(
         type(iter("")),
         type(iter("\u00e9")),
         type(iter(b"")),
-        TextIOWrapper,
         StringIO,
         BytesIO,
+    }
+)
+"""Iterators over what is there already: none of them makes anybody wait."""
+
+ITERATORS: Final = IN_MEMORY | frozenset(
+    {
+        GeneratorType,
+        TextIOWrapper,
+        map,
+        filter,
+        zip,
+        enumerate,
+        reversed,
         *(kind for kind in vars(itertools).values() if isinstance(kind, type)),
     }
 )
@@ -111,9 +117,9 @@ def iterator_shape(text: str, item: Form) -> Shape:
         if kind is IteratorServer or kind is AsyncIteratorServer:
             return obj
         if kind in ITERATORS:
-            return IteratorServer(obj)
+            return IteratorServer(obj, in_memory=kind in IN_MEMORY)
         if kind in ITERABLES:
-            return IteratorServer(iter(obj))
+            return IteratorServer(iter(obj), in_memory=True)
         if kind is AsyncGeneratorType:
             return AsyncIteratorServer(obj)
         return _refuse(text, obj, "pass a generator, such as (item for item in ...)")

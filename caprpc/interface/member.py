@@ -182,6 +182,8 @@ class CallableMember(Member):
 
     def is_async(self, obj: object) -> bool:
         """Whether the function is a coroutine function, also behind ``functools.partial``."""
+        if type(obj) is FunctionType and not obj.__dict__:
+            return bool(obj.__code__.co_flags & inspect.CO_COROUTINE)
         return inspect.iscoroutinefunction(obj)
 
     def check(self, implementation: type) -> None:

@@ -88,6 +88,16 @@ def test_slow_source_is_delivered_item_by_item(clock):
     assert [server.pull(100, LOTS)[0] for _ in range(3)] == [[0], [1], [2]]
 
 
+def test_source_that_becomes_slow_holds_back_one_item_at_most(clock):
+    def source():
+        yield from range(50)
+        while True:
+            clock.now += 1.0
+            yield "late"
+
+    assert IteratorServer(source()).pull(1000, LOTS) == ([*range(50), "late"], False)
+
+
 def test_error_comes_after_all_items_before_it(clock):
     def source():
         yield from ("a", "b")
@@ -189,6 +199,17 @@ async def test_async_error_comes_after_the_items_before_it(clock):
     assert await server.pull(5, LOTS) == ([1], False)
     with pytest.raises(LookupError):
         await server.pull(5, LOTS)
+
+
+async def test_slow_async_source_is_delivered_item_by_item(clock):
+    async def source():
+        yield 0
+        for i in (1, 2):
+            clock.now += 1.0
+            yield i
+
+    server = AsyncIteratorServer(source())
+    assert [(await server.pull(100, LOTS))[0] for _ in range(3)] == [[0, 1], [2], []]
 
 
 async def test_second_async_consumer_is_turned_away():
