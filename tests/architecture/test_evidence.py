@@ -113,3 +113,31 @@ def test_the_test_sees_a_forged_identity(package):
     )
     lines = {int(where.rsplit(":", 1)[1]) for where in makers([forged], "PeerIdentity")}
     assert {1, 2, 4, 5, 6} <= lines
+
+
+def test_the_session_never_decodes_arguments(package):
+    """They are decoded on the floor above, from an ``Answer``, which cannot exist without a ``Permit``."""
+    found = [
+        f"{module.path}:{call.lineno}"
+        for module in package
+        if module.path.startswith(("caprpc/session/", "caprpc/policy/"))
+        for call, name in module.calls()
+        if name in {"unpack", "decode_args", "decode_result"}
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_permits_are_looked_up_by_the_guard_alone(package):
+    """A table that others read would be a second gate; the session reads names to announce, and a rule to record."""
+    allowed = {"caprpc/policy/guard.py", "caprpc/session/tables.py"}
+    found = []
+    for module in package:
+        tree = module.tree
+        rules = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "rule"}
+        found += [
+            f"{module.path}:{node.lineno}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr == "permits" and id(node) not in rules
+            if module.path not in allowed
+        ]
+    assert not found, "\n".join(found)

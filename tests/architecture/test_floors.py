@@ -111,6 +111,12 @@ def test_the_environment_selects_nothing(package):
     assert found == set(READS_ENVIRONMENT)
 
 
+def test_chance_comes_from_the_system(package):
+    """``random`` can be predicted: numbers that a peer must not guess come from ``secrets`` or ``os.urandom``."""
+    found = [f"{m.path}:{line}" for m in package for line, name in m.imports() if name.split(".")[0] == "random"]
+    assert not found, "\n".join(found)
+
+
 WATCH = """
 import asyncio, concurrent.futures, socket, ssl, subprocess
 import cryptography.x509, msgpack, msgspec

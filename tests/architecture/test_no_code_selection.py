@@ -38,6 +38,7 @@ ALLOWED = {
         "setattr",
     ): "keeps what an interface declares, under a constant name, at its declaration",
     ("caprpc/interface/kinds.py", "vars"): "lists the iterator types of itertools, once, at import",
+    ("caprpc/interface/member.py", "__code__"): "reads whether a function of ours is a coroutine function",
     ("caprpc/interface/member.py", "__getattribute__"): "the name was declared with attribute(); one closure for each",
     (
         "caprpc/interface/member.py",
