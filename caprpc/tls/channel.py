@@ -183,24 +183,15 @@ class TlsChannel:
 
     # Plaintext out.
 
-    def read(self, limit: int = _READ_BYTES) -> bytes:
-        """Return at most ``limit`` bytes of plaintext that has arrived; ``b""`` if there is none now.
+    def read(self) -> bytes:
+        """Return all plaintext that has arrived; ``b""`` if there is none now.
 
         Raises:
             TlsRefused: As for ``receive``.
         """
-        read = self._read
-        if read is None or not self._has_input():
+        if self._read is None:
             return b""
-        try:
-            plain: bytes = read(limit)
-        except ssl.SSLError as exc:
-            self._absorb(exc)
-            self._settle(0)
-            return b""
-        if not plain:
-            self._end()
-            return b""
+        plain = self._read_rest(b"")
         self._settle(len(plain))
         return plain
 

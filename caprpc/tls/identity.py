@@ -18,6 +18,7 @@ IDENTITY_CODES: Final = frozenset(
         "anchor",
         "ca-leaf",
         "chain",
+        "crl",
         "eku",
         "expired",
         "hostname",
@@ -28,6 +29,7 @@ IDENTITY_CODES: Final = frozenset(
         "key-usage",
         "malformed",
         "name-constraint",
+        "revoked",
         "self",
         "signature",
         "size",
@@ -35,6 +37,11 @@ IDENTITY_CODES: Final = frozenset(
     }
 )
 """Codes of ``IdentityRefused`` that ``verify_peer`` raises; policy matching adds ``no-policy`` and its like."""
+
+_OBJECTIONS: Final = {
+    "crl": "the revocation list of an issuer in its chain is missing or has expired",
+    "revoked": "a certificate in its chain is revoked",
+}
 
 VALIDITY_REASONS: Final = frozenset({"expired", "revoked", "crl", "anchor"})
 """What ``still_valid`` may answer."""
@@ -54,7 +61,7 @@ def verify_peer(
 
     Args:
         channel: Its handshake is done; its chain was verified by OpenSSL.
-        identity: Ours, the epoch that the channel was made with.
+        identity: Ours, the newest epoch.
         anchors: From the policies: the trust domains that each CA (fingerprint) may speak for.
         hostname: What we dialled: a DNS name or an address; None on the listening side and for Unix sockets.
         now: Seconds since the epoch.
@@ -83,7 +90,7 @@ def verify_peer(
     _check_anchor(leaf, anchor, anchors)
     if hostname is not None:
         _check_hostname(leaf, hostname)
-    return PeerIdentity(
+    peer = PeerIdentity(
         principal=leaf.spiffe.text,
         anchor=anchor.key,
         leaf_key=leaf.key,
@@ -91,6 +98,11 @@ def verify_peer(
         not_after=not_after,
         address=address,
     )
+    # OpenSSL has checked the lists of the context; this is for an identity that was reloaded during the handshake.
+    objection = identity.revocation.objection(peer.serials, now)
+    if objection is not None:
+        raise IdentityRefused(objection, f"{leaf.spiffe.text}: {_OBJECTIONS[objection]}")
+    return peer
 
 
 def still_valid(peer: PeerIdentity, identity: Identity, now: float) -> str | None:

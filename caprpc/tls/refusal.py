@@ -15,10 +15,14 @@ REFUSAL_CODES: Final = frozenset(
         "handshake",
         "handshake-bytes",
         "record",
+        "timeout",
         "yield",
     }
 )
-"""Codes of ``TlsRefused``: the peer refused us (alert), or we refused the peer (all others)."""
+"""Codes of ``TlsRefused``: the peer refused us (alert), or we refused the peer (all others).
+
+``timeout`` is for drivers, who have the clock.
+"""
 
 _ALERTS: Final[dict[str, tuple[str, str]]] = {
     "CERTIFICATE_REQUIRED": (

@@ -76,6 +76,16 @@ def test_read_into_leaves_what_does_not_fit_for_the_next_read(world):
     assert (bytes(head), server.read()) == (b"head", b"body")
 
 
+def test_read_returns_everything_that_has_arrived(world):
+    server, client = world.pair()
+    cipher = client.seal(b"x" * 100_000) + client.seal(b"end")
+    server.receive_data(cipher[:-5])
+    assert server.read() == b"x" * 100_000
+    server.receive_data(cipher[-5:])
+    assert server.read() == b"end"
+    assert server.read() == b""
+
+
 def test_read_into_with_nothing_there_fills_nothing(world):
     server, _ = world.pair()
     assert server.read_into(memoryview(bytearray(4))) == 0

@@ -221,7 +221,7 @@ def test_chain_longer_than_the_bound_is_refused(world, monkeypatch):
 
 
 def test_earliest_expiry_of_the_chain_counts(world, monkeypatch):
-    early = world.pki.ca("Early", validity=Validity(NOW - timedelta(days=1), NOW + timedelta(hours=1)))
+    early = world.pki.ca("Org B CA", validity=Validity(NOW - timedelta(days=1), NOW + timedelta(hours=1)))
     chain = (early.leaf(CLIENT, role="client").certificate, early.certificate)
     anchors = {early.fingerprint: frozenset({"org-b.example"})}
     peer = verify_chain(world, monkeypatch, chain, anchors=anchors)

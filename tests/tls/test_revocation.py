@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from caprpc.errors import IdentityRefused
 from caprpc.pki.certificates import Validity
 from caprpc.tls import server_context, still_valid
 from caprpc.tls.identity import VALIDITY_REASONS
@@ -33,6 +34,18 @@ def connected(world, raw_peer, partner):
     raw_peer(world.hostile_context(leaf)).shake_hands(channel)
     peer = world.verify(channel, identity=epoch(), anchors={partner.fingerprint: frozenset({"org-b.example"})})
     return peer, leaf, epoch
+
+
+def test_peer_revoked_during_its_handshake_is_refused_by_the_newest_epoch(connected, world, raw_peer, partner):
+    _, leaf, epoch = connected
+    channel = world.server_channel(server_context(epoch()))
+    raw_peer(world.hostile_context(leaf)).shake_hands(channel)
+    anchors = {partner.fingerprint: frozenset({"org-b.example"})}
+    partner.revoke(leaf.certificate)
+    with pytest.raises(IdentityRefused, match="revoked"):
+        world.verify(channel, identity=epoch(), anchors=anchors)
+    with pytest.raises(IdentityRefused, match="crl"):
+        world.verify(channel, identity=epoch(trust=[world.acme]), anchors=anchors)
 
 
 def test_connection_stays_while_nothing_changed(connected):
