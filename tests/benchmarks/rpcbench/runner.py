@@ -126,6 +126,8 @@ class Runner:
         match answer, other:
             case {"sample": dict(fields)}, {"sample": {"p50_us": p50}}:
                 fields["beside_p50_us"] = p50
+            case {"sample": _}, _:
+                return {"failure": f"the client beside it: {other.get('failure')}"}
         return answer
 
     def _request(self, case: Case) -> dict[str, object]:
