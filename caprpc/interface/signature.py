@@ -17,6 +17,8 @@ from caprpc.interface.references import NoReferences, ReferenceReader, Reference
 RETURN: Final = "return"
 """What a reference writer is told in place of a parameter name when it writes a result."""
 
+_SCALARS: Final = frozenset({NoneType, bool, int, float, str, bytes})
+
 _CONSTANT_TYPES: Final = frozenset(
     {NoneType, bool, int, float, complex, str, bytes, Decimal, UUID, timedelta, date, time}
 )
@@ -89,25 +91,25 @@ class Signature:
                 expected, never the value.
         """
         if not kwargs:
-            if tuple(map(type, args)) == self._plain:
+            plain = self._plain
+            if plain is not None and (not (args or plain) or tuple(map(type, args)) == plain):
                 return [list(args), {}]
             if self._encoders is not None and len(args) == len(self._encoders):
                 return [self._encode_all(args, refs), {}]
         if len(args) > len(self._positional):
             raise TypeError(f"{self.member} takes {len(self._positional)} positional arguments, got {len(args)}")
-        raw_args = [self._encode(p, value, refs) for p, value in zip(self._positional, args, strict=False)]
-        raw_kwargs = {}
-        for name, value in kwargs.items():
+        for name in kwargs:
             position = self._by_name.get(name)
             if position is None:
                 raise TypeError(f"{self.member} has no parameter {name!r}")
             if position < len(args):
                 raise TypeError(f"{self.member}: {name} is passed twice, by position and by name")
-            raw_kwargs[name] = self._encode(self.parameters[position], value, refs)
-        missing = [p.name for p in self.parameters[len(args) :] if p.required and p.name not in raw_kwargs]
+        missing = [p.name for p in self.parameters[len(args) :] if p.required and p.name not in kwargs]
         if missing:
             raise TypeError(f"{self.member} needs {', '.join(missing)}")
-        return [raw_args, raw_kwargs]
+        raw_args = [self._encode(p, value, refs) for p, value in zip(self._positional, args, strict=False)]
+        by_name = self._by_name
+        return [raw_args, {n: self._encode(self.parameters[by_name[n]], v, refs) for n, v in kwargs.items()}]
 
     def decode_args(self, raw: Any, refs: ReferenceReader) -> tuple[list[Any], dict[str, Any]]:
         """Check a peer's raw arguments and return what the member is called with, declared defaults filled in.
@@ -121,7 +123,8 @@ class Signature:
         if type(raw_args) is not list or type(raw_kwargs) is not dict:
             raise ArgumentError("", "a list of arguments and a map of keyword arguments")
         if not raw_kwargs:
-            if tuple(map(type, raw_args)) == self._plain:
+            plain = self._plain
+            if plain is not None and (not (raw_args or plain) or tuple(map(type, raw_args)) == plain):
                 return raw_args, {}
             if self._decoders is not None and len(raw_args) == len(self._decoders):
                 return self._decode_all(raw_args, refs), {}

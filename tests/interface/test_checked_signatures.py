@@ -256,6 +256,13 @@ def test_object_that_cannot_stand_for_the_reference_names_the_parameter(wrong, t
     assert table.written == []
 
 
+def test_nothing_is_written_where_an_argument_is_missing_or_unknown(table):
+    for args, kwargs in (((_open_lines(),), {}), ((_open_lines(), print), {"unknown": 1})):
+        with pytest.raises(TypeError, match="needs function|no parameter 'unknown'"):
+            signature("lend").encode_args(args, kwargs, table)
+    assert table.written == []
+
+
 def test_undeclared_object_in_a_result_is_refused():
     for wrong in (object(), Service, time, {"inner": object()}, {"inner": {"deep": [Service]}}, {"f": print}):
         with pytest.raises(TypeError, match=r"Service\.table does not return"):
