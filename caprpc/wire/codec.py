@@ -21,17 +21,15 @@ from caprpc.errors import RemoteProtocolError, printable
 from caprpc.limits import DEFAULT_LIMITS, KIB, Limits
 from caprpc.wire.frame import HEADER_BYTES
 from caprpc.wire.messages import AnyMessage, Call, Return
-from caprpc.wire.scan import MAX_EXPANSION, scan
+from caprpc.wire.scan import EXPANSION_FREE_BYTES, scan
 from caprpc.wire.trees import Builder, Flattener, plain_budget
 
 _WHOLE_CHECK_BYTES: Final = 64 * KIB
 """Larger messages and values are not encoded again to see whether they are canonical: their heads are read instead."""
 
-_EXPANSION_FREE_BYTES: Final = KIB
-"""Values smaller than this may expand as they like: 88 KiB at most."""
-
-_CONTAINER_HEAP: Final = 232
-"""Most memory that one container head may cost."""
+_DENSITY: Final = 8
+"""With fewer than one container in so many bytes no value expands too much: the worst are 232 bytes a container, and 40
+a byte for everything else."""
 
 _BIN_8: Final = 0xC4
 _CONTAINER_HEADS: Final = bytes(range(0x80, 0xA0)) + bytes(range(0xDC, 0xE0))
@@ -90,16 +88,24 @@ def pack(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
         ValueError: It is over a limit, holds itself, or a text of it has no UTF-8 form.
     """
     try:
-        if plain_budget(value, limits.max_depth, limits.max_items - 1, limits.max_key_bytes) >= 0:
-            try:
-                return _encode(value)
-            except OverflowError:
-                """An integer that travels as an extension."""
-        return _encode(Flattener(limits, _encode).flatten(value, limits.max_depth))
+        blob = _encoded(value, limits)
+        if _may_expand(blob):
+            unpack(blob, limits)
     except UnicodeEncodeError:
         raise ValueError("a text holds a lone surrogate, which has no UTF-8 form") from None
+    except RemoteProtocolError as exc:
+        raise ValueError(f"the receiver would refuse this: {exc}") from None
     except RuntimeError:
         raise ValueError("a container changed while it was encoded") from None
+    return blob
+
+
+def pack_scalars(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return what ``pack`` returns, for a scalar or a few in tuples: types that MessagePack knows, checked already."""
+    try:
+        return _encode(value)
+    except (OverflowError, UnicodeEncodeError):
+        return pack(_as_lists(value), limits)
 
 
 def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
@@ -126,6 +132,24 @@ def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
     return _extended(blob, limits)
 
 
+def _encoded(value: Any, limits: Limits) -> bytes:
+    if plain_budget(value, limits.max_depth, limits.max_items - 1, limits.max_key_bytes) >= 0:
+        try:
+            return _encode(value)
+        except OverflowError:
+            """An integer that travels as an extension."""
+    return _encode(Flattener(limits, _encode).flatten(value, limits.max_depth))
+
+
+def _may_expand(blob: bytes) -> bool:
+    """Say whether a value has so many container heads that its memory must be estimated."""
+    return len(blob) > EXPANSION_FREE_BYTES and len(blob.translate(None, _OTHER_BYTES)) * _DENSITY > len(blob)
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if type(value) is tuple else value
+
+
 def _extended(blob: bytes, limits: Limits) -> Any:
     """Decode a value that holds extensions."""
 
@@ -133,7 +157,7 @@ def _extended(blob: bytes, limits: Limits) -> Any:
         return _flat(data, limits, Extension)
 
     try:
-        return Builder(limits, _encode, unpack_flat).build(unpack_flat(blob), limits.max_depth)
+        return Builder(limits, len(blob), _encode, unpack_flat).build(unpack_flat(blob), limits.max_depth)
     except _DECODE_ERRORS as exc:
         raise _malformed(blob, exc) from None
 
@@ -145,7 +169,7 @@ def _flat(blob: bytes, limits: Limits, extension: Any) -> Any:
         scan(blob, limits)
         return _unpackb(blob, ext_hook=extension)
     heads = len(blob.translate(None, _OTHER_BYTES))
-    if heads * _CONTAINER_HEAP > MAX_EXPANSION * size and size > _EXPANSION_FREE_BYTES:
+    if heads * _DENSITY > size > EXPANSION_FREE_BYTES:
         scan(blob, limits)
     value = _unpackb(blob, ext_hook=extension)
     if heads > limits.max_depth:

@@ -9,10 +9,13 @@ Wire protocol, sections 5.1 and 5.2.
 from typing import Final
 
 from caprpc.errors import RemoteProtocolError
-from caprpc.limits import Limits
+from caprpc.limits import KIB, Limits
 
 MAX_EXPANSION: Final = 64
 """Bytes of heap that one byte of a message may cost; a list of empty maps would cost 88."""
+
+EXPANSION_FREE_BYTES: Final = 8 * KIB
+"""Values up to this size may expand as they like, to 704 KiB at most: a batch of calls without arguments does."""
 
 _LIST_HEAP: Final = 72
 _SLOT_HEAP: Final = 8
@@ -100,6 +103,21 @@ _SIZES: Final = tuple(1 if head in (0x80, 0x90) else size for head, size in enum
 _COSTS: Final = tuple(_costs())
 
 
+def list_heap(count: int) -> int:
+    """Estimate the memory of an array, its elements aside."""
+    return _LIST_HEAP + _SLOT_HEAP * count
+
+
+def map_heap(count: int) -> int:
+    """Estimate the memory of a map, its keys and values aside."""
+    return _MAP_HEAP + _ENTRY_HEAP * count if count else _EMPTY_MAP_HEAP
+
+
+def most_heap(size: int) -> int:
+    """Return how much memory a value of ``size`` bytes may take."""
+    return MAX_EXPANSION * (size if size > EXPANSION_FREE_BYTES else 2 * EXPANSION_FREE_BYTES)
+
+
 def scan(blob: bytes, limits: Limits) -> int:
     """Return the number of values in one canonical blob.
 
@@ -125,7 +143,7 @@ class _Scanner:
         """Walk the whole blob; return the number of values in it."""
         blob = self._blob
         max_depth = self._limits.max_depth
-        max_heap = MAX_EXPANSION * len(blob)
+        max_heap = most_heap(len(blob))
         outer: list[tuple[int, set[bytes] | None]] = []
         sizes = _SIZES
         left = items = 1
@@ -154,7 +172,7 @@ class _Scanner:
                     is_map = head < 0x90 or head >= 0xDE
                     keys = set() if is_map else None
                     items += 2 * count if is_map else count
-                    heap += _MAP_HEAP + _ENTRY_HEAP * count if is_map else _LIST_HEAP + _SLOT_HEAP * count
+                    heap += map_heap(count) if is_map else list_heap(count)
                     if items > self._limits.max_items or heap > max_heap:
                         raise self._too_much(items, heap)
                     sizes = _SIZES if len(outer) < max_depth else _SIZES_DEEPEST

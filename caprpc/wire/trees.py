@@ -16,6 +16,7 @@ from msgspec.msgpack import Ext as Extension
 
 from caprpc.errors import RemoteProtocolError
 from caprpc.limits import Limits
+from caprpc.wire.scan import list_heap, map_heap, most_heap
 from caprpc.wire.values import (
     CODE_DECIMAL,
     CODE_FROZENSET,
@@ -207,10 +208,12 @@ class Flattener:
 class Builder:
     """Turns one flat tree of a peer into values, in place, within ``limits`` for the whole message."""
 
-    __slots__ = ("_hashed_left", "_items_left", "_limits", "_pack", "_unpack")
+    __slots__ = ("_hashed_left", "_heap_left", "_items_left", "_limits", "_pack", "_unpack")
 
-    def __init__(self, limits: Limits, pack: Pack, unpack: Unpack) -> None:
+    def __init__(self, limits: Limits, size: int, pack: Pack, unpack: Unpack) -> None:
+        """Take the limits and the size of the whole value, and what encodes and decodes flat trees."""
         self._limits = limits
+        self._heap_left = most_heap(size)
         self._pack = pack
         self._unpack = unpack
         self._items_left = limits.max_items - 1
@@ -226,7 +229,7 @@ class Builder:
         if kind is list:
             return self._items(flat, depth)
         if kind is dict:
-            self._open(2 * len(flat), depth)
+            self._open(2 * len(flat), map_heap(len(flat)), depth)
             if not _TREE.isdisjoint(map(type, flat.values())):
                 for key, value in flat.items():
                     if type(value) in _TREE:
@@ -250,7 +253,7 @@ class Builder:
         raise RemoteProtocolError(f"extension type {code} is not known")
 
     def _items(self, items: list[Any], depth: int) -> list[Any]:
-        self._open(len(items), depth)
+        self._open(len(items), list_heap(len(items)), depth)
         if not _TREE.isdisjoint(map(type, items)):
             items[:] = [self.build(item, depth - 1) if type(item) in _TREE else item for item in items]
         return items
@@ -303,9 +306,12 @@ class Builder:
                 f"(limits.max_pair_keys)"
             )
 
-    def _open(self, count: int, depth: int) -> None:
+    def _open(self, count: int, heap: int, depth: int) -> None:
         if depth <= 0:
             raise RemoteProtocolError(f"values nested deeper than {self._limits.max_depth} (limits.max_depth)")
+        self._heap_left -= heap
+        if self._heap_left < 0:
+            raise RemoteProtocolError("value whose containers would take too much memory for its size")
         self._spend(count)
 
     def _spend(self, count: int) -> None:

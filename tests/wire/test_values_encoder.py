@@ -204,6 +204,16 @@ def test_limits_are_named_in_the_error(value, knob):
     assert len(str(caught.value)) < 200
 
 
+def test_values_that_the_receiver_would_find_too_large_in_memory_are_refused_here():
+    for value in ([[]] * 10_000, [{}] * 10_000, [set()] * 5_000):
+        with pytest.raises(ValueError, match="memory"):
+            pack(value)
+
+
+def test_a_run_of_calls_without_arguments_is_no_bomb():
+    assert len(unpack(pack([[[], {}]] * 2_000))) == 2_000
+
+
 def test_huge_integers_are_refused_without_becoming_text():
     """``str()`` of more than 4,300 digits raises, also inside an error message."""
     with pytest.raises(ValueError, match="max_int_bits"):

@@ -135,6 +135,8 @@ BOMBS = {
     "empty sets": array_of(15_000, ext(values.CODE_SET, b"\x90")),
     "decimals": array_of(15_000, ext(values.CODE_DECIMAL, b"1")),
     "sets in a tuple": ext(values.CODE_TUPLE, array_of(12_000, ext(values.CODE_SET, b"\x90"))),
+    "empty lists in small tuples": array_of(60, ext(values.CODE_TUPLE, array_of(1_000, b"\x90"))),
+    "empty maps in small tuples": array_of(60, ext(values.CODE_TUPLE, array_of(1_000, b"\x80"))),
     "nil": array_of(65_000, b"\xc0"),
 }
 
