@@ -95,6 +95,9 @@ def _measure(site: Site, options: argparse.Namespace) -> int:
         rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS),
         scale=_QUICK_SCALE if options.quick else 1.0,
     )
+    for file in (options.json, options.svg):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
     before = environment()
     start_s = time.monotonic()
     results = Runner(plan, site, _progress).run()
