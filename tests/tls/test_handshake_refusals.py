@@ -414,6 +414,31 @@ def test_server_says_nothing_but_tls_to_a_stranger(world, raw_peer):
     assert abs(lengths[0] - lengths[1]) < 16
 
 
+def test_certificate_larger_than_a_handshake_may_be_is_refused(world, raw_peer):
+    huge = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), bytes(100_000))
+    refusal, _ = refused_client(world, raw_peer, world.org_b.leaf(CLIENT, role="client", extra=[(huge, False)]))
+    assert refusal.code in {"handshake-bytes", "handshake"}
+
+
+def test_subject_as_large_as_fits_is_refused(world, raw_peer):
+    names = [x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "x" * 64) for _ in range(300)]
+    leaf = world.org_b.leaf(CLIENT, role="client", subject=x509.Name(names))
+    assert code_of(world, hostile_channel(world, raw_peer, leaf)) == "size"
+
+
+def test_mutated_server_bytes_never_finish_the_clients_handshake(world):
+    seed = random.Random(5)
+    for _ in range(150):
+        server, victim = world.server_channel(), world.client_channel()
+        server.receive_data(victim.data_to_send())
+        data = bytearray(server.data_to_send())
+        for _change in range(seed.randint(1, 6)):
+            data[seed.randrange(len(data))] ^= seed.randint(1, 255)
+        code = outcome(victim, bytes(data[: seed.randint(1, len(data))]))
+        assert code in {"", "handshake", "alert", "certificate"}
+        assert not victim.handshake_done
+
+
 def outcome(server, data: bytes) -> str:
     """Return the code of the refusal, or nothing if the channel waits for more."""
     try:

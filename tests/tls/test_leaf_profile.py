@@ -139,6 +139,12 @@ def test_damaged_certificate_is_refused_or_read_but_never_crashes(world):
             parse_leaf(bytes(content))
 
 
+@pytest.mark.parametrize("bytes_", [b"\xe2\x80\xaesury", b"\xff\xfe\xfdsury", b"tre\x00sury", b"tre%00ry"])
+def test_principal_with_bidirectional_or_other_foreign_bytes_is_refused(world, bytes_):
+    content = der(world.org_b.leaf(CLIENT).certificate).replace(b"treasury", bytes_.ljust(8, b"y"))
+    assert refusal(parse_leaf, content) in {"identity-malformed", "malformed"}
+
+
 def test_certificate_over_the_size_is_not_parsed():
     assert refusal(parse_leaf, bytes(16 * 1024 + 1)) == "size"
 
