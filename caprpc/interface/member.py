@@ -94,6 +94,11 @@ class Member:
         """
         return MethodType(self._resolved(type(obj))[0], obj)
 
+    def bind(self, obj: object) -> Resolved:
+        """Return ``resolve(obj)`` and ``is_async(obj)`` from one look-up."""
+        function, is_async = self._resolved(type(obj))
+        return MethodType(function, obj), is_async
+
     def is_async(self, obj: object) -> bool:
         """Whether the implementation is a coroutine function, so that calling it gives something to await."""
         return self._resolved(type(obj))[1]
@@ -179,6 +184,10 @@ class CallableMember(Member):
     def resolve(self, obj: object) -> Callable[..., Any]:
         """Return the function itself; ``Shape.adapt`` let only functions in."""
         return obj  # type: ignore[return-value]
+
+    def bind(self, obj: object) -> Resolved:
+        """Return the function itself, and whether it is a coroutine function."""
+        return obj, self.is_async(obj)  # type: ignore[return-value]
 
     def is_async(self, obj: object) -> bool:
         """Whether the function is a coroutine function, also behind ``functools.partial``."""

@@ -18,6 +18,7 @@ RETURN: Final = "return"
 """What a reference writer is told in place of a parameter name when it writes a result."""
 
 _SCALARS: Final = frozenset({NoneType, bool, int, float, str, bytes})
+"""Types that MessagePack knows and that hold nothing."""
 
 _CONSTANT_TYPES: Final = frozenset(
     {NoneType, bool, int, float, complex, str, bytes, Decimal, UUID, timedelta, date, time}
@@ -46,7 +47,20 @@ class Parameter:
 class Signature:
     """What goes into a member and what comes out; arguments that do not fit never reach the member."""
 
-    __slots__ = ("_by_name", "_decoders", "_encoders", "_plain", "_positional", "member", "parameters", "result")
+    __slots__ = (
+        "_by_name",
+        "_decoders",
+        "_encoders",
+        "_plain",
+        "_positional",
+        "member",
+        "parameters",
+        "result",
+        "returns_references",
+        "scalar_result",
+        "scalars",
+        "takes_references",
+    )
 
     def __init__(self, member: str, parameters: tuple[Parameter, ...], result: Form) -> None:
         """Take a compiled declaration.
@@ -72,16 +86,14 @@ class Signature:
         self._decoders = tuple(p.form.decode for p in parameters) if by_position else None
         plain = tuple(parameter.form.plain for parameter in parameters)
         self._plain = plain if by_position and None not in plain else None
-
-    @property
-    def takes_references(self) -> bool:
+        self.scalars = self._plain if self._plain is not None and _SCALARS.issuperset(self._plain) else None
+        """Types of the parameters if each travels as the encoder has it, else None."""
+        self.scalar_result = result.plain if result.plain in _SCALARS else None
+        """Type of the result if it travels as the encoder has it, else None."""
+        self.takes_references = any(parameter.form.shapes for parameter in parameters)
         """Whether an argument may be a reference."""
-        return any(parameter.form.shapes for parameter in self.parameters)
-
-    @property
-    def returns_references(self) -> bool:
+        self.returns_references = bool(result.shapes)
         """Whether the result may be or hold a reference."""
-        return bool(self.result.shapes)
 
     def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], refs: ReferenceWriter) -> list[Any]:
         """Check our own arguments and return the raw pair ``[args, kwargs]`` that travels.

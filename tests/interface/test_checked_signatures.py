@@ -289,3 +289,13 @@ def test_member_that_takes_references_says_so():
     assert members[OP_CALL, "lend"].takes_references
     assert not members[OP_CALL, "two"].takes_references
     assert members[OP_CALL, "lend"].signature.returns_references
+
+
+def test_signature_says_what_travels_as_it_is():
+    assert signature("two").scalars == (int, str)
+    assert signature("two").scalar_result is int
+    assert signature("nothing").scalars == ()
+    assert signature("mixed").scalars is None
+    assert signature("table").scalars is None
+    assert signature("table").scalar_result is None
+    assert signature("lend").scalars is None

@@ -305,3 +305,15 @@ def test_remembered_classes_are_bounded():
 )
 def test_undeclared_name_is_no_member(name):
     assert (OP_CALL, name) not in shape_of(Vault).members
+
+
+def test_bind_is_resolve_and_is_async_at_once():
+    class Slow(Vault):
+        async def peek(self, index):
+            return index
+
+    function, is_async = PEEK.bind(MyVault())
+    assert (function(7), is_async) == (7, False)
+    assert PEEK.bind(Slow())[1]
+    with pytest.raises(TypeError, match="does not inherit from Vault"):
+        PEEK.bind(object())
