@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from caprpc import ids
@@ -173,25 +173,37 @@ numbers = st.one_of(
 anything = st.one_of(
     numbers, st.text("ab", max_size=4), st.binary(max_size=4), st.lists(st.integers(), max_size=4), st.none()
 )
-bounds = st.one_of(st.none(), st.integers(-5, 5), st.decimals(-5, 5, places=2))
 tagged = st.one_of(
     st.tuples(st.just("text"), st.text("ab", max_size=3)),
     st.tuples(st.just("number"), st.integers(-3, 3)),
     st.tuples(st.just("flag"), st.booleans()),
 )
-rules = st.builds(
-    ArgumentRule,
-    minimum=bounds,
-    maximum=bounds,
-    values=st.one_of(st.none(), st.frozensets(tagged, max_size=4)),
-    prefix=st.one_of(st.none(), st.text("ab", min_size=1, max_size=3)),
-    max_len=st.one_of(st.none(), st.integers(0, 4)),
-    chars=st.one_of(st.none(), st.frozensets(st.sampled_from("ab"))),
-)
+parts = {
+    "minimum": st.one_of(st.integers(-5, 5), st.decimals(-5, 5, places=2)),
+    "maximum": st.one_of(st.integers(-5, 5), st.decimals(-5, 5, places=2)),
+    "values": st.frozensets(tagged, max_size=4),
+    "prefix": st.text("ab", min_size=1, max_size=3),
+    "max_len": st.integers(0, 4),
+    "chars": st.frozensets(st.sampled_from("ab")),
+}
 
 
-@given(rules, rules, anything)
-def test_narrowed_rule_passes_exactly_what_both_pass(one, other, value):
+@st.composite
+def rule_pairs(draw):
+    """Draw two rules with few parts, mostly the same ones: rules with all parts pass nothing, and show nothing."""
+    chosen = draw(st.sets(st.sampled_from(sorted(parts)), min_size=1, max_size=2))
+    return tuple(
+        ArgumentRule(**{part: draw(parts[part]) for part in chosen if draw(st.integers(0, 3))}) for _ in range(2)
+    )
+
+
+rules = rule_pairs().map(lambda pair: pair[0])
+
+
+@settings(max_examples=400)
+@given(rule_pairs(), anything)
+def test_narrowed_rule_passes_exactly_what_both_pass(pair, value):
+    one, other = pair
     both = one.fault(value) == "" and other.fault(value) == ""
     assert (one.narrowed_by(other).fault(value) == "") is both
     assert (other.narrowed_by(one).fault(value) == "") is both
@@ -266,3 +278,28 @@ class TestPermit:
             permit.check_arguments({"amount": 5, "currency": "EUR"})
         assert (caught.value.reason, caught.value.code) == ("rule-error", "denied")
         assert caught.value.detail == "amount: RecursionError"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "passing", "failing"),
+    [
+        (values("a", "b"), values("b", "c"), "b", ["a", "c"]),
+        (ArgumentRule(prefix="a"), ArgumentRule(prefix="ab"), "abc", ["a", "ac", "b"]),
+        (ArgumentRule(prefix="ab"), ArgumentRule(prefix="a"), "abc", ["a", "ac", "b"]),
+        (ArgumentRule(minimum=1), ArgumentRule(minimum=2), 2, [1, 0]),
+        (ArgumentRule(maximum=1), ArgumentRule(maximum=2), 1, [2, 3]),
+        (ArgumentRule(max_len=1), ArgumentRule(max_len=2), "a", ["aa", "aaa"]),
+        (ArgumentRule(chars=frozenset("ab")), ArgumentRule(chars=frozenset("bc")), "b", ["a", "c"]),
+    ],
+    ids=["in", "prefix", "longer prefix", "min", "max", "max_len", "chars"],
+)
+def test_narrowed_rule_is_the_tighter(one, other, passing, failing):
+    for narrowed in (one.narrowed_by(other), other.narrowed_by(one)):
+        assert narrowed.fault(passing) == ""
+        assert all(narrowed.fault(value) for value in failing)
+
+
+@pytest.mark.parametrize(("one", "other"), [("a", "b"), ("b", "ab"), ("ab", "b"), ("abc", "abd")])
+def test_prefixes_that_exclude_each_other_let_nothing_through(one, other):
+    narrowed = ArgumentRule(prefix=one).narrowed_by(ArgumentRule(prefix=other))
+    assert all(narrowed.fault(value) for value in (one, other, one + other, other + one, "", "abcd"))

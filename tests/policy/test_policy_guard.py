@@ -1,12 +1,14 @@
 """The guard: one gate for every operation, narrowing at once, and quotas that reconnecting does not refill."""
 
 import dataclasses
+import sys
 import threading
 
 import pytest
 
 from caprpc import ids
-from caprpc.policy import OPAQUE, REASONS, Guard, Permit, PrincipalQuotas, Refused
+from caprpc.policy import OPAQUE, REASONS, Guard, MemberLimit, Permit, PrincipalQuotas, Refused
+from caprpc.policy.quotas import Usage
 
 CALL = ids.OP_CALL
 
@@ -528,15 +530,30 @@ class TestQuotas:
         quotas.close_connection()
         assert quotas.open_connection(2)
 
-    def test_threads_do_not_overdraw(self, load_with):
-        guard = Guard(self.policy(load_with, "per_day = 1000"), PrincipalQuotas())
-        totals = []
-        threads = [threading.Thread(target=lambda: totals.append(self.count(guard, 0.0, 500))) for _ in range(4)]
+    def test_threads_do_not_overdraw(self):
+        """Without the lock about one round in thirty lets too many through."""
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1e-6)
+        try:
+            totals = {
+                self.race(Usage().limiter(MemberLimit(per_hour=60, per_day=50, in_flight=99))) for _ in range(150)
+            }
+        finally:
+            sys.setswitchinterval(interval)
+        assert totals == {50}
+
+    @staticmethod
+    def race(limiter):
+        passed: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: passed.append(sum(limiter.take(0.0) == "" for _ in range(200))))
+            for _ in range(4)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sum(totals) == 1000
+        return sum(passed)
 
 
 def test_permits_are_shared_by_connections_until_one_is_narrowed(directory):
