@@ -1,0 +1,42 @@
+"""The log of a command: one line for each message on standard error, tracebacks only in a file that was asked for."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from caprpc.errors import printable
+
+_LONGEST_LINE: Final = 2_000
+
+
+class _OneLine(logging.Formatter):
+    """A message and, for a failure, what failed; a terminal never gets a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line that cannot steer the terminal."""
+        text = f"caprpc: {record.getMessage()}"
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            text += f": {type(error).__name__}: {error}"
+        return printable(text, _LONGEST_LINE)
+
+
+def log_to_terminal(path: Path | None = None) -> None:
+    """Show warnings and errors of our own methods; with a path, append them there too, with their tracebacks.
+
+    A service that has set up logging by itself keeps what it has set up.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    log = logging.getLogger("caprpc")
+    if path is not None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)
+    if not log.hasHandlers() or path is not None:
+        terminal = logging.StreamHandler()
+        terminal.setLevel(logging.WARNING)
+        terminal.setFormatter(_OneLine())
+        log.addHandler(terminal)
+        log.propagate = False

@@ -1,0 +1,213 @@
+"""``caprpc serve``: serve the roots that a module of ours makes, until a signal ends it."""
+
+import asyncio
+import queue
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, TypeVar
+
+import click
+
+from caprpc import aio, blocking
+from caprpc.cli.exits import EX_OK, EX_OSERR
+from caprpc.cli.logs import log_to_terminal
+from caprpc.cli.modules import import_local
+from caprpc.errors import CapRPCError, ConfigurationError, printable
+from caprpc.limits import ServerLimits
+
+_EPILOG: Final = """\b
+Examples:
+  caprpc serve service:roots --identity pki/server --policies policies/server
+  caprpc serve service:roots --identity pki/server --policies policies/server \\
+      --listen 0.0.0.0:4853 --listen unix:/run/caprpc.sock --aio
+
+SIGTERM and Ctrl-C let running calls end, then stop; SIGHUP reads certificates,
+revocation lists and policies again.
+
+Exit codes: 0 stopped in order, 64 no such module or factory, 71 the address is in
+use or not ours, 74 no audit log, 78 identity, policies or roots are wrong.
+"""
+
+_LIMIT_HELP: Final = {
+    "handshake_timeout_s": "Seconds from accept to a finished handshake.",
+    "max_unauthenticated": "Connections that have not proved who they are.",
+    "max_connections": "Connections altogether.",
+    "connections_per_principal": "Connections of one principal, unless its policy says otherwise.",
+    "accept_per_s": "Accepts per second, sustained.",
+    "accept_burst": "Accepts above the sustained rate.",
+    "workers": "Threads for methods that block.",
+}
+"""What each limit of a server bounds; docs/reference/limits.md has the reasons."""
+
+_SIGNALS: Final = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reload"}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _limit_options(command: F) -> F:
+    """Add an option for each limit of a server."""
+    for field in reversed(fields(ServerLimits)):
+        number = click.IntRange(min=1) if type(field.default) is int else click.FloatRange(min=0, min_open=True)
+        option = click.option(
+            f"--{field.name.replace('_', '-')}",
+            type=number,
+            default=field.default,
+            show_default=True,
+            help=_LIMIT_HELP[field.name],
+        )
+        command = option(command)
+    return command
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("factory", metavar="MODULE:FACTORY")
+@click.option("--identity", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Certificate and key.")
+@click.option("--policies", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Policy directory.")
+@click.option(
+    "--audit", metavar="DIR", type=click.Path(path_type=Path), help="Audit log, instead of what caprpc.toml says."
+)
+@click.option(
+    "--listen",
+    "addresses",
+    metavar="ADDR",
+    multiple=True,
+    default=("127.0.0.1:4853",),
+    show_default=True,
+    help="host:port or unix:/path (repeatable); port 0 takes a free one.",
+)
+@click.option("--aio", "on_loop", is_flag=True, help="Serve on an asyncio loop instead of threads.")
+@click.option(
+    "--grace",
+    "grace_s",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    help="How long running calls may take to end when it stops.",
+)
+@click.option("--log", "log_file", metavar="FILE", type=click.Path(path_type=Path), help="Keep tracebacks in FILE.")
+@_limit_options
+def serve(
+    factory: str,
+    identity: Path,
+    policies: Path,
+    audit: Path | None,
+    addresses: tuple[str, ...],
+    on_loop: bool,
+    grace_s: float,
+    log_file: Path | None,
+    **limits: Any,
+) -> int:
+    """Serve what MODULE:FACTORY makes: a function that returns the roots by name, or the mapping itself.
+
+    Modules in the current directory are found too. `listening on ADDR` is printed for each address, once it serves.
+    """
+    log_to_terminal(log_file)
+    roots = load_roots(factory)
+    server_limits = ServerLimits(**limits)
+    options: dict[str, Any] = {"identity": identity, "policies": policies, "audit": audit, "limits": server_limits}
+    try:
+        if on_loop:
+            asyncio.run(_serve_on_loop(roots, addresses, grace_s, options))
+        else:
+            _serve_with_threads(roots, addresses, grace_s, options)
+    except ConfigurationError as exc:
+        if not isinstance(exc.__cause__, OSError) or exc.where != "address":
+            raise
+        click.echo(f"caprpc: {exc}", err=True)
+        return EX_OSERR
+    return EX_OK
+
+
+def load_roots(argument: str) -> Mapping[str, object]:
+    """Return the roots that ``MODULE:FACTORY`` names.
+
+    Raises:
+        click.UsageError: There is no such module or name, or it gives no roots.
+    """
+    module_name, colon, name = argument.partition(":")
+    if not colon or not name:
+        raise click.UsageError(f"{argument!r}: MODULE:FACTORY expected, such as service:roots")
+    members = import_local(module_name).__dict__
+    if name not in members:
+        raise click.UsageError(f"{argument}: the module has no {name!r}")
+    made = members[name]
+    if callable(made) and not isinstance(made, Mapping):
+        try:
+            made = made()
+        except Exception as exc:  # The factory is application code: whatever it raises is the operator's to mend.
+            raise click.UsageError(f"{argument} fails when it is called: {type(exc).__name__}: {exc}") from exc
+    if not isinstance(made, Mapping) or not all(isinstance(key, str) for key in made):
+        raise click.UsageError(
+            f"{argument} gives a {type(made).__name__}; a mapping of root names to objects expected, or a function "
+            "without parameters that returns one"
+        )
+    return made
+
+
+def _serve_with_threads(
+    roots: Mapping[str, object], addresses: Iterable[str], grace_s: float, options: dict[str, Any]
+) -> None:
+    wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def wish(number: int, _frame: FrameType | None) -> None:
+        # SimpleQueue.put is reentrant, so that a handler may call it.
+        wishes.put(_SIGNALS[signal.Signals(number)])
+
+    before = {number: signal.signal(number, wish) for number in _SIGNALS}
+    server = None
+    try:
+        server = blocking.Server(roots, **options)
+        bound = [server.listen(address) for address in addresses]
+        server.start()
+        _announce(bound)
+        while wishes.get() == "reload":
+            _reload(server.reload)
+        _say(f"stopping; running calls may take {grace_s:g} s more")
+    finally:
+        if server is not None:
+            server.stop(grace_s)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def _serve_on_loop(
+    roots: Mapping[str, object], addresses: Iterable[str], grace_s: float, options: dict[str, Any]
+) -> None:
+    loop = asyncio.get_running_loop()
+    wishes: asyncio.Queue[str] = asyncio.Queue()
+    for number, what in _SIGNALS.items():
+        loop.add_signal_handler(number, wishes.put_nowait, what)
+    server = None
+    try:
+        server = aio.Server(roots, **options)
+        bound = [server.listen(address) for address in addresses]
+        await server.start()
+        _announce(bound)
+        while await wishes.get() == "reload":
+            _reload(server.reload)
+        _say(f"stopping; running calls may take {grace_s:g} s more")
+    finally:
+        if server is not None:
+            await server.stop(grace_s)
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+def _announce(bound: Iterable[str]) -> None:
+    for address in bound:
+        click.echo(f"listening on {address}")
+
+
+def _reload(reload: Callable[[], str]) -> None:
+    try:
+        _say(f"reloaded: {reload()}")
+    except CapRPCError as exc:
+        _say(f"NOT reloaded, the last good configuration stays in force: {exc}")
+
+
+def _say(text: str) -> None:
+    click.echo("\n".join(printable(line, 2_000) for line in f"caprpc: {text}".splitlines()), err=True)
