@@ -30,8 +30,8 @@ class Epoch:
 
     identity: Identity
     policies: PolicySet
-    server_context: ssl.SSLContext
-    client_context: ssl.SSLContext
+    context: ssl.SSLContext
+    """For the role that this side has: a certificate may be good for one of them only."""
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +63,7 @@ class Admission:
         epoch: Epoch,
         log: AuditLog,
         *,
+        accepts: bool,
         roots: Mapping[str, object],
         contracts: Mapping[str, InterfaceContract],
         server_limits: ServerLimits,
@@ -71,6 +72,7 @@ class Admission:
         self._directories = directories
         self.epoch = epoch
         self.log = log
+        self._accepts = accepts
         self.roots = roots
         self._contracts = contracts
         self.server_limits = server_limits
@@ -97,10 +99,17 @@ class Admission:
             ConfigurationError: Something in the directories is wrong; all of it for policies.
             AuditError: The audit log cannot be opened.
         """
-        epoch = _read_epoch(identity, policies, contracts, previous=None)
+        accepts = name == "server"
+        epoch = _read_epoch(identity, policies, contracts, previous=None, accepts=accepts)
         log = AuditLog.open(audit or epoch.policies.audit_directory, name=name)
         admission = cls(
-            (identity, policies), epoch, log, roots=roots, contracts=contracts, server_limits=server_limits
+            (identity, policies),
+            epoch,
+            log,
+            accepts=accepts,
+            roots=roots,
+            contracts=contracts,
+            server_limits=server_limits,
         )
         try:
             admission.record_policies("loaded")
@@ -116,9 +125,7 @@ class Admission:
 
     def channel(self, *, acceptor: bool, hostname: str | None) -> TlsChannel:
         """Return the TLS side of a new connection, under the current epoch."""
-        epoch = self.epoch
-        context = epoch.server_context if acceptor else epoch.client_context
-        return TlsChannel(context, server_side=acceptor, server_hostname=hostname)
+        return TlsChannel(self.epoch.context, server_side=acceptor, server_hostname=hostname)
 
     def admit(
         self, channel: TlsChannel, hostname: str | None, address: str, expected: str | None
@@ -200,7 +207,9 @@ class Admission:
         """
         identity, policies = self._directories
         try:
-            epoch = _read_epoch(identity, policies, self._contracts, previous=self.epoch.policies)
+            epoch = _read_epoch(
+                identity, policies, self._contracts, previous=self.epoch.policies, accepts=self._accepts
+            )
         except ConfigurationError as exc:
             self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
             raise
@@ -229,9 +238,14 @@ class Admission:
 
 
 def _read_epoch(
-    identity: Path, policies: Path, contracts: Mapping[str, InterfaceContract], previous: PolicySet | None
+    identity: Path,
+    policies: Path,
+    contracts: Mapping[str, InterfaceContract],
+    *,
+    previous: PolicySet | None,
+    accepts: bool,
 ) -> Epoch:
     ours = Identity.load(identity)
     loaded = PolicySet.load(policies, now=datetime.now(UTC), previous=previous)
     loaded.verify_contracts(contracts, complete=bool(contracts))
-    return Epoch(ours, loaded, server_context(ours), client_context(ours))
+    return Epoch(ours, loaded, server_context(ours) if accepts else client_context(ours))
