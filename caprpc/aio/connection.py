@@ -154,7 +154,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._ask(
             lambda: outgoing.ask(target, member, args, kwargs, behalf),
             lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
-            nested=behalf is not None,
+            behalf=behalf,
         )
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
@@ -163,7 +163,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._ask(
             lambda: outgoing.ask_root(name),
             lambda question: outgoing.conclude_root(question, name, shape, flavor),
-            nested=False,
+            behalf=None,
         )
 
     def call_batch(
@@ -175,7 +175,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._ask(
             lambda: outgoing.ask_batch(calls),
             lambda question: outgoing.conclude_batch(question, members),
-            nested=False,
+            behalf=None,
         )
 
     def start(
@@ -192,7 +192,7 @@ class Connection(asyncio.BufferedProtocol):
                 inner = self._ask(
                     lambda: outgoing.ask(target, member, args, kwargs, behalf),
                     lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
-                    nested=behalf is not None,
+                    behalf=behalf,
                 )
             except Exception as exc:  # refused here: the waiting thread must learn of it
                 result.set_exception(exc)
@@ -223,12 +223,16 @@ class Connection(asyncio.BufferedProtocol):
         return context.answer if context is not None and context.connection is self else None
 
     def _ask(
-        self, ask: Callable[[], Question], conclude: Callable[[Question], Any], *, nested: bool
+        self,
+        ask: Callable[[], Question],
+        conclude: Callable[[Question], Any],
+        *,
+        behalf: Answer | BatchAnswer | None,
     ) -> "asyncio.Future[Any]":
         future: asyncio.Future[Any] = self.loop.create_future()
         limit = self.link.session.limits.call_timeout_s
         pending = _Pending(future, time.monotonic() + limit, conclude)
-        if self.link.session.may_ask(nested=nested) and not (self._room and not nested):
+        if self.link.session.may_ask(behalf) and (behalf is not None or not self._room):
             self._ask_now(ask, pending)
         else:
             self._room.append(lambda: None if future.done() else self._ask_or_fail(ask, pending))
@@ -279,7 +283,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _fill_room(self) -> None:
         session = self.link.session
-        while self._room and (session.state is State.CLOSED or session.may_ask(nested=False)):
+        while self._room and (session.state is State.CLOSED or session.may_ask(None)):
             self._room.popleft()()
 
     def _start_pending(self) -> None:

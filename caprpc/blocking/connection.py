@@ -30,6 +30,10 @@ _ROOM_POLL_S: Final = 0.002
 """A caller that finds the peer's ``in_flight`` used up looks again after this, reading answers meanwhile."""
 
 
+_NO_FUTURES: Final[list[CallFuture]] = []
+"""Returned when no future's callbacks are due; shared and never changed."""
+
+
 class Host(Protocol):
     """What a connection needs of the place it lives in: a server's reactor or a client."""
 
@@ -121,21 +125,28 @@ class Connection:
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call and wait for its answer."""
-        link = self.link
+        outgoing = self.link.outgoing
         behalf = self._on_behalf_of()
         with self.lock:
-            question = link.outgoing.ask(target, member, args, kwargs, behalf)
+            if not self.link.session.may_ask(behalf):
+                self._await_room(behalf)
+            question = outgoing.ask(target, member, args, kwargs, behalf)
             waiter = question.waiter = Waiter(question)
             self.flush()
             leads = self._take_role(waiter)
         self._wait_or_cancel(waiter, leads=leads)
+        if not member.signature.returns_references:
+            # Values touch no table: no lock.
+            return outgoing.conclude(question, member, Flavor.BLOCKING)
         with self.lock:
-            return link.outgoing.conclude(question, member, Flavor.BLOCKING)
+            return outgoing.conclude(question, member, Flavor.BLOCKING)
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
         """Ask for a root and wait for it."""
-        self._on_behalf_of()
+        behalf = self._on_behalf_of()
         with self.lock:
+            if not self.link.session.may_ask(behalf):
+                self._await_room(behalf)
             question = self.link.outgoing.ask_root(name)
             waiter = question.waiter = Waiter(question)
             self.flush()
@@ -148,6 +159,8 @@ class Connection:
         """Make a call and return its future."""
         behalf = self._on_behalf_of()
         with self.lock:
+            if not self.link.session.may_ask(behalf):
+                self._await_room(behalf)
             question = self.link.outgoing.ask(target, member, args, kwargs, behalf)
             future = question.waiter = CallFuture(self, question, member)
             if not self._corks:
@@ -187,8 +200,10 @@ class Connection:
 
     def call_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
         """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
-        self._on_behalf_of()
+        behalf = self._on_behalf_of()
         with self.lock:
+            if not self.link.session.may_ask(behalf):
+                self._await_room(behalf)
             question = self.link.outgoing.ask_batch(calls)
             waiter = question.waiter = Waiter(question)
             self.flush()
@@ -210,6 +225,8 @@ class Connection:
 
     def conclude(self, question: Question, member: Member) -> Any:
         """Return the result of a future's question, or raise what it ended with."""
+        if not member.signature.returns_references:
+            return self.link.outgoing.conclude(question, member, Flavor.BLOCKING)
         with self.lock:
             return self.link.outgoing.conclude(question, member, Flavor.BLOCKING)
 
@@ -247,21 +264,17 @@ class Connection:
             )
 
     def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        """Return the call of this connection that this thread is answering; make sure that a call may be made."""
+        """Return the call of this connection that this thread is answering, if any."""
         if os.getpid() != self._pid:
             raise ConnectionLost("a connection cannot be used after fork(): the child must make its own", code="lost")
         context = CURRENT.get()
-        behalf = context.answer if context is not None and context.connection is self else None
-        session = self.link.session
-        if not session.may_ask(nested=behalf is not None):
-            self._await_room(nested=behalf is not None)
-        return behalf
+        return context.answer if context is not None and context.connection is self else None
 
-    def _await_room(self, *, nested: bool) -> None:
-        """Wait until the peer's announced ``in_flight`` leaves room for one more call."""
+    def _await_room(self, behalf: Answer | BatchAnswer | None) -> None:
+        """Wait until the peer's announced ``in_flight`` leaves room for one more call; the lock is given up meanwhile."""
         session = self.link.session
         deadline = time.monotonic() + session.limits.call_timeout_s
-        while not session.may_ask(nested=nested):
+        while not session.may_ask(behalf):
             if session.state is State.CLOSED or time.monotonic() >= deadline:
                 raise LimitExceeded(
                     f"the peer takes {session.opening.peer_limits.max_in_flight} calls at a time and has not answered one "
@@ -269,7 +282,11 @@ class Connection:
                 )
             oldest = next(iter(session.asked.open.values()), None)
             if oldest is not None:
-                self.wait_for(oldest, min(deadline, time.monotonic() + _ROOM_POLL_S))
+                self.lock.release()
+                try:
+                    self.wait_for(oldest, min(deadline, time.monotonic() + _ROOM_POLL_S))
+                finally:
+                    self.lock.acquire()
 
     # -- waiting: one leader reads, the others sleep ----------------------------------------------------------------
 
@@ -307,31 +324,37 @@ class Connection:
     def _lead(self, waiter: Waiter, deadline: float) -> None:
         """Read until the question has ended, callbacks for this thread have come, or the time has passed."""
         question = waiter.question
-        done: list[CallFuture] = []
+        read, lock = self.wire.read, self.lock
+        futures = _NO_FUTURES
         try:
             while True:
-                data = self.wire.read(deadline)
-                with self.lock:
+                data = read(deadline)
+                futures = _NO_FUTURES
+                with lock:
                     if data is not None:
-                        done = self.take(data)
+                        futures = self.take(data)
                     elif self.wire.unsent:
                         self.wire.send_more()
-                    if question.outcome is not None or waiter.jobs or (data is None and time.monotonic() >= deadline):
+                    ends = question.outcome is not None or waiter.jobs or self.wire.closed
+                    if ends or (data is None and time.monotonic() >= deadline):
                         self._step_down()
-                        break
-                for future in done:
+                        return
+                for future in futures:
                     future.notify()
         except BaseException:
-            with self.lock:
+            with lock:
                 if self.reader is waiter:
                     self._step_down()
             raise
-        for future in done:
-            future.notify()
+        finally:
+            for future in futures:
+                future.notify()
 
     def _step_down(self) -> None:
         """Stop reading; let a sleeping thread read, or the host watch. The lock is held."""
         self.reader = None
+        if not self._followers and self.armed:
+            return
         for follower in self._followers:
             if follower.question.outcome is None and not follower.jobs:
                 follower.notify()
@@ -346,6 +369,11 @@ class Connection:
         link = self.link
         now = time.monotonic()
         events = link.receive(data, now) if data else link.receive_eof(now)
+        if len(events) == 1:
+            event = events[0]
+            if type(event) is Question and event.waiter is self.reader and not link.wants_to_send:
+                # The one answer that the reading thread waits for: it finds it by itself.
+                return _NO_FUTURES
         return self.route(sort_out(link, events))
 
     def route(self, work: Work) -> list[CallFuture]:

@@ -104,7 +104,7 @@ def prepare_batch(answer: BatchAnswer, session: Session, recorder: Recorder, con
         start = len(job.results)
         job.results.extend([None] * run.count)
         if isinstance(verdict, Refused) or export is None or run.operation == OP_ROOT:
-            refused = verdict if isinstance(verdict, Refused) else refusal_of(verdict, "batch", "")
+            refused = verdict if isinstance(verdict, Refused) else refusal_of(verdict[0], "batch", "")
             for position in range(start, start + run.count):
                 reference = new_reference()
                 recorder.denied(answer.answer_id, refused, reference)
@@ -120,7 +120,7 @@ def _plan_run(
     job: BatchJob,
     run: Run,
     start: int,
-    permit: Permit,
+    permits: list[Permit],
     member: Member,
     function: Callable[..., Any],
     session: Session,
@@ -132,7 +132,7 @@ def _plan_run(
     decode_args = member.signature.decode_args
     job.waits = job.waits or member.blocking
     answer = job.answer
-    for position, raw in enumerate(calls, start):
+    for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:
             args, kwargs = decode_args(raw, _VALUES_ONLY)
             if permit.arguments:

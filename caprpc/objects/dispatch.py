@@ -41,8 +41,7 @@ class Job:
         args: list[object],
         kwargs: dict[str, object],
         context: CallContext,
-        *,
-        is_async: bool,
+        is_async: bool,  # noqa: FBT001 - made once for each call, by one caller
     ) -> None:
         if type(permit) is not Permit:
             raise LocalProtocolError("dispatch needs the permit of the guard")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from caprpc.errors import AuditError, CallRefused, LimitExceeded, RemoteProtocolError, declared_text
 from caprpc.ids import OP_ROOT, new_reference
-from caprpc.interface import ArgumentError, Member
+from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.context import CallContext
 from caprpc.objects.dispatch import Job, ended, refusal_of
@@ -18,6 +18,12 @@ from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import Refused
 from caprpc.session import Answer, BatchAnswer, Refusal, Scope, Session
 from caprpc.wire import codec
+
+_VALUES_ONLY: Final = NoReferences()
+
+_SIZED: Final = frozenset({str, bytes})
+_SMALL: Final = 4096
+"""Characters or bytes that surely fit into a frame that any peer takes, whatever their encoding."""
 
 NO_ARGUMENTS: Final[list[Any]] = [[], {}]
 
@@ -52,27 +58,26 @@ class Endpoint:
         permit = answer.permit
         if permit.operation == OP_ROOT:
             return self._prepare_root(answer)
-        export = answer.export
-        member: Member = export.shape.members[permit.operation, permit.member]
+        member: Member = answer.export.shape.members[permit.operation, permit.member]
         session = self.session
-        if answer.scope is None and member.takes_references:
+        function, is_async = member.bind(answer.obj)
+        reader: Reader | NoReferences = _VALUES_ONLY
+        if member.takes_references:
             answer.scope = Scope()
-        is_async = member.is_async(answer.obj)
-        reader = Reader(session, self.stubs, Flavor.ASYNC if is_async else Flavor.BLOCKING, answer.scope)
+            reader = Reader(session, self.stubs, Flavor.ASYNC if is_async else Flavor.BLOCKING, answer.scope)
         try:
-            raw = codec.unpack(answer.payload, session.limits)
-            args, kwargs = member.signature.decode_args(raw, reader)
+            args, kwargs = member.signature.decode_args(codec.unpack(answer.payload, session.limits), reader)
             if permit.arguments:
                 permit.check_arguments(member.signature.named(args, kwargs))
         except (ArgumentError, Refused, LimitExceeded) as exc:
-            session.imports.give_back(reader.received)
+            if isinstance(reader, Reader):
+                session.imports.give_back(reader.received)
             self._refuse(answer, exc)
             return None
         answer.taken = True
-        function = member.resolve(answer.obj)
         self.recorder.permitted(answer, permit, member, args, kwargs)
         context = CallContext(session.peer, answer, self._connection, self.recorder)
-        return Job(answer, permit, member, function, args, kwargs, context, is_async=is_async)
+        return Job(answer, permit, member, function, args, kwargs, context, is_async)
 
     def commit(self, jobs: list[Job | BatchJob]) -> list[Job | BatchJob]:
         """Write the decisions; return the jobs that may run: none of them if the audit log does not take it."""
@@ -89,17 +94,22 @@ class Endpoint:
         if isinstance(job, BatchJob):
             self.finish_batch(job)
             return
-        answer = job.answer
-        writer = ResultWriter(self.session, self.session.guard, job.permit, answer.export)
+        answer, session = job.answer, self.session
+        signature = job.member.signature
+        if type(value) is signature.scalar_result and (type(value) not in _SIZED or len(value) < _SMALL):  # type: ignore[arg-type]
+            self._end(job, "ok", "")
+            session.return_(answer, codec.pack_scalars(value, session.limits))
+            return
+        writer = ResultWriter(session, session.guard, job.permit, answer.export)
         try:
-            payload = codec.pack(job.member.signature.encode_result(value, writer), self.session.limits)
+            payload = codec.pack(signature.encode_result(value, writer), session.limits)
             self._check_size(payload)
         except (TypeError, ValueError, CallRefused, LimitExceeded) as exc:
-            self.session.exports.take_back(writer.handed_over)
+            session.exports.take_back(writer.handed_over)
             self._raise(job, "invalid-result", exc)
             return
         self._end(job, "ok", "")
-        self.session.return_(answer, payload)
+        session.return_(answer, payload)
 
     def fail(self, job: Job | BatchJob, exc: BaseException) -> None:
         """Reply with an error: declared errors cross with their text, everything else is ``internal``."""
@@ -149,7 +159,7 @@ class Endpoint:
         context = CallContext(self.session.peer, answer, self._connection, self.recorder)
         made = self._root_names.is_made(permit.member)
         member = RootMember(self.session.guard.facet(permit.facet), made=made)
-        return Job(answer, permit, member, self._root_names.get, [permit.member], {}, context, is_async=False)  # type: ignore[arg-type]
+        return Job(answer, permit, member, self._root_names.get, [permit.member], {}, context, False)  # type: ignore[arg-type]
 
     def _refuse(self, answer: Answer, exc: Exception) -> None:
         reference = new_reference()
@@ -171,8 +181,10 @@ class Endpoint:
         self.session.raise_(job.answer, code, reference=reference)
 
     def _end(self, job: Job, outcome: str, error: str) -> None:
-        ended(job.permit)
-        self.recorder.outcome(job.answer, job.permit, outcome, error)
+        if job.permit.limiter is not None:
+            job.permit.limiter.give_back()
+        if self.recorder.wants_outcomes:
+            self.recorder.outcome(job.answer, job.permit, outcome, error)
 
     def _check_size(self, payload: bytes) -> None:
         most = self.session.opening.peer_limits.max_frame_bytes

@@ -4,7 +4,7 @@ Wires the TLS channel, the admission of the peer, the session and its capability
 is decoded before ``Admission`` has proved who it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from caprpc.errors import AuditError, IdentityRefused, RemoteProtocolError, printable
@@ -37,6 +37,7 @@ class Link:
         "_caller",
         "_expected",
         "_hostname",
+        "_receive",
         "_unsent",
         "admitted",
         "channel",
@@ -69,6 +70,7 @@ class Link:
         self._address = address
         self._unsent: list[bytes] = []
         self.channel: TlsChannel = admission.channel(acceptor=acceptor, hostname=hostname)
+        self._receive = self.channel.receive
         self.admitted: Admitted | None = None
         self.ended: Ended | None = None
         self.started = now
@@ -76,15 +78,24 @@ class Link:
     def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
         """Take received ciphertext; return what happened, in order."""
         try:
-            plain = self.channel.receive(data)
-            if self.admitted is None:
+            plain = self._receive(data)
+            if plain:
+                events = self.session.receive_data(plain, now)
+            elif self.admitted is None:
                 if not self.channel.handshake_done:
                     return []
                 self._admit(now)
                 plain = self.channel.read()
-            return self._receive_plain(plain, now)
+                events = self.session.receive_data(plain, now) if plain else []
+            else:
+                events = []
         except (TlsRefused, IdentityRefused) as exc:
             return self._refuse(exc)
+        if self.channel.state is not ChannelState.OPEN and self.ended is None:
+            self.session.connection_lost("the peer ended the TLS connection", events)
+        if events and type(events[-1]) is Ended:
+            self._note_end(events)
+        return events
 
     def receive_eof(self, now: float) -> list[Event]:
         """Take note that the transport has ended."""
@@ -120,19 +131,27 @@ class Link:
             events.append(self.ended)
         return events
 
-    def data_to_send(self) -> Iterator[bytes]:
-        """Yield the ciphertext to send, in pieces; each is to be taken before the next is asked for."""
+    def data_to_send(self) -> Iterable[bytes]:
+        """Return the ciphertext to send, in pieces; iterate over all of it, sending each piece before the next."""
         channel = self.channel
-        if self.admitted is not None or self._unsent:
-            frames = self._unsent or self.session.data_to_send()
-            self._unsent = []
-            if frames and channel.state in _WRITABLE:
-                if len(frames) == 1 and len(frames[0]) <= _CHUNK:
-                    yield channel.seal(frames[0])
-                else:
-                    yield from _sealed(channel, frames)
-            if self.ended is not None:
-                channel.close()
+        if self.admitted is not None and self.ended is None:
+            frames = self.session.data_to_send()
+            if len(frames) == 1 and len(frames[0]) <= _CHUNK:
+                return (channel.seal(frames[0]),)
+            if frames:
+                return _sealed(channel, frames)
+            return (channel.data_to_send(),) if channel.pending_out else ()
+        return self._last_data()
+
+    def _last_data(self) -> Iterator[bytes]:
+        """Yield what is to be sent while the handshake is under way, and after the end."""
+        channel = self.channel
+        frames = self._unsent or (self.session.data_to_send() if self.admitted is not None else [])
+        self._unsent = []
+        if frames and channel.state in _WRITABLE:
+            yield from _sealed(channel, frames)
+        if self.ended is not None:
+            channel.close()
         if channel.pending_out:
             yield channel.data_to_send()
 
@@ -183,18 +202,10 @@ class Link:
         """End the connection because the peer broke the protocol."""
         return self.abort("protocol-error", str(exc))
 
-    def _receive_plain(self, plain: bytes, now: float) -> list[Event]:
-        events = self.session.receive_data(plain, now) if plain else []
-        if self.ended is None and self.channel.state is ChannelState.ENDED:
-            self.session.connection_lost("the peer ended the TLS connection", events)
-        if events and type(events[-1]) is Ended:
-            self._note_end(events)
-        return events
-
     def _admit(self, now: float) -> None:
         admitted = self._admission.admit(self.channel, self._hostname, self._address, self._expected)
         peer, policy = admitted.peer, admitted.policy
-        recorder = Recorder(admitted.relation, peer.principal, policy.digest, policy.audit_level)
+        recorder = Recorder(admitted.relation, peer.principal, policy.audit_level)
         opening = Opening(
             acceptor=self.channel.server_side, our_leaf_key=self._admission.leaf_key, peer_leaf_key=peer.leaf_key
         )

@@ -17,7 +17,7 @@ from caprpc.ids import OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
-from caprpc.session import Announced, Answer, BatchAnswer, Import, Question, Session
+from caprpc.session import Announced, Answer, BatchAnswer, Export, Import, Question, Session
 from caprpc.wire import codec
 from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Failure, Raise, Return, Run
 from caprpc.wire.values import RemoteReference
@@ -42,6 +42,9 @@ _ADVICE: Final[dict[str, str]] = {
 }
 
 _VALUES_ONLY: Final = NoReferences()
+
+_NOTHING: Final[list[Export]] = []
+"""Handed over by calls that pass no reference; shared and never changed."""
 
 _NO_OPERATIONS: Final = Announced(0, "Roots", frozenset(), LIFETIME_CONNECTION)
 
@@ -73,11 +76,16 @@ class Outgoing:
             ReferenceDead: The reference is dead.
             TypeError: The arguments do not fit the declaration.
         """
-        self._check(target, member)
+        if not target.alive or (member.operation, member.name) not in target.announced.rights:
+            self._check(target, member)
         session = self._session
+        signature = member.signature
+        if not kwargs and tuple(map(type, args)) == signature.scalars:
+            payload = codec.pack_scalars((args, kwargs), session.limits)
+            return session.ask(target, member.operation, member.name, payload, _NOTHING, None, on_behalf_of)
         writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
         try:
-            payload = codec.pack(member.signature.encode_args(args, kwargs, writer), session.limits)
+            payload = codec.pack(signature.encode_args(args, kwargs, writer), session.limits)
             return session.ask(
                 target, member.operation, member.name, payload, writer.handed_over, writer.scope, on_behalf_of
             )
@@ -122,7 +130,11 @@ class Outgoing:
             ConnectionLost: The connection ended first.
         """
         outcome = question.outcome
-        if isinstance(outcome, Return):
+        if type(outcome) is Return:
+            if not member.signature.returns_references:
+                return member.signature.decode_result(
+                    codec.unpack(outcome.payload, self._session.limits), _VALUES_ONLY
+                )
             target = question.target
             scope = target.scope if target is not None else None
             reader = Reader(self._session, self._stubs, flavor, scope)

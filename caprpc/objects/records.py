@@ -30,15 +30,25 @@ _LOG: Final = logging.getLogger("caprpc")
 class Recorder:
     """Writes the records of one connection; templates are made once for each permit."""
 
-    __slots__ = ("_decided", "_denials", "_level", "_outcomes", "_policy", "_principal", "_relation", "connection_id", "dirty")
+    __slots__ = (
+        "_decided",
+        "_decisions",
+        "_denials",
+        "_outcomes",
+        "_principal",
+        "_relation",
+        "connection_id",
+        "dirty",
+        "wants_outcomes",
+    )
 
     def __init__(
-        self, relation: Relation, principal: str, policy_digest: str, level: Literal["deny", "decision", "outcome"]
+        self, relation: Relation, principal: str, level: Literal["deny", "decision", "outcome"]
     ) -> None:
         self._relation = relation
         self._principal = principal
-        self._policy = policy_digest
-        self._level = level
+        self._decisions = level != "deny"
+        self.wants_outcomes = level == "outcome"
         self._decided: dict[Permit, Template] = {}
         self._denials: dict[tuple[str, int, str, str, str], Template] = {}
         self._outcomes: dict[tuple[Permit, str, str], Template] = {}
@@ -54,7 +64,7 @@ class Recorder:
         kwargs: dict[str, Any],
     ) -> None:
         """Add the decision for a call that will run."""
-        if self._level == "deny":
+        if not self._decisions:
             return
         template = self._decided.get(permit)
         if template is None:
@@ -130,8 +140,6 @@ class Recorder:
 
     def outcome(self, answer: Answer | BatchAnswer, permit: Permit, outcome: str, error: str) -> None:
         """Record how a call ended, at level ``outcome``."""
-        if self._level != "outcome":
-            return
         key = (permit, outcome, error)
         template = self._outcomes.get(key)
         if template is None:

@@ -107,6 +107,7 @@ class RootMember:
     name = ""
     operation = OP_ROOT
     takes_references = False
+    scalar_result = None
     errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, facet: Facet, *, made: bool) -> None:

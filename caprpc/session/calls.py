@@ -63,14 +63,14 @@ class Answer:
 
 
 class BatchAnswer:
-    """A batch of the peer: runs of calls, each with the permit or the refusal the guard gave it."""
+    """A batch of the peer: runs of calls, each with a permit for each of its calls, or the refusal of all of them."""
 
     __slots__ = ("answer_id", "cancelled", "cause", "depth", "meta", "runs", "scope")
 
     def __init__(
         self,
         answer_id: int,
-        runs: list[tuple[Run, Export | None, Permit | Refused]],
+        runs: list[tuple[Run, Export | None, list[Permit] | Refused]],
         meta: Meta | None,
         cause: Question | None,
     ) -> None:

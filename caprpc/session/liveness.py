@@ -30,21 +30,15 @@ class Liveness:
         """The peer's first message has come."""
         self._opened = True
 
-    def heard(self, now: float) -> None:
-        """The peer sent something."""
+    def heard(self, now: float, frame_bytes: int) -> None:
+        """The peer sent something; ``frame_bytes`` of a frame that is not complete have come, 0 between frames."""
         self._heard = now
         self._asked = False
-
-    def frame_partial(self, now: float, received: int) -> None:
-        """A frame is incomplete, ``received`` more of its bytes have come."""
-        if self._frame_since is None:
+        if not frame_bytes:
+            self._frame_since = None
+        elif self._frame_since is None or frame_bytes < self._frame_bytes:
             self._frame_since = now
-            self._frame_bytes = 0
-        self._frame_bytes += received
-
-    def frame_complete(self) -> None:
-        """No frame is incomplete any more."""
-        self._frame_since = None
+        self._frame_bytes = frame_bytes
 
     def deadline(self) -> float:
         """Return when ``check`` must be called next."""

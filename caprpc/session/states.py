@@ -24,28 +24,30 @@ class State(Enum):
     CLOSED = "closed"
 
 
-_ESTABLISHED: Final[dict[type[m.Message], str]] = {
-    m.Facet: "on_facet",
-    m.Call: "on_call",
-    m.Return: "on_return",
-    m.Raise: "on_raise",
-    m.Cancel: "on_cancel",
-    m.Release: "on_release",
-    m.Finish: "on_finish",
-    m.Revoked: "on_revoked",
-    m.Ping: "on_ping",
-    m.Pong: "on_pong",
-    m.GoAway: "on_goaway",
-    m.Batch: "on_batch",
-    m.BatchReturn: "on_batch_return",
-}
+_ESTABLISHED: Final[frozenset[type[m.Message]]] = frozenset(
+    {
+        m.Facet,
+        m.Call,
+        m.Return,
+        m.Raise,
+        m.Cancel,
+        m.Release,
+        m.Finish,
+        m.Revoked,
+        m.Ping,
+        m.Pong,
+        m.GoAway,
+        m.Batch,
+        m.BatchReturn,
+    }
+)
 
-TRANSITIONS: Final[dict[State, dict[type[m.Message], str]]] = {
-    State.AWAIT_WELCOME: {m.Welcome: "on_welcome", m.GoAway: "on_goaway"},
-    State.AWAIT_HELLO: {m.Hello: "on_hello", m.GoAway: "on_goaway"},
+TRANSITIONS: Final[dict[State, frozenset[type[m.Message]]]] = {
+    State.AWAIT_WELCOME: frozenset({m.Welcome, m.GoAway}),
+    State.AWAIT_HELLO: frozenset({m.Hello, m.GoAway}),
     State.OPEN: _ESTABLISHED,
     State.DRAINING: _ESTABLISHED,
     State.PEER_DRAINING: _ESTABLISHED,
-    State.CLOSED: {},
+    State.CLOSED: frozenset(),
 }
-"""State -> message -> name of the handler in ``Session``."""
+"""State -> messages that may come in it."""

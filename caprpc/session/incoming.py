@@ -1,0 +1,265 @@
+"""What each message of the peer does to a session. ``TRANSITIONS`` has let it through before it comes here.
+
+Wire protocol, section 4.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from caprpc.errors import RemoteProtocolError
+from caprpc.ids import NAMED_OPERATIONS, OPERATION_NAMES, new_reference
+from caprpc.policy import Permit, Refused
+from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
+from caprpc.session.references import FOREVER, Export
+from caprpc.session.states import TRANSITIONS, State
+from caprpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from caprpc.session.session import Session
+
+Handler = Callable[["Session", Any, float, list[Event]], None]
+
+
+def on_call(session: "Session", message: m.Call, now: float, events: list[Event]) -> None:
+    """Guard one call; what is permitted becomes an ``Answer`` event, the rest is refused here."""
+    question_id = message.question
+    session.asked.seen_from_peer(question_id)
+    operation, member, meta = message.operation, message.member, message.meta
+    if operation not in OPERATION_NAMES or bool(member) != (operation in NAMED_OPERATIONS):
+        raise RemoteProtocolError(f"operation {operation} with a member name of {len(member)} characters")
+    cause = None if meta is None else _cause(session, meta)
+    export = session.exports.get(message.target)
+    try:
+        if export is None or export.expires_at is not FOREVER or export.uses_left is not None:
+            export = _usable(session, export, message, now)
+        permit = session.guard.check(export.facet, operation, member, now)
+    except Refused as refused:
+        _refuse(session, message, refused.code, refused, now, events)
+        return
+    answer = Answer(question_id, export, permit, message.payload, meta, cause)
+    answers = session.answers
+    if cause is not None or session.state is not State.OPEN or len(answers) >= session.limits.in_flight:
+        objection = _objection(session, answer)
+        if objection is not None:
+            code, reason, rule = objection
+            if permit.limiter is not None:
+                permit.limiter.give_back()
+            _refuse(session, message, code, refusal(session, export, message, reason, rule), now, events)
+            return
+    answers[question_id] = answer
+    events.append(answer)
+
+
+def on_batch(session: "Session", message: m.Batch, now: float, events: list[Event]) -> None:
+    """Guard each run of a batch; ``endpoint`` checks and records each call of it."""
+    session.asked.seen_from_peer(message.question)
+    cause = None if message.meta is None else _cause(session, message.meta)
+    count = sum(run.count for run in message.runs)
+    most = session.limits.in_flight
+    if count > most or min((run.count for run in message.runs), default=0) < 1:
+        raise RemoteProtocolError(f"a batch of {count} calls, 1 to {most} accepted (limits.in_flight)")
+    answer = BatchAnswer(message.question, [], message.meta, cause)
+    for run in message.runs:
+        if run.operation not in OPERATION_NAMES or bool(run.member) != (run.operation in NAMED_OPERATIONS):
+            raise RemoteProtocolError(f"operation {run.operation} in a batch")
+        answer.runs.append(_guard_run(session, answer, run, now))
+    session.answers[message.question] = answer
+    events.append(answer)
+
+
+def on_return(
+    session: "Session", message: m.Return | m.Raise | m.BatchReturn, _now: float, events: list[Event]
+) -> None:
+    """End one of our questions."""
+    question = session.asked.close(message.question)
+    if question.scope is not None:
+        session.exports.end_scope(question.scope)
+    question.outcome = message
+    events.append(question)
+
+
+def on_raise(session: "Session", message: m.Raise, now: float, events: list[Event]) -> None:
+    """End one of our questions with an error; take back what the peer did not take."""
+    question = session.asked.open.get(message.question)
+    if question is not None and not message.taken:
+        session.exports.take_back(question.handed_over)
+    on_return(session, message, now, events)
+
+
+def on_cancel(session: "Session", message: m.Cancel, now: float, events: list[Event]) -> None:
+    """Remember that nobody waits for an answer; a late cancel is legal and useless."""
+    session.glitch(now)
+    answer = session.answers.get(message.question)
+    if answer is not None:
+        answer.cancelled = True
+        events.append(CancelRequest(answer))
+
+
+def on_facet(session: "Session", message: m.Facet, _now: float, _events: list[Event]) -> None:
+    """Learn what we may do with references of a facet."""
+    session.facets.learn(message, session.limits.imports)
+
+
+def on_release(session: "Session", message: m.Release, _now: float, _events: list[Event]) -> None:
+    """Take counts back."""
+    for export_id, count in message.counts:
+        session.exports.release(export_id, count)
+
+
+def on_finish(_session: "Session", message: m.Finish, _now: float, _events: list[Event]) -> None:
+    """Kept answers belong to pipelining, which this version does not offer."""
+    raise RemoteProtocolError(f"FINISH of answer {message.question}, which was not kept")
+
+
+def on_revoked(session: "Session", message: m.Revoked, _now: float, _events: list[Event]) -> None:
+    """Learn that references died."""
+    session.imports.revoke(message.exports)
+
+
+def on_ping(session: "Session", message: m.Ping, now: float, _events: list[Event]) -> None:
+    """Answer a sign of life; pings cost glitch budget."""
+    session.glitch(now)
+    session.queue(m.Pong(message.number))
+
+
+def on_pong(session: "Session", _message: m.Pong, now: float, _events: list[Event]) -> None:
+    """The bytes themselves were the sign of life."""
+    session.glitch(now)
+
+
+def on_goaway(session: "Session", message: m.GoAway, _now: float, events: list[Event]) -> None:
+    """The peer drains or has ended the session."""
+    if message.code != "drain":
+        detail = f"the peer ended the connection: {message.code} {message.text}".rstrip()
+        session.finish_with(Ended(message.code, detail, by_peer=True, reference=message.reference), events)
+    elif session.state is State.OPEN:
+        session.enter(State.PEER_DRAINING)
+
+
+def on_welcome(session: "Session", message: m.Welcome, _now: float, events: list[Event]) -> None:
+    """Take the acceptor's greeting and answer it."""
+    session.opening.receive(message)
+    session.queue(session.opening.greeting(session.limits))
+    _open(session, events)
+
+
+def on_hello(session: "Session", message: m.Hello, _now: float, events: list[Event]) -> None:
+    """Take the dialer's greeting."""
+    session.opening.receive(message)
+    _open(session, events)
+
+
+def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, reason: str, rule: str) -> Refused:
+    """Return a refusal that the session itself decides: a dead reference, or no room."""
+    return Refused(
+        reason,
+        rule=rule,
+        facet="" if export is None else export.facet.name,
+        operation=message.operation,
+        member=message.member,
+        policy=session.guard.policy.digest,
+    )
+
+
+def _open(session: "Session", events: list[Event]) -> None:
+    session.enter(State.OPEN)
+    session.frames.max_frame_bytes = session.limits.max_frame_bytes
+    session.liveness.opened()
+    events.append(Opened())
+
+
+def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, now: float) -> Export:
+    """Return an export that is neither absent nor dead, and count a use of it."""
+    if export is None:
+        if message.target < 0:
+            raise RemoteProtocolError("a promised answer as target: this version keeps no answers")
+        raise refusal(session, None, message, "no-reference", "")
+    if now >= export.expires_at:
+        raise refusal(session, export, message, "expired", export.facet.permits.rule)
+    if export.uses_left is not None:
+        if export.uses_left <= 0:
+            raise refusal(session, export, message, "uses", export.facet.permits.rule)
+        export.uses_left -= 1
+    return export
+
+
+def _objection(session: "Session", answer: Answer | BatchAnswer) -> tuple[str, str, str] | None:
+    """Return code, reason and rule if this connection has no room for a permitted call now."""
+    room = session.limits.in_flight
+    cause = answer.cause
+    if len(session.answers) >= (room if cause is None else 2 * room):
+        return "limit", "in_flight", "limits.in_flight"
+    if answer.depth > session.limits.callback_depth:
+        return "limit", "depth", "limits.callback_depth"
+    if cause is not None and cause.abandoned:
+        return "cancelled", "cancelled", ""
+    if cause is None and session.state is State.DRAINING:
+        return "unavailable", "draining", ""
+    return None
+
+
+def _guard_run(
+    session: "Session", answer: BatchAnswer, run: m.Run, now: float
+) -> tuple[m.Run, Export | None, list[Permit] | Refused]:
+    """Return a run with its export and either as many permits as it has calls, or the refusal of all of them."""
+    objection = _objection(session, answer)
+    export = session.exports.get(run.target)
+    permits: list[Permit] = []
+    try:
+        if objection is not None:
+            raise refusal(session, export, run, objection[1], objection[2])
+        for _ in range(run.count):
+            export = _usable(session, export, run, now)
+            permits.append(session.guard.check(export.facet, run.operation, run.member, now))
+    except Refused as refused:
+        for permit in permits:
+            if permit.limiter is not None:
+                permit.limiter.give_back()
+        for _ in range(run.count):
+            session.glitch(now)
+        return run, export, refused
+    return run, export, permits
+
+
+def _cause(session: "Session", meta: m.Meta) -> Question | None:
+    if meta.deadline_ms is not None or meta.keep or meta.trace is not None:
+        raise RemoteProtocolError("deadline, keep or trace in a call: features that were not offered")
+    if meta.cause is None:
+        return None
+    question = session.asked.open.get(meta.cause)
+    if question is None:
+        raise RemoteProtocolError(f"a call on behalf of question {meta.cause}, which is not open")
+    return question
+
+
+def _refuse(
+    session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]
+) -> None:
+    session.glitch(now)
+    reference = new_reference()
+    session.queue(m.Raise(message.question, False, code, "", "", reference))
+    events.append(Refusal(message, code, refused, reference))
+
+
+_HANDLER_OF: Final[dict[type[m.Message], Handler]] = {
+    m.Welcome: on_welcome,
+    m.Hello: on_hello,
+    m.Facet: on_facet,
+    m.Call: on_call,
+    m.Return: on_return,
+    m.Raise: on_raise,
+    m.Cancel: on_cancel,
+    m.Release: on_release,
+    m.Finish: on_finish,
+    m.Revoked: on_revoked,
+    m.Ping: on_ping,
+    m.Pong: on_pong,
+    m.GoAway: on_goaway,
+    m.Batch: on_batch,
+    m.BatchReturn: on_return,
+}
+
+HANDLERS: Final[dict[State, dict[type[m.Message], Handler]]] = {
+    state: {kind: _HANDLER_OF[kind] for kind in kinds} for state, kinds in TRANSITIONS.items()
+}
+"""State and message -> handler: the gate in front of all of them."""
