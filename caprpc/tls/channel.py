@@ -44,7 +44,7 @@ class ChannelState(Enum):
     HANDSHAKE = "handshake"
     OPEN = "open"
     ENDED = "ended"
-    """The peer said close_notify: everything it sent has been read."""
+    """Closed cleanly: the peer said close_notify and everything it sent has been read, or we called ``close``."""
     TRUNCATED = "truncated"
     """The transport ended without close_notify: a lost connection, never a clean end."""
     FAILED = "failed"
