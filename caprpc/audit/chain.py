@@ -43,6 +43,7 @@ class Walk:
         seq: Number of the last record accepted.
         leaf: Its leaf hash.
         last: The record itself, None before the first.
+        line: Its line in the present file.
         good: Offset in the present file up to which everything is accepted.
         torn: Bytes behind ``good`` when the file ended: what a crash leaves, never a whole record.
         debris: Where they begin, and why they are no record.
@@ -53,6 +54,7 @@ class Walk:
         self.seq = seq
         self.leaf = leaf
         self.last: Record | None = None
+        self.line = 0
         self.good = 0
         self.torn = 0
         self.debris: Problem | None = None
@@ -100,7 +102,7 @@ class Walk:
                 raise ChainBroken(debris or self._problem(line, raw, exc)) from exc
             debris = None
             self.seq, self.leaf, self.last = self.seq + 1, record.leaf, record
-            self.good = raw.offset + raw.length + raw.ended
+            self.line, self.good = line, raw.offset + raw.length + raw.ended
             self.open_line = not raw.ended
             yield record
         if debris:

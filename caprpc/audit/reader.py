@@ -13,7 +13,10 @@ _CHUNK_BYTES: Final = 256 * 1024
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z")
 _REQUIRED: Final = ("seq", "time", "mono", "kind", "prev")
-_POSITION: Final = {name: position for position, name in enumerate(FIELDS)}
+_SHAPES: Final[Mapping[str, tuple[int, type | None]]] = {
+    name: (position, kind) for position, (name, kind) in enumerate(FIELDS.items())
+}
+_UNKNOWN: Final[tuple[int, type | None]] = (-1, None)
 
 
 SHORTEST_RECORD_BYTES: Final = 140
@@ -115,18 +118,19 @@ def _check_fields(fields: dict[str, object]) -> None:
             raise BadRecord(f"a field {name!r}", "none")
     last = -1
     for name, value in fields.items():
-        expected = FIELDS.get(name)
-        if expected is None:
-            raise BadRecord("known fields only", ascii(name)[:80])
-        if type(value) is not expected:
-            raise BadRecord(f"{name!r} of type {expected.__name__}", type(value).__name__)
-        if isinstance(value, int) and not 0 <= value < 1 << 64:
+        position, expected = _SHAPES.get(name, _UNKNOWN)
+        kind = type(value)
+        if kind is not expected:
+            if expected is None:
+                raise BadRecord("known fields only", ascii(name)[:80])
+            raise BadRecord(f"{name!r} of type {expected.__name__}", kind.__name__)
+        if kind is int and not 0 <= cast("int", value) < 1 << 64:
             raise BadRecord(f"{name!r} from 0 to 2**64 - 1", "a number out of range")
-        if isinstance(value, dict) and not all(type(item) is str for item in value.values()):
+        if kind is dict and not all(type(item) is str for item in cast("dict[str, object]", value).values()):
             raise BadRecord(f"texts in {name!r}", "another type")
-        if _POSITION[name] < last:
+        if position < last:
             raise BadRecord("fields in their order", f"{name!r} too late")
-        last = _POSITION[name]
+        last = position
     if fields["kind"] not in KINDS:
         raise BadRecord(f"a kind of {', '.join(sorted(KINDS))}", ascii(fields["kind"])[:80])
     if not _HASH.fullmatch(cast("str", fields["prev"])):

@@ -148,10 +148,10 @@ class _RelationCheck:
         name, walk, report = segment_name(self._files.stem, number), self._walk, self._report
         try:
             with self._directory.open(name) as fd:
-                for line, record in enumerate(walk.records(fd, name), 1):
-                    if line == 1:
+                for record in walk.records(fd, name):
+                    if walk.line == 1:
                         self._check_begin(record, name, number)
-                    self._check_head(name, number, line)
+                    self._check_head(name, number)
                     report.records += 1
                     report.first = report.first or record.text("time")
                     report.last = record.text("time")
@@ -175,14 +175,14 @@ class _RelationCheck:
             raise _Found(Problem(name, 1, 0, f"files named {stem_of(relation)}", self._files.stem))
         self._report.relation = relation
 
-    def _check_head(self, name: str, number: int, line: int) -> None:
+    def _check_head(self, name: str, number: int) -> None:
         head, walk = self._head, self._walk
         if head is None or walk.seq != head.seq:
             return
         there = Head(walk.seq, walk.leaf, number, walk.good)
         if there != head:
             expected = f"record {head.seq} with hash {head.hash} to end at byte {head.offset} of segment {head.segment}"
-            raise _Found(Problem(name, line, walk.good, expected, f"{there.hash}, byte {there.offset}"))
+            raise _Found(Problem(name, walk.line, walk.good, expected, f"{there.hash}, byte {there.offset}"))
 
     def _check_end(self, name: str, first_seq: int) -> None:
         head, walk = self._head, self._walk

@@ -105,4 +105,5 @@ def test_many_gap_records_with_the_right_length_do_not_hash_the_debris_again_and
     fields = {"kind": "gap", "event": "torn", "facts": 0, "bytes": 5, "digest": "0" * 64}
     gap = encode(3, (b"2026-05-28T20:26:40.", 1, 5_000_000_000), fields, leaf_hash(lines[1]))
     log_file.write_bytes(prefix + b"junk\n" + gap + b"\n" + b"\n".join(lines[2:]) + b"\n")
-    assert logs.problem().line == 3
+    problem = logs.problem()
+    assert (problem.line, problem.expected) == (3, "one JSON object")

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from caprpc.audit.record import leaf_hash
+from caprpc.audit.record import encode, leaf_hash
 
 
 @pytest.fixture
@@ -153,6 +153,18 @@ def test_chain_rewritten_from_the_middle_is_found_by_the_head(closed):
         lines.append(line)
     file.write_bytes(join(lines))
     assert "hash" in closed.problem().expected
+
+
+def test_record_with_the_right_hash_and_a_wrong_number_is_found(logs, decision):
+    log = logs.open()
+    log.relation(decision["peer"])
+    logs.abandon(log)
+    file = logs.files()[0]
+    line = file.read_bytes()[:-1]
+    stamp = (b"2026-05-28T20:26:40.", 1, 5_000_000_000)
+    forged = encode(9, stamp, {"kind": "open"}, leaf_hash(line))
+    file.write_bytes(line + b"\n" + forged + b"\n")
+    assert (logs.problem().expected, logs.problem().found) == ("seq 2", "seq 9")
 
 
 def test_link_in_place_of_a_segment_is_refused(closed, tmp_path):
