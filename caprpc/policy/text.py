@@ -49,9 +49,10 @@ class TomlProblem(Exception):
 
     def __init__(self, line: int, message: str, hint: str = "") -> None:
         self.line = line
-        self.message = message
+        # What is quoted from the text must not be able to mislead who reads the message.
+        self.message = message.encode("ascii", "backslashreplace").decode("ascii")
         self.hint = hint
-        super().__init__(f"line {line}: {message}")
+        super().__init__(f"line {line}: {self.message}")
 
 
 class TomlDocument:
