@@ -155,16 +155,20 @@ def test_chain_rewritten_from_the_middle_is_found_by_the_head(closed):
     assert "hash" in closed.problem().expected
 
 
-def test_record_with_the_right_hash_and_a_wrong_number_is_found(logs, decision):
+def test_record_with_the_right_hash_and_wrong_content_is_found(logs, decision):
     log = logs.open()
     log.relation(decision["peer"])
     logs.abandon(log)
     file = logs.files()[0]
     line = file.read_bytes()[:-1]
     stamp = (b"2026-05-28T20:26:40.", 1, 5_000_000_000)
-    forged = encode(9, stamp, {"kind": "open"}, leaf_hash(line))
-    file.write_bytes(line + b"\n" + forged + b"\n")
-    assert (logs.problem().expected, logs.problem().found) == ("seq 2", "seq 9")
+    nothing = {"kind": "gap", "event": "torn", "bytes": 5}
+    for seq, fields, problem in (
+        (9, {"kind": "open"}, ("seq 2", "seq 9")),
+        (2, nothing, ("a gap record for 0 bytes", "one for 5")),
+    ):
+        file.write_bytes(line + b"\n" + encode(seq, stamp, fields, leaf_hash(line)) + b"\n")
+        assert (logs.problem().expected, logs.problem().found) == problem
 
 
 def test_link_in_place_of_a_segment_is_refused(closed, tmp_path):
