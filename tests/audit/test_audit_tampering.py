@@ -161,14 +161,17 @@ def test_record_with_the_right_hash_and_wrong_content_is_found(logs, decision):
     logs.abandon(log)
     file = logs.files()[0]
     line = file.read_bytes()[:-1]
-    stamp = (b"2026-05-28T20:26:40.", 1, 5_000_000_000)
+    now, earlier = (b"2026-05-28T20:26:40.", 1, 5_000_000_000), (b"2026-05-28T20:26:40.", 1, 4_000_000_000)
+    closing = encode(2, now, {"kind": "segment", "event": "close", "segment": 1}, leaf_hash(line))
     nothing = {"kind": "gap", "event": "torn", "bytes": 5}
-    for seq, fields, problem in (
-        (9, {"kind": "open"}, ("seq 2", "seq 9")),
-        (2, nothing, ("a gap record for 0 bytes", "one for 5")),
+    for tail, expected in (
+        ([encode(9, now, {"kind": "open"}, leaf_hash(line))], "seq 2"),
+        ([encode(2, now, nothing, leaf_hash(line))], "a gap record for 0 bytes"),
+        ([encode(2, earlier, {"kind": "open"}, leaf_hash(line))], "mono of at least 5000000000"),
+        ([closing, encode(3, now, {"kind": "open"}, leaf_hash(closing))], "'resume' or a gap behind 'close'"),
     ):
-        file.write_bytes(line + b"\n" + encode(seq, stamp, fields, leaf_hash(line)) + b"\n")
-        assert (logs.problem().expected, logs.problem().found) == problem
+        file.write_bytes(join([line, *tail]))
+        assert expected in logs.problem().expected
 
 
 def test_link_in_place_of_a_segment_is_refused(closed, tmp_path):
