@@ -5,6 +5,7 @@ import time
 import pytest
 
 from caprpc.errors import ConfigurationError
+from caprpc.pki.pem import parse_certificates
 from caprpc.pki.trust import trust
 from caprpc.testing.pki import ThrowawayPki
 from caprpc.tls import Identity
@@ -73,3 +74,10 @@ def test_missing_identity_directory_is_an_error_and_makes_nothing(tmp_path, root
     with pytest.raises((ConfigurationError, FileNotFoundError)):
         trust(tmp_path / "nowhere", root.pem, root.crl_pem())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cut", [30, 200])
+def test_damaged_second_certificate_is_not_overlooked(root, pki, cut):
+    """A file that lost its tail must not silently lose a trust anchor."""
+    with pytest.raises(ValueError):
+        parse_certificates(root.pem + pki.ca("Other").pem[:-cut])
