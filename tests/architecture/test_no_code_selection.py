@@ -45,6 +45,7 @@ ALLOWED = {
         "setattr",
     ): "the name was declared with attribute(writable=True); one closure for each",
     ("caprpc/interface/records.py", "attrgetter"): "field names of a dataclass or Struct that a signature names",
+    ("caprpc/cli/results.py", "attrgetter"): "prints the declared fields of a record; its class is ours",
     ("caprpc/objects/stubs.py", "getattr"): "the local user assigns to a stub; looked up on the stub's own class",
 }
 """(file, construct) -> why it cannot be reached with a name that a peer chose."""
