@@ -123,6 +123,16 @@ class Facet:
         self.permits = permits
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledPolicy:
+    """A policy as the tables in which a guard looks things up."""
+
+    policy: Policy
+    facets: Mapping[str, PermitTable]
+    opaque: PermitTable
+    roots: PermitTable
+
+
 class PrincipalQuotas:
     """What all connections of one principal share: its counters, and the compiled permits of its policy.
 
@@ -133,7 +143,7 @@ class PrincipalQuotas:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._usages: dict[tuple[str, str], Usage] = {}
-        self._compiled: tuple[Policy, Mapping[str, PermitTable]] | None = None
+        self._compiled: CompiledPolicy | None = None
         self._connections = 0
 
     def open_connection(self, limit: int) -> bool:
@@ -158,13 +168,17 @@ class PrincipalQuotas:
             usage = self._usages.setdefault((facet, grant.member or f"#{grant.operation}"), Usage())
         return usage.limiter(grant.limit)
 
-    def tables(self, policy: Policy) -> Mapping[str, PermitTable]:
-        """Return what each facet of a policy permits, compiled once for all connections of the principal."""
+    def compiled(self, policy: Policy) -> CompiledPolicy:
+        """Return what a policy permits, compiled once for all connections of the principal."""
         compiled = self._compiled
-        if compiled is None or compiled[0] is not policy:
-            tables = {offer.name: _table(offer, policy, self) for offer in policy.offers.values()}
-            compiled = self._compiled = (policy, tables)
-        return compiled[1]
+        if compiled is None or compiled.policy is not policy:
+            compiled = self._compiled = CompiledPolicy(
+                policy=policy,
+                facets={name: _table(offer, policy, self) for name, offer in policy.offers.items()},
+                opaque=PermitTable({}, policy.peer_rule, policy.digest),
+                roots=_root_table(policy),
+            )
+        return compiled
 
 
 class Guard:
@@ -173,20 +187,23 @@ class Guard:
     Attributes:
         policy: The newest policy that it enforces; what it enforces is never more than any before allowed.
         closed: Whether a reload took the peer's policy away: nothing is permitted any more.
+        limits: The limits of the connection; they only ever become tighter.
         roots: The facet of export 0.
     """
+
+    __slots__ = ("_accepts", "_facets", "_lends", "_narrowing", "_quotas", "closed", "limits", "policy", "roots")
 
     def __init__(self, policy: Policy, quotas: PrincipalQuotas) -> None:
         self.policy = policy
         self.closed = False
         self.limits = policy.limits
         self._quotas = quotas
-        offers = policy.offers
+        compiled = quotas.compiled(policy)
         self._facets = {
-            name: Facet(name, offers[name].interface, table) for name, table in quotas.tables(policy).items()
+            name: Facet(name, policy.offers[name].interface, table) for name, table in compiled.facets.items()
         }
-        self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, PermitTable({}, policy.peer_rule, policy.digest))
-        self.roots = Facet(ROOT_FACET, "Root", _root_table(policy))
+        self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, compiled.opaque)
+        self.roots = Facet(ROOT_FACET, "Root", compiled.roots)
         self._accepts = policy.accepts
         self._lends = policy.lends
         self._narrowing = threading.Lock()
