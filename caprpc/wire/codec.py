@@ -88,7 +88,19 @@ def pack(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
         ValueError: It is over a limit, holds itself, or a text of it has no UTF-8 form.
     """
     try:
-        blob = _encoded(value, limits)
+        budget = limits.max_items - 1
+        left = plain_budget(value, limits.max_depth, budget, limits.max_key_bytes)
+        if left >= 0:
+            try:
+                blob = _encode(value)
+                # So few values cannot expand to much, whatever they are: no need to look at the bytes.
+                if (budget - left + 1) * _DENSITY <= len(blob) or len(blob) <= EXPANSION_FREE_BYTES:
+                    return blob
+            except OverflowError:
+                # An integer that travels as an extension.
+                blob = _flattened(value, limits)
+        else:
+            blob = _flattened(value, limits)
         if _may_expand(blob):
             unpack(blob, limits)
     except UnicodeEncodeError:
@@ -132,12 +144,7 @@ def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
     return _extended(blob, limits)
 
 
-def _encoded(value: Any, limits: Limits) -> bytes:
-    if plain_budget(value, limits.max_depth, limits.max_items - 1, limits.max_key_bytes) >= 0:
-        try:
-            return _encode(value)
-        except OverflowError:
-            """An integer that travels as an extension."""
+def _flattened(value: Any, limits: Limits) -> bytes:
     return _encode(Flattener(limits, _encode).flatten(value, limits.max_depth))
 
 
@@ -231,4 +238,4 @@ def _see_extension(_code: int, _data: bytes) -> None:
 
 
 def _malformed(blob: bytes, exc: Exception) -> RemoteProtocolError:
-    return RemoteProtocolError(f"value of {len(blob)} bytes: {printable(str(exc))}")
+    return RemoteProtocolError(f"value of {len(blob)} bytes: {printable(str(exc) or type(exc).__name__)}")

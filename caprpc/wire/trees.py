@@ -87,8 +87,11 @@ def plain_budget(value: Any, depth: int, budget: int, max_key_bytes: int) -> int
     for item in items:
         kind = type(item)
         if kind is list or kind is dict:
-            budget = plain_budget(item, depth - 1, budget, max_key_bytes)
-            if budget < 0:
+            if item:
+                budget = plain_budget(item, depth - 1, budget, max_key_bytes)
+                if budget < 0:
+                    return -1
+            elif depth < 2:
                 return -1
         elif kind not in _NATIVE:
             return -1

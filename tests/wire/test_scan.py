@@ -1,0 +1,75 @@
+"""The scanner of large values and the check of small ones are two ways to one verdict."""
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from msgspec.msgpack import Ext
+
+from caprpc.errors import RemoteProtocolError
+from caprpc.limits import DEFAULT_LIMITS
+from caprpc.wire import codec
+from caprpc.wire.codec import pack
+from caprpc.wire.scan import scan
+
+SHALLOW = DEFAULT_LIMITS.__class__(max_depth=3)
+
+trees = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**64 - 1),
+        st.integers(-300, 300),
+        st.floats(),
+        st.text(max_size=40),
+        st.text(min_size=250, max_size=260, alphabet="ab"),
+        st.binary(max_size=40),
+        st.tuples(st.integers(0, 9)),
+    ),
+    lambda v: st.one_of(st.lists(v, max_size=20), st.dictionaries(st.text(max_size=40), v, max_size=18)),
+    max_leaves=40,
+)
+
+
+def accepted_small(blob, limits):
+    """Return whether the check by encoding again takes the blob."""
+    try:
+        codec._flat(blob, limits, Ext)
+    except (RemoteProtocolError, *codec._DECODE_ERRORS):
+        return False
+    return True
+
+
+def accepted_large(blob, limits):
+    """Return whether the scanner, and the C decoder behind it, take the blob."""
+    try:
+        scan(blob, limits)
+        msgpack.unpackb(blob, ext_hook=Ext)
+    except (RemoteProtocolError, *codec._DECODE_ERRORS):
+        return False
+    return True
+
+
+@given(trees, st.integers(0, 5_000), st.integers(0, 255), st.sampled_from([DEFAULT_LIMITS, SHALLOW]))
+@example([{"a": 1}], 3, 0xD4, DEFAULT_LIMITS)
+@example([-200], 1, 0xD1, DEFAULT_LIMITS)
+def test_both_ways_give_the_same_verdict(tree, position, byte, limits):
+    blob = bytearray(pack(tree))
+    whole = bytes(blob)
+    blob[position % len(blob)] = byte
+    changed = bytes(blob)
+    for candidate in (whole, changed, changed[:-1], changed + b"\xc0"):
+        assert accepted_small(candidate, limits) == accepted_large(candidate, limits)
+
+
+@given(st.lists(st.integers(0, 255), min_size=1, max_size=8).map(bytes))
+def test_both_ways_give_the_same_verdict_on_random_bytes(blob):
+    assert accepted_small(blob, DEFAULT_LIMITS) == accepted_large(blob, DEFAULT_LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [(None, 1), ([], 1), ([1, 2], 3), ({"a": 1}, 3), ({"a": [1, {}], "b": 2.5}, 7), ("x" * 300, 1), ([b"", "", -5], 4)],
+)
+def test_scanner_counts_values_and_keys(value, items):
+    assert scan(pack(value), DEFAULT_LIMITS) == items
