@@ -104,11 +104,12 @@ class Limiter:
                 return "in_flight"
             for bucket in self.buckets:
                 # As Bucket.earn, written out: this runs for every call.
-                if now > bucket.stamp:
-                    left = bucket.spent - (now - bucket.stamp) * bucket.per_s
-                    bucket.spent = left if left > 0.0 else 0.0
+                spent, stamp = bucket.spent, bucket.stamp
+                if now > stamp:
+                    left = spent - (now - stamp) * bucket.per_s
+                    bucket.spent = spent = left if left > 0.0 else 0.0
                     bucket.stamp = now
-                if bucket.spent + calls > bucket.capacity:
+                if spent + calls > bucket.capacity:
                     return bucket.kind
             for bucket in self.buckets:
                 bucket.spent += calls
