@@ -149,6 +149,38 @@ def test_named_facet_takes_the_place_of_the_derived_one(guard_of):
         assert guard.facet_for_result(permit) is guard.facet(OPAQUE)
 
 
+def test_references_among_items_get_the_facet_that_the_iterator_names(guard_of):
+    """CAP-PO-17: an item of an iterator is granted like any other result, or it is not let out."""
+    guard = guard_of(
+        ('"balance", ', '"balance", "entries", '),
+        ('subscribe = "opaque"', 'subscribe = "opaque"\nentries = "Entries"'),
+        (
+            "[accept.Sink]",
+            '[offer.Entries]\ninterface = "Iterator"\niterate = true\n'
+            '[offer.Entries.returns]\niterate = "HistoryRO"\n[accept.Sink]',
+        ),
+    )
+    entries = guard.facet_for_result(guard.check(guard.facet("FeedLedger"), CALL, "entries", 0.0))
+    assert entries is guard.facet("Entries")
+    assert set(entries.permits) == {(ids.OP_NEXT, ""), (ids.OP_CLOSE, "")}
+    assert guard.facet_for_result(guard.check(entries, ids.OP_NEXT, "", 0.0)) is guard.facet("HistoryRO")
+    assert guard.facet_for_result(guard.check(entries, ids.OP_CLOSE, "", 0.0)) is None
+
+
+def test_rules_of_a_callable_go_by_position(guard_of):
+    guard = guard_of(
+        (
+            "[accept.Sink]",
+            '[offer.Call]\ninterface = "Callable"\ninvoke = true\n'
+            "[offer.Call.args.invoke]\nargument1 = { max_len = 3 }\n[accept.Sink]",
+        )
+    )
+    permit = guard.check(guard.facet("Call"), ids.OP_INVOKE, "", 0.0)
+    permit.check_arguments({"argument1": "abc", "argument2": "any"})
+    with pytest.raises(Refused):
+        permit.check_arguments({"argument1": "abcd"})
+
+
 def test_one_object_under_two_facets_keeps_two_rights(guard_of):
     """CAP-HD-11: rights hang on the facet of the reference, not on the object."""
     guard = guard_of(("[accept.Sink]", '[offer.Wide]\ninterface = "Ledger"\ncall = ["length"]\n[accept.Sink]'))
@@ -523,6 +555,17 @@ class TestQuotas:
             guard.check(iterator, ids.OP_NEXT, "", 0.0)
         for _ in range(3):
             guard.check(iterator, ids.OP_CLOSE, "", 0.0)
+
+    def test_leaving_a_context_is_never_limited(self, load_with):
+        context = '[offer.Context]\ninterface = "ContextManager"\ncontext = true\n'
+        context += "[offer.Context.limit.context]\nper_day = 1\n"
+        guard = Guard(load_with(("[accept.Sink]", f"{context}[accept.Sink]")).policies[0], PrincipalQuotas())
+        facet = guard.facet("Context")
+        guard.check(facet, ids.OP_ENTER, "", 0.0)
+        with pytest.raises(Refused):
+            guard.check(facet, ids.OP_ENTER, "", 0.0)
+        for _ in range(3):
+            guard.check(facet, ids.OP_EXIT, "", 0.0)
 
     def test_connections_are_counted(self):
         quotas = PrincipalQuotas()
