@@ -1,7 +1,7 @@
 """The event loop of a blocking server: methods run where their call was read, until one is seen to block.
 
 One thread polls all sockets and runs methods in place, so that a fast method pays for no hand-over. A watchdog
-looks every two milliseconds whether the polling thread is still in the same method; if so, another thread takes
+looks every three milliseconds whether the polling thread is still in the same method; if so, another thread takes
 over the polling, and that member goes to a worker from then on. Measured: docs/adr/0007.
 """
 
@@ -18,7 +18,7 @@ from caprpc.interface import Member
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.work import AnyJob
 
-WATCH_S: Final = 0.002
+WATCH_S: Final = 0.003
 """A method that runs longer than one to two of these is taken to block."""
 
 _PARK_AFTER: Final = 100
@@ -27,7 +27,10 @@ _PARK_AFTER: Final = 100
 TICK_S: Final = 1.0
 """How often deadlines of all connections are looked at."""
 
-_FORGIVE_AFTER: Final = 64
+_STRIKE_S: Final = 1.0
+"""Two stalls within this make a member slow; a single one may be the machine's doing."""
+
+_FORGIVE_AFTER: Final = 32
 """Fast runs in a row on a worker after which a member may run in place again."""
 
 _FAST_S: Final = 0.0005
@@ -47,6 +50,7 @@ class Reactor:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._slow: dict[Member, int] = {}
+        self._strikes: dict[Member, float] = {}
         self._turn = 0
         self._polling_thread = 0
         self._running: AnyJob | None = None
@@ -209,10 +213,9 @@ class Reactor:
         return pending.popleft()
 
     def _blocks(self, job: AnyJob) -> bool:
-        if type(job) is BatchJob:
+        if isinstance(job, BatchJob):
             return job.waits or any(planned[2] in self._slow for planned in job.todo)
-        member: Member = job.member  # type: ignore[union-attr]
-        return not job.is_async and (member in self._slow or member.blocking)
+        return not job.is_async and (job.member in self._slow or job.member.blocking)
 
     # -- workers ----------------------------------------------------------------------------------------------------------
 
@@ -288,8 +291,11 @@ class Reactor:
         connection = self._running_on
         turn = self._turn = self._turn + 1
         self._running = None
-        for member in [planned[2] for planned in job.todo] if type(job) is BatchJob else [job.member]:  # type: ignore[union-attr]
-            self._slow[member] = _FORGIVE_AFTER
+        now = time.monotonic()
+        for member in {planned[2] for planned in job.todo} if isinstance(job, BatchJob) else {job.member}:
+            if now - self._strikes.get(member, float("-inf")) < _STRIKE_S:
+                self._slow[member] = _FORGIVE_AFTER
+            self._strikes[member] = now
         self._workers.submit(lambda: self._poll(turn), urgent=True)
         if connection is not None:
             with connection.lock:

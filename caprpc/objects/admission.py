@@ -74,6 +74,7 @@ class Admission:
         self.log = log
         self._accepts = accepts
         self.roots = roots
+        """Empty on the side that dials."""
         self._contracts = contracts
         self.server_limits = server_limits
         self.wall = wall

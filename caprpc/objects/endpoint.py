@@ -16,14 +16,13 @@ from caprpc.objects.roots import RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import Refused
-from caprpc.session import Answer, BatchAnswer, Refusal, Scope, Session
+from caprpc.session import ENVELOPE_BYTES, Answer, BatchAnswer, Refusal, Scope, Session
 from caprpc.wire import codec
 
 _VALUES_ONLY: Final = NoReferences()
 
 _SIZED: Final = frozenset({str, bytes})
-_SMALL: Final = 4096
-"""Characters or bytes that surely fit into a frame that any peer takes, whatever their encoding."""
+"""Scalars that may be too large for a frame."""
 
 NO_ARGUMENTS: Final[list[Any]] = [[], {}]
 
@@ -96,7 +95,7 @@ class Endpoint:
             return
         answer, session = job.answer, self.session
         signature = job.member.signature
-        if type(value) is signature.scalar_result and (type(value) not in _SIZED or len(value) < _SMALL):  # type: ignore[arg-type]
+        if type(value) is signature.scalar_result and (type(value) not in _SIZED or len(value) < session.largest):  # type: ignore[arg-type]
             self._end(job, "ok", "")
             session.return_(answer, codec.pack_scalars(value, session.limits))
             return
@@ -187,6 +186,6 @@ class Endpoint:
             self.recorder.outcome(job.answer, job.permit, outcome, error)
 
     def _check_size(self, payload: bytes) -> None:
-        most = self.session.opening.peer_limits.max_frame_bytes
-        if len(payload) > most - 1024:
-            raise LimitExceeded(f"a result of {len(payload)} bytes, the peer takes {most} in a frame (max_frame_bytes)")
+        most = self.session.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES
+        if len(payload) > most:
+            raise LimitExceeded(f"a result of {len(payload)} bytes, the peer takes {most} (its limits.max_frame_bytes)")

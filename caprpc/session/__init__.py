@@ -16,10 +16,11 @@ from caprpc.session.calls import (
 )
 from caprpc.session.opening import Opening
 from caprpc.session.references import FOREVER, Announced, Export, Exports, Import, Imports, Scope
-from caprpc.session.session import Session
+from caprpc.session.session import ENVELOPE_BYTES, Session
 from caprpc.session.states import TRANSITIONS, State
 
 __all__ = [
+    "ENVELOPE_BYTES",
     "FOREVER",
     "TRANSITIONS",
     "Announced",

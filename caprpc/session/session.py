@@ -21,7 +21,7 @@ from caprpc.wire import messages as m
 from caprpc.wire.codec import decode_message, encode_message
 from caprpc.wire.frame import FrameBuffer
 
-_ENVELOPE_BYTES: Final = 1024
+ENVELOPE_BYTES: Final = 1024
 """Room in a frame for everything but the payload."""
 
 
@@ -198,6 +198,11 @@ class Session:
             self.queue(m.GoAway("drain", "", ""))
 
     @property
+    def largest(self) -> int:
+        """A text or byte string shorter than this fits into a frame of the peer, whatever its encoding."""
+        return (self.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES) // 4
+
+    @property
     def drained(self) -> bool:
         """Nothing runs and nothing is awaited."""
         return not self.answers and not self.asked.open
@@ -243,7 +248,7 @@ class Session:
     def _check_ask(self, *, nested: bool, size: int) -> None:
         if self.state is not State.OPEN and not (nested and self.state in (State.DRAINING, State.PEER_DRAINING)):
             raise ConnectionLost(f"no new calls: the session is {self.state.value}", code="drain")
-        if size > self.opening.peer_limits.max_frame_bytes - _ENVELOPE_BYTES:
+        if size > self.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES:
             raise LimitExceeded(
                 f"arguments of {size} bytes, the peer takes {self.opening.peer_limits.max_frame_bytes} "
                 "in a frame (limits.max_frame_bytes)"
