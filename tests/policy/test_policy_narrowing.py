@@ -183,3 +183,16 @@ def test_narrowed_limit_lets_no_more_through_than_either(one, other, waits):
 
     assert passed(narrower_limit(one, other)) <= min(passed(one), passed(other))
     assert narrower_limit(one, other) == narrower_limit(other, one)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "burst"),
+    [
+        (MemberLimit(per_second=5), MemberLimit(per_second=5, burst=9), 5),
+        (MemberLimit(per_second=0.1), MemberLimit(per_second=5, burst=9), 1),
+        (MemberLimit(per_second=5, burst=3), MemberLimit(per_second=5), 3),
+        (MemberLimit(), MemberLimit(per_second=5, burst=9), 9),
+    ],
+)
+def test_burst_that_follows_from_a_rate_does_not_grow(old, new, burst):
+    assert narrower_limit(old, new).burst == burst
