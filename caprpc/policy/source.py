@@ -28,8 +28,9 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 def opened_directory(directory: Path, problems: Problems) -> Iterator[int | None]:
     """Open a policy directory and yield its descriptor, or None if it cannot be trusted.
 
-    The directory itself must not be a link, must belong to us or root, and neither it nor its parent may be
-    writable by others (a sticky parent such as ``/tmp`` may).
+    The directory itself must not be a link, must belong to us or root, and may not be writable by others. The one above
+    may not be writable by everybody (a sticky one such as ``/tmp`` may); a group that may write there could at worst
+    put back another directory of ours, for everything in it must belong to us, too.
     """
     try:
         descriptor = os.open(directory, _OPEN_DIRECTORY)
@@ -40,11 +41,11 @@ def opened_directory(directory: Path, problems: Problems) -> Iterator[int | None
     try:
         _judge(os.fstat(descriptor), str(directory), "directory", problems)
         parent = os.stat("..", dir_fd=descriptor)
-        if parent.st_mode & _OTHERS_WRITE and not parent.st_mode & stat.S_ISVTX:
+        if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
             problems.add(
                 str(directory),
-                "the directory above is writable by others, who could replace this one",
-                "chmod go-w the directory above",
+                "the directory above is writable by everybody, who could put another in place of this one",
+                "chmod o-w the directory above",
             )
         yield descriptor
     finally:

@@ -367,12 +367,13 @@ class TestFiles:
         directory.path.chmod(mode)
         assert any("the directory is writable" in message for _, message, _ in directory.problems())
 
-    def test_parent_that_others_can_write_is_refused_unless_sticky(self, directory):
+    def test_parent_that_everybody_can_write_is_refused_unless_sticky(self, directory):
         directory.path.parent.chmod(0o777)
         ((_, message, _),) = directory.problems()
         assert "directory above" in message
-        directory.path.parent.chmod(0o1777)
-        directory.load()
+        for mode in (0o1777, 0o775):
+            directory.path.parent.chmod(mode)
+            directory.load()
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     @pytest.mark.parametrize("name", ["org-b.toml", "."])
