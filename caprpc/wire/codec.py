@@ -230,7 +230,7 @@ def _large_is_canonical(message: AnyMessage, body: bytes | bytearray) -> bool:
     size = len(message.payload)
     width = 2 if size < 0x1_0000 else 4
     head = head[:-2] + (b"\xc5" if width == 2 else b"\xc6") + size.to_bytes(width, "big")
-    return body.startswith(head) and len(body) == len(head) + size
+    return body.startswith(head)
 
 
 def _see_extension(_code: int, _data: bytes) -> None:

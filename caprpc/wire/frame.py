@@ -41,13 +41,13 @@ class FrameBuffer:
         max_frame_bytes: Largest body accepted from now on; the session raises it after WELCOME and HELLO.
     """
 
-    __slots__ = ("_body", "_failure", "_filled", "_length", "_missing", "_pending", "max_frame_bytes")
+    __slots__ = ("_body", "_failure", "_filled", "_length", "_pending", "max_frame_bytes", "missing")
 
     def __init__(self, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
         self._failure: RemoteProtocolError | None = None
         self._pending = bytearray()
-        self._missing = 0
+        self.missing = 0
         """Bytes without which the pending frame cannot go on; 0 between frames, _CUTTING inside ``feed``."""
         self._body: bytearray | None = None
         self._filled = 0
@@ -56,7 +56,7 @@ class FrameBuffer:
     @property
     def partial(self) -> bool:
         """Whether a frame has begun and is not complete."""
-        return self._missing > 0
+        return self.missing > 0
 
     @property
     def partial_bytes(self) -> int:
@@ -79,7 +79,7 @@ class FrameBuffer:
 
         Wire protocol, section 2.
         """
-        missing = self._missing
+        missing = self.missing
         if not missing:
             size = len(data)
             if size > HEADER_BYTES and _length_at(data)[0] == size - HEADER_BYTES <= self.max_frame_bytes:
@@ -90,13 +90,13 @@ class FrameBuffer:
             return self._fill(data)
         elif len(data) < missing:
             self._pending += data
-            self._missing = missing - len(data)
+            self.missing = missing - len(data)
             return ()
         else:
             self._pending += data
             data = bytes(self._pending)
             self._pending.clear()
-        self._missing = _CUTTING
+        self.missing = _CUTTING
         return self._cut(data)
 
     def writable(self) -> memoryview | None:
@@ -117,8 +117,8 @@ class FrameBuffer:
         if body is None or not 0 <= count <= len(body) - self._filled:
             raise LocalProtocolError(f"{count} bytes reported, which writable() did not offer")
         self._filled += count
-        self._missing = self._length - self._filled
-        if self._missing:
+        self.missing = self._length - self._filled
+        if self.missing:
             return None
         self._body = None
         return body
@@ -147,7 +147,7 @@ class FrameBuffer:
             position = end
         if position < size:
             self._pending += data[position:] if position else data
-        self._missing = missing
+        self.missing = missing
 
     def _begin(self, length: int, received: memoryview) -> None:
         self._length = length
@@ -168,7 +168,7 @@ class FrameBuffer:
             return ()
         if count == len(data):
             return (complete,)
-        self._missing = _CUTTING
+        self.missing = _CUTTING
         return chain((complete,), self._cut(data[count:]))
 
     def _grow(self, body: bytearray, needed: int) -> bytearray:

@@ -11,6 +11,7 @@ from caprpc.limits import DEFAULT_LIMITS
 from caprpc.wire import codec
 from caprpc.wire.codec import pack
 from caprpc.wire.scan import scan
+from caprpc.wire.trees import Builder
 
 SHALLOW = DEFAULT_LIMITS.__class__(max_depth=3)
 
@@ -31,10 +32,15 @@ trees = st.recursive(
 )
 
 
+def build(flat, size, limits):
+    """Decode the extensions, which is the same for both ways."""
+    Builder(limits, size, codec._encode, lambda data: codec._flat(data, limits, Ext)).build(flat, limits.max_depth)
+
+
 def accepted_small(blob, limits):
     """Return whether the check by encoding again takes the blob."""
     try:
-        codec._flat(blob, limits, Ext)
+        build(codec._flat(blob, limits, Ext), len(blob), limits)
     except (RemoteProtocolError, *codec._DECODE_ERRORS):
         return False
     return True
@@ -44,7 +50,7 @@ def accepted_large(blob, limits):
     """Return whether the scanner, and the C decoder behind it, take the blob."""
     try:
         scan(blob, limits)
-        msgpack.unpackb(blob, ext_hook=Ext)
+        build(msgpack.unpackb(blob, ext_hook=Ext), len(blob), limits)
     except (RemoteProtocolError, *codec._DECODE_ERRORS):
         return False
     return True
