@@ -1,7 +1,6 @@
 """A connection driven by an asyncio loop; everything in here runs on the loop's thread unless it says otherwise."""
 
 import asyncio
-import os
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from caprpc.aio.runner import MethodRunner
 from caprpc.errors import ConnectionLost, DeadlineExceeded, printable
+from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.admission import Admission
 from caprpc.objects.batches import BatchJob
@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         """Calls of ours that wait until the peer has room for them."""
         self._tasks: dict[Answer | BatchAnswer, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._pid = os.getpid()
+        self._forks = FORKS.count
         self._thread = threading.get_ident()
 
     # -- transport ------------------------------------------------------------------------------------------------------
@@ -183,8 +183,8 @@ class Connection(asyncio.BufferedProtocol):
     ) -> "ThreadFuture[Any]":
         """Make a call from a thread beside the loop (a ``def`` method in the pool) and return its future."""
         outgoing = self.link.outgoing
-        context = CURRENT.get()
-        behalf = context.answer if context is not None and context.connection is self else None
+        job = CURRENT.get()
+        behalf = job.answer if job is not None and job.endpoint.connection is self else None
         result: ThreadFuture[Any] = ThreadFuture()
 
         def begin() -> None:
@@ -217,10 +217,10 @@ class Connection(asyncio.BufferedProtocol):
         self.flush_soon()
 
     def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        if os.getpid() != self._pid:
+        if FORKS.count != self._forks:
             raise ConnectionLost("a connection cannot be used after fork(): the child must make its own")
-        context = CURRENT.get()
-        return context.answer if context is not None and context.connection is self else None
+        job = CURRENT.get()
+        return job.answer if job is not None and job.endpoint.connection is self else None
 
     def _ask(
         self,

@@ -37,8 +37,8 @@ class MethodRunner:
         if job.is_async:
             return False
         if isinstance(job, BatchJob):
-            return job.waits or any(self._unproved(planned[2]) for planned in job.todo)
-        return self._unproved(job.member)
+            return job.waits or any(self._unproved(member) for member in job.members)
+        return self._unproved(job.plan.member)
 
     def submit(self, job: AnyJob, connection: "Connection") -> None:
         """Run a call on a thread of the pool and reply from the loop."""
@@ -47,7 +47,7 @@ class MethodRunner:
     def ran_here(self, job: AnyJob, seconds: float) -> None:
         """Learn from a run on the loop."""
         if seconds > SLOW_S:
-            for member in _members(job):
+            for member in job.members:
                 self._proofs_left[member] = _DISTRUST
 
     def close(self) -> None:
@@ -73,9 +73,6 @@ class MethodRunner:
         else:
             soon(connection.reply, job, value)
         if time.perf_counter() - started <= FAST_S:
-            for member in _members(job):
+            for member in job.members:
                 self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
 
-
-def _members(job: AnyJob) -> list[Member]:
-    return [planned[2] for planned in job.todo] if isinstance(job, BatchJob) else [job.member]

@@ -5,7 +5,6 @@ waiting and never while code of the application runs.
 """
 
 import asyncio
-import os
 import socket
 import threading
 import time
@@ -15,13 +14,15 @@ from typing import Any, Final, Protocol
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.wire import Wire
 from caprpc.errors import ConnectionLost, DeadlineExceeded, LimitExceeded, printable
+from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.context import CURRENT
+from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
 from caprpc.objects.stubs import Flavor, Stub
-from caprpc.objects.work import AnyJob, Work, sort_out
+from caprpc.objects.work import AnyJob, Work, admit, sort_out
 from caprpc.session import Answer, BatchAnswer, Ended, Import, Question, State
 
 _LONGEST_SLEEP_S: Final = 3600.0
@@ -62,23 +63,8 @@ class Host(Protocol):
         """The connection is over; called once, without the lock."""
 
 
-class Waiter:
-    """A thread that waits for the end of one question."""
-
-    __slots__ = ("jobs", "question", "wake")
-
-    def __init__(self, question: Question) -> None:
-        self.question = question
-        self.jobs: deque[AnyJob] | None = None
-        """Callbacks that the call has caused: they run on the thread that made it."""
-        self.wake: threading.Lock | None = None
-        """Locked while the thread sleeps as a follower."""
-
-    def notify(self) -> None:
-        """Let the thread look again, if it sleeps; the connection's lock is held."""
-        wake = self.wake
-        if wake is not None and wake.locked():
-            wake.release()
+THREAD: Final = object()
+"""Hung on a question by a thread that made the call and waits for it: it runs the callbacks that the call causes."""
 
 
 class Connection:
@@ -107,15 +93,17 @@ class Connection:
             expected=expected,
             now=time.monotonic(),
         )
-        self.reader: Waiter | None = None
+        self.reader: object = None
+        """What stands for the thread that reads the socket now: the question it waits for, or a token; or None."""
         self.pending: deque[AnyJob] = deque()
         """Calls that have arrived and not started, in order."""
         self.armed = False
         """Whether the host's selector watches the socket for input."""
         self.in_pool = False
         """Whether a worker is about to start the first of ``pending``."""
-        self._followers: dict[Waiter, None] = {}
-        self._pid = os.getpid()
+        self._followers: dict[threading.Lock, Question] = {}
+        """Threads that sleep until their question has ended, or until it is their turn to read."""
+        self._forks = FORKS.count
         self._corks = 0
         self.high_water_bytes = DEFAULT_LIMITS.write_high_water_bytes
         self.counted = False
@@ -125,16 +113,18 @@ class Connection:
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call and wait for its answer."""
-        outgoing = self.link.outgoing
+        link = self.link
+        outgoing = link.outgoing
         behalf = self._on_behalf_of()
         with self.lock:
-            if not self.link.session.may_ask(behalf):
+            if not link.session.may_ask(behalf):
                 self._await_room(behalf)
             question = outgoing.ask(target, member, args, kwargs, behalf)
-            waiter = question.waiter = Waiter(question)
+            question.waiter = THREAD
             self.flush()
-            leads = self._take_role(waiter)
-        self._wait_or_cancel(waiter, leads=leads)
+            if self.reader is None:
+                self._become_reader(question)
+        self._wait_or_cancel(question)
         if not member.signature.returns_references:
             # Values touch no table: no lock.
             return outgoing.conclude(question, member, Flavor.BLOCKING)
@@ -148,10 +138,9 @@ class Connection:
             if not self.link.session.may_ask(behalf):
                 self._await_room(behalf)
             question = self.link.outgoing.ask_root(name)
-            waiter = question.waiter = Waiter(question)
+            question.waiter = THREAD
             self.flush()
-            leads = self._take_role(waiter)
-        self._wait_or_cancel(waiter, leads=leads)
+        self._wait_or_cancel(question)
         with self.lock:
             return self.link.outgoing.conclude_root(question, name, shape, flavor)
 
@@ -205,10 +194,9 @@ class Connection:
             if not self.link.session.may_ask(behalf):
                 self._await_room(behalf)
             question = self.link.outgoing.ask_batch(calls)
-            waiter = question.waiter = Waiter(question)
+            question.waiter = THREAD
             self.flush()
-            leads = self._take_role(waiter)
-        self._wait_or_cancel(waiter, leads=leads)
+        self._wait_or_cancel(question)
         with self.lock:
             return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
 
@@ -238,18 +226,19 @@ class Connection:
 
     def wait_for(self, question: Question, deadline: float) -> None:
         """Wait until a question has ended or the time has come, reading the socket if nobody else does."""
-        waiter = Waiter(question)
-        with self.lock:
-            self.flush()
-            leads = self._take_role(waiter)
-        self._wait(waiter, deadline, leads=leads)
+        if self.link.wants_to_send:
+            with self.lock:
+                self.flush()
+        self._wait(question, deadline, object())
 
-    def _wait_or_cancel(self, waiter: Waiter, *, leads: bool) -> None:
+    def _wait_or_cancel(self, question: Question) -> None:
         """Wait for a call's own answer; if the time runs out or the thread is interrupted, the call is cancelled."""
-        limits = self.link.session.limits
-        question = waiter.question
+        limit = self.link.session.limits.call_timeout_s
         try:
-            self._wait(waiter, time.monotonic() + limits.call_timeout_s, leads=leads)
+            if self.reader is question:
+                self._lead(question, None, question)
+            if question.outcome is None or question.jobs:
+                self._wait(question, time.monotonic() + limit, question)
         except BaseException:
             if question.outcome is None:
                 self.abandon(question)
@@ -258,17 +247,15 @@ class Connection:
             self.abandon(question)
             peer = printable(self.link.session.peer.principal)
             raise DeadlineExceeded(
-                f"{peer} has not answered within {limits.call_timeout_s:g} s (limits.call_timeout_s)",
-                code="deadline",
-                peer=peer,
+                f"{peer} has not answered within {limit:g} s (limits.call_timeout_s)", code="deadline", peer=peer
             )
 
     def _on_behalf_of(self) -> Answer | BatchAnswer | None:
         """Return the call of this connection that this thread is answering, if any."""
-        if os.getpid() != self._pid:
+        if FORKS.count != self._forks:
             raise ConnectionLost("a connection cannot be used after fork(): the child must make its own", code="lost")
-        context = CURRENT.get()
-        return context.answer if context is not None and context.connection is self else None
+        job = CURRENT.get()
+        return job.answer if job is not None and job.endpoint.connection is self else None
 
     def _await_room(self, behalf: Answer | BatchAnswer | None) -> None:
         """Wait until the peer's announced ``in_flight`` leaves room for one more call; the lock is given up meanwhile."""
@@ -290,117 +277,135 @@ class Connection:
 
     # -- waiting: one leader reads, the others sleep ----------------------------------------------------------------
 
-    def _take_role(self, waiter: Waiter) -> bool:
-        """Become the reader if there is none; the lock is held."""
-        if self.reader is None and waiter.question.outcome is None:
-            self.reader = waiter
-            if self.armed:
-                self.host.claimed(self)
-            return True
-        return False
+    def _become_reader(self, token: object) -> None:
+        """Let the present thread read; the lock is held and nobody reads."""
+        self.reader = token
+        if self.armed:
+            self.host.claimed(self)
 
-    def _wait(self, waiter: Waiter, deadline: float, *, leads: bool) -> None:
-        """Return when the question has ended or the time has passed; run what the call causes here meanwhile."""
-        question = waiter.question
+    def _wait(self, question: Question, deadline: float, token: object) -> None:
+        """Return when the question has ended or the time has passed; run what the call causes here meanwhile.
+
+        ``token`` stands for the present thread; it is the question itself for the thread that made the call, which
+        alone runs the callbacks.
+        """
+        owns = token is question
         while True:
-            if leads:
-                self._lead(waiter, deadline)
-            while waiter.jobs:
-                self.run(waiter.jobs.popleft())
+            while owns and question.jobs:
+                self.run(question.jobs.popleft())
             if question.outcome is not None or time.monotonic() >= deadline:
                 return
+            sleep: threading.Lock | None = None
+            leads = False
             with self.lock:
-                leads = self._take_role(waiter)
-                if not leads and question.outcome is None and not waiter.jobs:
-                    waiter.wake = threading.Lock()
-                    waiter.wake.acquire()
-                    self._followers[waiter] = None
-            if not leads and waiter.wake is not None:
-                waiter.wake.acquire(timeout=max(0.0, min(deadline - time.monotonic(), _LONGEST_SLEEP_S)))
+                if question.outcome is None and not (owns and question.jobs):
+                    if self.reader is None:
+                        self._become_reader(token)
+                        leads = True
+                    else:
+                        sleep = threading.Lock()
+                        sleep.acquire()
+                        self._followers[sleep] = question
+            if sleep is not None:
+                sleep.acquire(timeout=max(0.0, min(deadline - time.monotonic(), _LONGEST_SLEEP_S)))
                 with self.lock:
-                    waiter.wake = None
-                    self._followers.pop(waiter, None)
+                    self._followers.pop(sleep, None)
+            elif leads:
+                self._lead(question, deadline, token)
 
-    def _lead(self, waiter: Waiter, deadline: float) -> None:
-        """Read until the question has ended, callbacks for this thread have come, or the time has passed."""
-        question = waiter.question
-        read, lock = self.wire.read, self.lock
+    def _lead(self, question: Question, deadline: float | None, token: object) -> None:
+        """Read until the question has ended, callbacks for its thread have come, or the time has passed.
+
+        Without a deadline it returns after the first half second of silence.
+        """
+        wire, lock = self.wire, self.lock
         futures = _NO_FUTURES
         try:
             while True:
-                data = read(deadline)
-                futures = _NO_FUTURES
+                data = wire.read(deadline)
                 with lock:
                     if data is not None:
                         futures = self.take(data)
-                    elif self.wire.unsent:
-                        self.wire.send_more()
-                    ends = question.outcome is not None or waiter.jobs or self.wire.closed
-                    if ends or (data is None and time.monotonic() >= deadline):
+                    elif wire.unsent:
+                        wire.send_more()
+                    if question.outcome is not None or question.jobs or wire.closed:
                         self._step_down()
                         return
-                for future in futures:
-                    future.notify()
+                    if data is None and (deadline is None or time.monotonic() >= deadline):
+                        self._step_down()
+                        return
+                if futures:
+                    for future in futures:
+                        future.notify()
         except BaseException:
             with lock:
-                if self.reader is waiter:
+                if self.reader is token:
                     self._step_down()
             raise
         finally:
-            for future in futures:
-                future.notify()
+            if futures:
+                for future in futures:
+                    future.notify()
 
     def _step_down(self) -> None:
         """Stop reading; let a sleeping thread read, or the host watch. The lock is held."""
         self.reader = None
-        if not self._followers and self.armed:
-            return
-        for follower in self._followers:
-            if follower.question.outcome is None and not follower.jobs:
-                follower.notify()
-                return
+        if self._followers:
+            for sleep, question in self._followers.items():
+                if question.outcome is None and not question.jobs:
+                    _wake(sleep)
+                    return
         if not self.armed:
             self.host.released(self)
 
+    def _wake_sleepers(self, question: Question) -> None:
+        """Let threads look again that sleep until this question has ended; the lock is held."""
+        for sleep, awaited in self._followers.items():
+            if awaited is question:
+                _wake(sleep)
+
     # -- bytes in and out: the lock is held -------------------------------------------------------------------------
 
-    def take(self, data: bytes) -> list[CallFuture]:
+    def take(self, data: bytes | memoryview) -> list[CallFuture]:
         """Take received ciphertext, b"" for the end of the stream; return futures whose callbacks are to be run."""
         link = self.link
         now = time.monotonic()
-        events = link.receive(data, now) if data else link.receive_eof(now)
+        events = link.receive(data, now) if len(data) else link.receive_eof(now)
         if len(events) == 1:
             event = events[0]
-            if type(event) is Question and event.waiter is self.reader and not link.wants_to_send:
-                # The one answer that the reading thread waits for: it finds it by itself.
-                return _NO_FUTURES
+            if type(event) is Question:
+                if event is self.reader and not link.wants_to_send:
+                    # The one answer that the reading thread waits for: it finds it by itself.
+                    return _NO_FUTURES
+            elif type(event) is Answer and event.cause is None:
+                job = admit(link, event)
+                if isinstance(job, Job):
+                    self.pending.append(job)
+                    if self.reader is not None:
+                        self.host.dispatch(self)
+                    return _NO_FUTURES
+                return self.route(job)
         return self.route(sort_out(link, events))
 
     def route(self, work: Work) -> list[CallFuture]:
         """Give everything to whoever waits for it; what nobody waits for goes to ``pending``."""
         futures: list[CallFuture] = []
         for question in work.questions:
+            if self._followers and question is not self.reader:
+                self._wake_sleepers(question)
             waiter = question.waiter
-            if type(waiter) is CallFuture:
-                if self._followers:
-                    for follower in self._followers:
-                        if follower.question is question:
-                            follower.notify()
-                if waiter.has_callbacks:
-                    futures.append(waiter)
-            elif waiter is not None and waiter is not self.reader:
-                waiter.notify()  # type: ignore[attr-defined]
+            if type(waiter) is CallFuture and waiter.has_callbacks:
+                futures.append(waiter)
         for job in work.jobs:
             cause = job.answer.cause
-            waiter = cause.waiter if cause is not None else None
-            if type(waiter) is Waiter:
-                if waiter.jobs is None:
-                    waiter.jobs = deque()
-                waiter.jobs.append(job)
-                if waiter is not self.reader:
-                    waiter.notify()
-            else:
+            if cause is None or cause.waiter is not THREAD:
                 self.pending.append(job)
+                continue
+            if cause.jobs is None:
+                cause.jobs = deque()
+            cause.jobs.append(job)
+            if cause is not self.reader:
+                self._wake_sleepers(cause)
         if work.opened:
             self.high_water_bytes = self.link.session.limits.write_high_water_bytes
             self.host.opened(self)
@@ -445,8 +450,8 @@ class Connection:
         self.flush()
         self.pending.clear()
         self.wire.close()
-        for follower in self._followers:
-            follower.notify()
+        for sleep in self._followers:
+            _wake(sleep)
         self.host.ended(self, event)
 
     # -- calls in: without the lock ---------------------------------------------------------------------------------
@@ -482,3 +487,9 @@ class Connection:
         with self.lock:
             self.link.endpoint.fail(job, exc)
             self.flush()
+
+
+def _wake(sleep: threading.Lock) -> None:
+    """Wake the thread that sleeps on a lock; the connection's lock is held, so that it is released once."""
+    if sleep.locked():
+        sleep.release()

@@ -142,18 +142,18 @@ class Reactor:
         spin = Spin()
         clock = time.perf_counter
         while self._turn == turn:
-            ready = poll(0)
+            ready: list[tuple[int, int]] = []
+            until = spin.until()
+            if until:
+                ready = poll(0)
+                while not ready and clock() < until:
+                    ready = poll(0)
+                if ready:
+                    spin.paid()
+                else:
+                    spin.wasted()
             if not ready:
-                until = spin.until()
-                if until:
-                    while not ready and clock() < until:
-                        ready = poll(0)
-                    if ready:
-                        spin.paid()
-                    else:
-                        spin.wasted()
-                if not ready:
-                    ready = poll(TICK_S)
+                ready = poll(TICK_S)
             for fileno, _mask in ready:
                 handler = handlers.get(fileno)
                 if handler is not None:
@@ -214,8 +214,9 @@ class Reactor:
 
     def _blocks(self, job: AnyJob) -> bool:
         if isinstance(job, BatchJob):
-            return job.waits or any(planned[2] in self._slow for planned in job.todo)
-        return not job.is_async and (job.member in self._slow or job.member.blocking)
+            return job.waits or any(member in self._slow for member in job.members)
+        plan = job.plan
+        return not plan.is_async and (plan.member in self._slow or plan.member.blocking)
 
     # -- workers ----------------------------------------------------------------------------------------------------------
 
@@ -243,13 +244,13 @@ class Reactor:
                 self.arm(connection)
 
     def _forgive(self, job: AnyJob) -> None:
-        member = getattr(job, "member", None)
-        left = self._slow.get(member) if member is not None else None
-        if left is not None:
-            if left <= 1:
-                self._slow.pop(member, None)
-            else:
-                self._slow[member] = left - 1
+        for member in job.members:
+            left = self._slow.get(member)
+            if left is not None:
+                if left <= 1:
+                    self._slow.pop(member, None)
+                else:
+                    self._slow[member] = left - 1
 
     # -- the watchdog -------------------------------------------------------------------------------------------------------
 
@@ -292,7 +293,7 @@ class Reactor:
         turn = self._turn = self._turn + 1
         self._running = None
         now = time.monotonic()
-        for member in {planned[2] for planned in job.todo} if isinstance(job, BatchJob) else {job.member}:
+        for member in job.members:
             if now - self._strikes.get(member, float("-inf")) < _STRIKE_S:
                 self._slow[member] = _FORGIVE_AFTER
             self._strikes[member] = now

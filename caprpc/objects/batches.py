@@ -1,19 +1,21 @@
 """Batches: many calls in one frame; each is guarded, checked and recorded on its own. They carry values only."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import RemoteProtocolError, declared_text
 from caprpc.ids import OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
-from caprpc.objects.context import CURRENT, CallContext
+from caprpc.objects.context import CURRENT
 from caprpc.objects.dispatch import ended, refusal_of
-from caprpc.objects.records import Recorder
 from caprpc.policy import Permit, Refused
-from caprpc.session import BatchAnswer, Session
+from caprpc.session import BatchAnswer
 from caprpc.wire import codec
 from caprpc.wire.messages import Failure, Run
+
+if TYPE_CHECKING:
+    from caprpc.objects.endpoint import Endpoint
 
 _VALUES_ONLY: Final = NoReferences()
 
@@ -24,22 +26,27 @@ Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, An
 class BatchJob:
     """The permitted calls of one batch, run in order; a failed call does not stop the others."""
 
-    __slots__ = ("answer", "context", "failures", "results", "todo", "waits")
+    __slots__ = ("answer", "endpoint", "failures", "results", "todo", "waits")
 
     is_async = False
 
-    def __init__(self, answer: BatchAnswer, context: CallContext) -> None:
+    def __init__(self, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         self.answer = answer
-        self.context = context
+        self.endpoint = endpoint
         self.failures: list[Failure] = []
         self.results: list[Any] = []
         self.todo: list[Planned] = []
         self.waits = False
         """Some method in it is known to block."""
 
+    @property
+    def members(self) -> list[Member]:
+        """The members that it runs."""
+        return list({planned[2] for planned in self.todo})
+
     def run(self) -> None:
         """Run every call that was permitted."""
-        token = CURRENT.set(self.context)
+        token = CURRENT.set(self)
         results, answer = self.results, self.answer
         try:
             for position, permit, member, function, args, kwargs in self.todo:
@@ -85,7 +92,7 @@ class BatchJob:
             self.failures.append(Failure(position, True, "declared", type(exc).__name__, declared_text(exc), reference))
             return
         reference = self._failed(position, "internal", taken=True)
-        self.context.recorder.failed(self.answer, permit, reference, exc)
+        self.endpoint.recorder.failed(self.answer, permit, reference, exc)
 
     def _failed(self, position: int, code: str, *, taken: bool) -> str:
         reference = new_reference()
@@ -93,13 +100,14 @@ class BatchJob:
         return reference
 
 
-def prepare_batch(answer: BatchAnswer, session: Session, recorder: Recorder, context: CallContext) -> BatchJob:
+def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
     """Check the arguments of every permitted call, and record each decision.
 
     Raises:
         RemoteProtocolError: A payload breaks the encoding, or does not hold as many calls as it says.
     """
-    job = BatchJob(answer, context)
+    job = BatchJob(answer, endpoint)
+    recorder = endpoint.recorder
     for run, export, verdict in answer.runs:
         start = len(job.results)
         job.results.extend([None] * run.count)
@@ -111,7 +119,7 @@ def prepare_batch(answer: BatchAnswer, session: Session, recorder: Recorder, con
                 job.refuse(position, refused.code, reference)
             continue
         member: Member = export.shape.members[run.operation, run.member]
-        _plan_run(job, run, start, verdict, member, member.resolve(export.obj), session, recorder)
+        _plan_run(job, run, start, verdict, member, member.resolve(export.obj))
     answer.runs = []
     return job
 
@@ -123,10 +131,9 @@ def _plan_run(
     permits: list[Permit],
     member: Member,
     function: Callable[..., Any],
-    session: Session,
-    recorder: Recorder,
 ) -> None:
-    calls = codec.unpack(run.payload, session.limits)
+    recorder = job.endpoint.recorder
+    calls = codec.unpack(run.payload, job.endpoint.session.limits)
     if type(calls) is not list or len(calls) != run.count:
         raise RemoteProtocolError(f"a run of {run.count} calls whose payload does not hold as many")
     decode_args = member.signature.decode_args
@@ -147,5 +154,6 @@ def _plan_run(
             else:
                 job.refuse(position, "invalid-arguments", reference, str(exc))
             continue
-        recorder.permitted(answer, permit, member, args, kwargs)
+        if recorder.wants_decisions:
+            recorder.permitted(answer, permit, member, args, kwargs)
         job.todo.append((position, permit, member, function, args, kwargs))

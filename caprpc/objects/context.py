@@ -1,11 +1,14 @@
 """Whose call a method is running: ``caprpc.current()``."""
 
 from contextvars import ContextVar
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from caprpc.peer import PeerIdentity
-from caprpc.objects.records import Recorder
 from caprpc.session import Answer, BatchAnswer
+
+if TYPE_CHECKING:
+    from caprpc.objects.batches import BatchJob
+    from caprpc.objects.dispatch import Job
 
 
 class CallContext:
@@ -15,15 +18,11 @@ class CallContext:
         peer: Who called, as proved by its certificate.
     """
 
-    __slots__ = ("answer", "connection", "peer", "recorder")
+    __slots__ = ("_answer", "peer")
 
-    def __init__(
-        self, peer: PeerIdentity, answer: Answer | BatchAnswer, connection: object, recorder: Recorder
-    ) -> None:
+    def __init__(self, peer: PeerIdentity, answer: Answer | BatchAnswer) -> None:
         self.peer = peer
-        self.answer = answer
-        self.connection = connection
-        self.recorder = recorder
+        self._answer = answer
 
     @property
     def principal(self) -> str:
@@ -33,15 +32,16 @@ class CallContext:
     @property
     def cancelled(self) -> bool:
         """Whether the caller no longer waits, or its connection has ended."""
-        return self.answer.cancelled
+        return self._answer.cancelled
 
     @property
     def depth(self) -> int:
         """How many calls, of both sides, this one is nested in."""
-        return self.answer.depth
+        return self._answer.depth
 
 
-CURRENT: Final[ContextVar[CallContext | None]] = ContextVar("caprpc_current", default=None)
+CURRENT: Final[ContextVar["Job | BatchJob | None"]] = ContextVar("caprpc_current", default=None)
+"""The job that runs in this thread or task."""
 
 
 def current() -> CallContext:
@@ -50,7 +50,7 @@ def current() -> CallContext:
     Raises:
         LookupError: No method of ours is being called in this thread or task.
     """
-    context = CURRENT.get()
-    if context is None:
+    job = CURRENT.get()
+    if job is None:
         raise LookupError("caprpc.current() is only known inside a method that a peer has called")
-    return context
+    return CallContext(job.endpoint.session.peer, job.answer)

@@ -1,12 +1,16 @@
 """Running a permitted call: nothing runs here without a ``Permit`` of the guard."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from caprpc.errors import LocalProtocolError
 from caprpc.interface import Member
-from caprpc.objects.context import CURRENT, CallContext
+from caprpc.objects.context import CURRENT
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer
+
+if TYPE_CHECKING:
+    from caprpc.objects.endpoint import Endpoint
 
 
 def ended(permit: Permit) -> None:
@@ -27,46 +31,61 @@ def refusal_of(permit: Permit, reason: str, rule: str) -> Refused:
     )
 
 
-class Job:
-    """One permitted call with its checked arguments, ready to run on whatever thread or task the driver chooses."""
+class Plan:
+    """How one permitted member runs on one exported object: looked up at the first call, and kept with the export.
 
-    __slots__ = ("answer", "args", "context", "function", "is_async", "kwargs", "member", "permit")
+    The guard is asked anew for each call; a plan is only found under the very permit that it returned.
+    """
 
-    def __init__(
-        self,
-        answer: Answer,
-        permit: Permit,
-        member: Member,
-        function: Any,
-        args: list[object],
-        kwargs: dict[str, object],
-        context: CallContext,
-        is_async: bool,  # noqa: FBT001 - made once for each call, by one caller
-    ) -> None:
+    __slots__ = ("function", "is_async", "member", "permit", "takes_nothing")
+
+    def __init__(self, permit: Permit, member: Member, function: Callable[..., Any], *, is_async: bool) -> None:
         if type(permit) is not Permit:
             raise LocalProtocolError("dispatch needs the permit of the guard")
-        self.answer = answer
         self.permit = permit
         self.member = member
         self.function = function
+        self.is_async = is_async
+        self.takes_nothing = not member.signature.parameters and not permit.arguments
+
+
+class Job:
+    """One permitted call with its checked arguments, ready to run on whatever thread or task the driver chooses."""
+
+    __slots__ = ("answer", "args", "endpoint", "kwargs", "plan")
+
+    def __init__(
+        self, answer: Answer, plan: Plan, args: list[object], kwargs: dict[str, object], endpoint: "Endpoint"
+    ) -> None:
+        self.answer = answer
+        self.plan = plan
         self.args = args
         self.kwargs = kwargs
-        self.context = context
-        self.is_async = is_async
+        self.endpoint = endpoint
+
+    @property
+    def members(self) -> list[Member]:
+        """The member that it runs."""
+        return [self.plan.member]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is run with ``run_async``."""
+        return self.plan.is_async
 
     def run(self) -> Any:
         """Run the method on this thread and return its result, or raise what it raises."""
-        token = CURRENT.set(self.context)
+        token = CURRENT.set(self)
         try:
-            return self.function(*self.args, **self.kwargs)
+            return self.plan.function(*self.args, **self.kwargs)
         finally:
             CURRENT.reset(token)
 
     async def run_async(self) -> Any:
         """Run an ``async def`` method in this task."""
-        token = CURRENT.set(self.context)
+        token = CURRENT.set(self)
         try:
-            return await self.function(*self.args, **self.kwargs)
+            return await self.plan.function(*self.args, **self.kwargs)
         finally:
             CURRENT.reset(token)
 

@@ -3,28 +3,27 @@
 Sans I/O like the session. The driver calls it under the lock of the connection.
 """
 
-from typing import Any, Final
+from functools import partial
+from types import NoneType
+from typing import Any, Final, NoReturn
 
-from caprpc.errors import AuditError, CallRefused, LimitExceeded, RemoteProtocolError, declared_text
+from caprpc.errors import AuditError, CallRefused, LimitExceeded, declared_text
 from caprpc.ids import OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.objects.batches import BatchJob, prepare_batch
-from caprpc.objects.context import CallContext
-from caprpc.objects.dispatch import Job, ended, refusal_of
+from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
 from caprpc.objects.records import Recorder
 from caprpc.objects.roots import RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import Refused
-from caprpc.session import ENVELOPE_BYTES, Answer, BatchAnswer, Refusal, Scope, Session
+from caprpc.session import Answer, BatchAnswer, Refusal, Scope, Session
 from caprpc.wire import codec
 
 _VALUES_ONLY: Final = NoReferences()
 
-_SIZED: Final = frozenset({str, bytes})
-"""Scalars that may be too large for a frame."""
-
-NO_ARGUMENTS: Final[list[Any]] = [[], {}]
+NO_ARGUMENTS: Final = codec.pack([[], {}])
+NOTHING: Final = codec.pack(None)
 
 
 class Endpoint:
@@ -33,7 +32,7 @@ class Endpoint:
     The decision is in the audit log before ``prepare`` has its job run: the driver calls ``commit`` in between.
     """
 
-    __slots__ = ("_connection", "_root_names", "recorder", "session", "stubs")
+    __slots__ = ("_root_names", "connection", "recorder", "session", "stubs")
 
     def __init__(
         self, session: Session, recorder: Recorder, stubs: StubMaker, root_names: RootNames, connection: object
@@ -41,8 +40,9 @@ class Endpoint:
         self.session = session
         self.recorder = recorder
         self.stubs = stubs
+        self.connection = connection
+        """The driver's connection, by which a call made inside a method knows what it is made on behalf of."""
         self._root_names = root_names
-        self._connection = connection
 
     def refused(self, refusal: Refusal) -> None:
         """Record what the session has refused."""
@@ -54,29 +54,62 @@ class Endpoint:
         Raises:
             RemoteProtocolError: The payload breaks the encoding.
         """
-        permit = answer.permit
+        export = answer.export
+        plan = export.plans.get(answer.permit)
+        if plan is None:
+            plan = self._plan(answer)
+            if plan is None:
+                return None
+        if plan.takes_nothing and answer.payload == NO_ARGUMENTS:
+            args, kwargs = [], {}
+        else:
+            arguments = self._arguments(answer, plan)
+            if arguments is None:
+                return None
+            args, kwargs = arguments
+        answer.taken = True
+        if self.recorder.wants_decisions:
+            self.recorder.permitted(answer, plan.permit, plan.member, args, kwargs)
+        return Job(answer, plan, args, kwargs, self)
+
+    def _plan(self, answer: Answer) -> Plan | None:
+        """Look up how a permitted member runs; None if the object does not implement what its interface declares."""
+        permit, export = answer.permit, answer.export
         if permit.operation == OP_ROOT:
-            return self._prepare_root(answer)
-        member: Member = answer.export.shape.members[permit.operation, permit.member]
-        session = self.session
-        function, is_async = member.bind(answer.obj)
-        reader: Reader | NoReferences = _VALUES_ONLY
-        if member.takes_references:
-            answer.scope = Scope()
-            reader = Reader(session, self.stubs, Flavor.ASYNC if is_async else Flavor.BLOCKING, answer.scope)
+            made = self._root_names.is_made(permit.member)
+            root = RootMember(self.session.guard.facet(permit.facet), made=made)
+            return Plan(permit, root, partial(self._root_names.get, permit.member), is_async=False)  # type: ignore[arg-type]
+        member: Member = export.shape.members[permit.operation, permit.member]
         try:
-            args, kwargs = member.signature.decode_args(codec.unpack(answer.payload, session.limits), reader)
+            function, is_async = member.bind(answer.obj)
+        except TypeError as exc:
+            reference = new_reference()
+            self.recorder.failed(answer, permit, reference, exc)
+            ended(permit)
+            self.session.raise_(answer, "internal", reference=reference)
+            return None
+        plan = export.plans[permit] = Plan(permit, member, function, is_async=is_async)
+        return plan
+
+    def _arguments(self, answer: Answer, plan: Plan) -> tuple[list[Any], dict[str, Any]] | None:
+        """Decode and check arguments; None if they are refused."""
+        session, permit = self.session, plan.permit
+        signature = plan.member.signature
+        reader: Reader | NoReferences = _VALUES_ONLY
+        if plan.member.takes_references:
+            answer.scope = Scope()
+            flavor = Flavor.ASYNC if plan.is_async else Flavor.BLOCKING
+            reader = Reader(session, self.stubs, flavor, answer.scope)
+        try:
+            args, kwargs = signature.decode_args(codec.unpack(answer.payload, session.limits), reader)
             if permit.arguments:
-                permit.check_arguments(member.signature.named(args, kwargs))
+                permit.check_arguments(signature.named(args, kwargs))
         except (ArgumentError, Refused, LimitExceeded) as exc:
             if isinstance(reader, Reader):
                 session.imports.give_back(reader.received)
             self._refuse(answer, exc)
             return None
-        answer.taken = True
-        self.recorder.permitted(answer, permit, member, args, kwargs)
-        context = CallContext(session.peer, answer, self._connection, self.recorder)
-        return Job(answer, permit, member, function, args, kwargs, context, is_async)
+        return args, kwargs
 
     def commit(self, jobs: list[Job | BatchJob]) -> list[Job | BatchJob]:
         """Write the decisions; return the jobs that may run: none of them if the audit log does not take it."""
@@ -93,16 +126,21 @@ class Endpoint:
         if isinstance(job, BatchJob):
             self.finish_batch(job)
             return
-        answer, session = job.answer, self.session
-        signature = job.member.signature
-        if type(value) is signature.scalar_result and (type(value) not in _SIZED or len(value) < session.largest):  # type: ignore[arg-type]
-            self._end(job, "ok", "")
-            session.return_(answer, codec.pack_scalars(value, session.limits))
+        answer, session, plan = job.answer, self.session, job.plan
+        permit, signature = plan.permit, plan.member.signature
+        if value is None and signature.scalar_result is NoneType:
+            if permit.limiter is not None or self.recorder.wants_outcomes:
+                self._end(job, "ok", "")
+            session.return_(answer, NOTHING)
             return
-        writer = ResultWriter(session, session.guard, job.permit, answer.export)
+        writer = ResultWriter(session, session.guard, permit, answer.export)
         try:
-            payload = codec.pack(signature.encode_result(value, writer), session.limits)
-            self._check_size(payload)
+            if type(value) is signature.scalar_result:
+                payload = codec.pack_scalars(value, session.limits)
+            else:
+                payload = codec.pack(signature.encode_result(value, writer), session.limits)
+            if len(payload) > session.largest_payload:
+                self._too_large(payload)
         except (TypeError, ValueError, CallRefused, LimitExceeded) as exc:
             session.exports.take_back(writer.handed_over)
             self._raise(job, "invalid-result", exc)
@@ -117,7 +155,7 @@ class Endpoint:
             self.finish_batch(job)
             return
         name = type(exc).__name__
-        for declared in job.member.errors:
+        for declared in job.plan.member.errors:
             if type(exc) is declared:
                 self._end(job, "declared", name)
                 reference = new_reference()
@@ -140,25 +178,12 @@ class Endpoint:
         Raises:
             RemoteProtocolError: A payload breaks the encoding.
         """
-        context = CallContext(self.session.peer, answer, self._connection, self.recorder)
-        return prepare_batch(answer, self.session, self.recorder, context)
+        return prepare_batch(answer, self)
 
     def finish_batch(self, job: BatchJob) -> None:
         """Reply to a batch."""
         failures, payload = job.outcome(self.session.limits)
         self.session.return_batch(job.answer, failures, payload)
-
-    def _prepare_root(self, answer: Answer) -> Job | None:
-        raw = codec.unpack(answer.payload, self.session.limits)
-        if raw != NO_ARGUMENTS:
-            raise RemoteProtocolError("a root takes no arguments")
-        answer.taken = True
-        permit = answer.permit
-        self.recorder.permitted(answer, permit, None, [], {})
-        context = CallContext(self.session.peer, answer, self._connection, self.recorder)
-        made = self._root_names.is_made(permit.member)
-        member = RootMember(self.session.guard.facet(permit.facet), made=made)
-        return Job(answer, permit, member, self._root_names.get, [permit.member], {}, context, False)  # type: ignore[arg-type]
 
     def _refuse(self, answer: Answer, exc: Exception) -> None:
         reference = new_reference()
@@ -175,17 +200,16 @@ class Endpoint:
 
     def _raise(self, job: Job, code: str, exc: BaseException) -> None:
         reference = new_reference()
-        self.recorder.failed(job.answer, job.permit, reference, exc)
+        self.recorder.failed(job.answer, job.plan.permit, reference, exc)
         self._end(job, code, type(exc).__name__)
         self.session.raise_(job.answer, code, reference=reference)
 
     def _end(self, job: Job, outcome: str, error: str) -> None:
-        if job.permit.limiter is not None:
-            job.permit.limiter.give_back()
+        permit = job.plan.permit
+        ended(permit)
         if self.recorder.wants_outcomes:
-            self.recorder.outcome(job.answer, job.permit, outcome, error)
+            self.recorder.outcome(job.answer, permit, outcome, error)
 
-    def _check_size(self, payload: bytes) -> None:
-        most = self.session.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES
-        if len(payload) > most:
-            raise LimitExceeded(f"a result of {len(payload)} bytes, the peer takes {most} (its limits.max_frame_bytes)")
+    def _too_large(self, payload: bytes) -> NoReturn:
+        most = self.session.largest_payload
+        raise LimitExceeded(f"a result of {len(payload)} bytes, the peer takes {most} (its limits.max_frame_bytes)")

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from caprpc.audit import NO_EXTRA, Relation, Template, extra
+from caprpc.audit import NO_EXTRA, Extra, Relation, Template, extra
 from caprpc.errors import printable
 from caprpc.ids import OPERATION_NAMES
 from caprpc.interface import Member
@@ -32,13 +32,13 @@ class Recorder:
 
     __slots__ = (
         "_decided",
-        "_decisions",
         "_denials",
         "_outcomes",
         "_principal",
+        "_records",
         "_relation",
         "connection_id",
-        "dirty",
+        "wants_decisions",
         "wants_outcomes",
     )
 
@@ -47,13 +47,13 @@ class Recorder:
     ) -> None:
         self._relation = relation
         self._principal = principal
-        self._decisions = level != "deny"
+        self._records: list[tuple[Template, int, Extra]] = []
+        self.wants_decisions = level != "deny"
         self.wants_outcomes = level == "outcome"
         self._decided: dict[Permit, Template] = {}
-        self._denials: dict[tuple[str, int, str, str, str], Template] = {}
+        self._denials: dict[tuple[str, str, str], Template] = {}
         self._outcomes: dict[tuple[Permit, str, str], Template] = {}
         self.connection_id = ""
-        self.dirty = False
 
     def permitted(
         self,
@@ -63,9 +63,7 @@ class Recorder:
         args: list[Any],
         kwargs: dict[str, Any],
     ) -> None:
-        """Add the decision for a call that will run."""
-        if not self._decisions:
-            return
+        """Add the decision for a call that will run; only if ``wants_decisions``."""
         template = self._decided.get(permit)
         if template is None:
             template = self._decided[permit] = self._relation.template(
@@ -83,12 +81,11 @@ class Recorder:
         if permit.record and member is not None:
             named = member.signature.named(args, kwargs)
             more = extra(args={name: _clear(named[name]) for name in sorted(permit.record) if name in named})
-        self._relation.add(template, answer.answer_id, more)
-        self.dirty = True
+        self._records.append((template, answer.answer_id, more))
 
     def denied(self, question: int, refused: Refused, reference: str) -> None:
         """Add the record of a refusal; a flood of equal ones is counted by the log."""
-        key = (refused.facet, refused.operation, refused.member, refused.reason, refused.rule)
+        key = (refused.facet, refused.reason, refused.rule)
         template = self._denials.get(key)
         if template is None:
             if len(self._denials) >= _MOST_DENIALS:
@@ -98,16 +95,20 @@ class Recorder:
                 peer=self._principal,
                 connection=self.connection_id,
                 facet=refused.facet,
-                operation=OPERATION_NAMES[refused.operation],
-                member=printable(refused.member, 128),
                 decision="deny",
                 reason=refused.reason,
                 rule=refused.rule,
                 policy=refused.policy,
             )
-        more = {"reference": reference, "detail": refused.detail} if refused.detail else {"reference": reference}
-        self._relation.add(template, question, extra(**more))
-        self.dirty = True
+        # The member is the peer's text: outside the template, so that a flood of made-up names is counted as one.
+        more = {
+            "operation": OPERATION_NAMES[refused.operation],
+            "member": printable(refused.member, 128),
+            "reference": reference,
+        }
+        if refused.detail:
+            more["detail"] = refused.detail
+        self._records.append((template, question, extra(**more)))
 
     def commit(self) -> None:
         """Write what was added.
@@ -115,9 +116,10 @@ class Recorder:
         Raises:
             AuditError: It could not be written; nothing of it may run.
         """
-        if self.dirty:
-            self.dirty = False
-            self._relation.commit()
+        records = self._records
+        if records:
+            self._records = []
+            self._relation.write(records)
 
     def failed(self, answer: Answer | BatchAnswer, permit: Permit, reference: str, exc: BaseException) -> None:
         """Record why a permitted call ended in an error that the peer sees as a code and a number only."""

@@ -6,7 +6,7 @@ from typing import Final
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
 from caprpc.ids import OP_ROOT, ROOT_EXPORT
-from caprpc.interface import InterfaceBase, Mismatch, Shape, interface_closure, interface_info, shape_of
+from caprpc.interface import ArgumentError, InterfaceBase, Mismatch, Shape, interface_closure, interface_info, shape_of
 from caprpc.peer import PeerIdentity
 from caprpc.objects.transfer import ResultWriter
 from caprpc.policy import Facet, Guard
@@ -117,8 +117,23 @@ class RootMember:
 
     @property
     def signature(self) -> "RootMember":
-        """Return itself: a root's result is written by ``encode_result`` below."""
+        """Return itself: a root takes nothing, and its result is written by ``encode_result`` below."""
         return self
+
+    @property
+    def parameters(self) -> tuple[object, ...]:
+        """Return no parameters."""
+        return ()
+
+    def decode_args(self, raw: object, _refs: object) -> tuple[list[object], dict[str, object]]:
+        """Refuse arguments.
+
+        Raises:
+            ArgumentError: There are any.
+        """
+        if raw != [[], {}]:
+            raise ArgumentError("", "no arguments: a root takes none")
+        return [], {}
 
     def encode_result(self, obj: object, writer: ResultWriter) -> RemoteReference:
         """Export the root's object.

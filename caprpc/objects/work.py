@@ -1,10 +1,16 @@
 """What a driver has to do after bytes have come: jobs to run, questions that ended, and how the connection stands."""
 
+import logging
+from typing import Final
+
 from caprpc.errors import AuditError, RemoteProtocolError
+from caprpc.ids import new_reference
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
 from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
+
+_LOG: Final = logging.getLogger("caprpc")
 
 AnyJob = Job | BatchJob
 
@@ -36,9 +42,28 @@ def sort_out(link: Link, events: list[Event]) -> Work:
     except AuditError as exc:
         work.jobs.clear()
         _sort(link, link.abort("internal", f"the audit log takes no records: {exc}"), work)
-    if link.admitted is not None and link.endpoint.recorder.dirty:
+    if link.admitted is not None:
         work.jobs = link.endpoint.commit(work.jobs)
     return work
+
+
+def admit(link: Link, answer: Answer) -> "AnyJob | Work":
+    """Return the job of the one call that has come, its decision written; or the work of what happened instead.
+
+    The short form of ``sort_out`` for what happens most.
+    """
+    endpoint = link.endpoint
+    try:
+        job = endpoint.prepare(answer)
+        endpoint.recorder.commit()
+    except RemoteProtocolError as exc:
+        return sort_out(link, link.protocol_error(exc))
+    except AuditError as exc:
+        work = sort_out(link, [])
+        endpoint.session.raise_(answer, "internal", reference=new_reference())
+        _LOG.error("a call was refused because the audit log takes no records: %s", exc)
+        return work
+    return job if job is not None else Work()
 
 
 def _sort(link: Link, events: list[Event], work: Work) -> None:

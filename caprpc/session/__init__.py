@@ -12,7 +12,6 @@ from caprpc.session.calls import (
     Opened,
     Question,
     Refusal,
-    Waiter,
 )
 from caprpc.session.opening import Opening
 from caprpc.session.references import FOREVER, Announced, Export, Exports, Import, Imports, Scope
@@ -40,5 +39,4 @@ __all__ = [
     "Scope",
     "Session",
     "State",
-    "Waiter",
 ]

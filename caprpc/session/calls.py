@@ -1,20 +1,17 @@
 """Questions we asked, answers we owe, and the other events a session reports."""
 
-from typing import Protocol
+from collections import deque
+from typing import Any
 
 from caprpc.policy import Permit, Refused
 from caprpc.session.references import Export, Import, Scope
 from caprpc.wire.messages import BatchReturn, Call, Meta, Raise, Return, Run
 
 
-class Waiter(Protocol):
-    """What a driver hangs on a question to learn of its end and of the callbacks it causes."""
-
-
 class Question:
     """A call we made. It ends exactly once: ``outcome`` is set when the peer's answer or the end has come."""
 
-    __slots__ = ("abandoned", "depth", "handed_over", "outcome", "question_id", "scope", "target", "waiter")
+    __slots__ = ("abandoned", "depth", "handed_over", "jobs", "outcome", "question_id", "scope", "target", "waiter")
 
     def __init__(self, question_id: int, target: Import | None, depth: int, handed_over: list[Export]) -> None:
         self.question_id = question_id
@@ -24,7 +21,10 @@ class Question:
         """One item for each occurrence of a reference in our arguments; taken back if they were not taken."""
         self.scope: Scope | None = None
         self.outcome: Return | Raise | BatchReturn | BaseException | None = None
-        self.waiter: Waiter | None = None
+        self.waiter: object = None
+        """What the driver hangs on it to learn of the end."""
+        self.jobs: deque[Any] | None = None
+        """Callbacks that the call has caused and that its waiting thread is to run, if the driver has such."""
         self.abandoned = False
         """Nobody waits any more; the references in a late answer are given back at once."""
 

@@ -6,7 +6,7 @@ Wire protocol, section 4.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.errors import RemoteProtocolError
+from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
 from caprpc.ids import NAMED_OPERATIONS, OPERATION_NAMES, new_reference
 from caprpc.policy import Permit, Refused
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
@@ -17,13 +17,18 @@ from caprpc.wire import messages as m
 if TYPE_CHECKING:
     from caprpc.session.session import Session
 
+ENVELOPE_BYTES: Final = 1024
+"""Room in a frame for everything but the payload."""
+
 Handler = Callable[["Session", Any, float, list[Event]], None]
 
 
 def on_call(session: "Session", message: m.Call, now: float, events: list[Event]) -> None:
     """Guard one call; what is permitted becomes an ``Answer`` event, the rest is refused here."""
     question_id = message.question
-    session.asked.seen_from_peer(question_id)
+    if question_id <= session.asked.last_from_peer:
+        session.asked.seen_from_peer(question_id)
+    session.asked.last_from_peer = question_id
     operation, member, meta = message.operation, message.member, message.meta
     if operation not in OPERATION_NAMES or bool(member) != (operation in NAMED_OPERATIONS):
         raise RemoteProtocolError(f"operation {operation} with a member name of {len(member)} characters")
@@ -67,23 +72,42 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     events.append(answer)
 
 
-def on_return(
-    session: "Session", message: m.Return | m.Raise | m.BatchReturn, _now: float, events: list[Event]
-) -> None:
-    """End one of our questions."""
-    question = session.asked.close(message.question)
+def on_return(session: "Session", message: m.Return, _now: float, events: list[Event]) -> None:
+    """End one of our questions; what nobody waits for any more is given back."""
+    question = session.asked.open.pop(message.question, None)
+    if question is None:
+        raise RemoteProtocolError(f"an answer to question {message.question}, which is not open")
+    if question.target is None:
+        raise RemoteProtocolError(f"RETURN to question {message.question}, which was a BATCH")
     if question.scope is not None:
         session.exports.end_scope(question.scope)
     question.outcome = message
     events.append(question)
+    if question.abandoned:
+        session.discard(question)
 
 
-def on_raise(session: "Session", message: m.Raise, now: float, events: list[Event]) -> None:
+def on_batch_return(session: "Session", message: m.BatchReturn, _now: float, events: list[Event]) -> None:
+    """End one of our batches."""
+    question = _close(session, message.question)
+    if question.target is not None:
+        raise RemoteProtocolError(f"BATCH_RETURN to question {message.question}, which was a CALL")
+    question.outcome = message
+    events.append(question)
+
+
+def on_raise(session: "Session", message: m.Raise, _now: float, events: list[Event]) -> None:
     """End one of our questions with an error; take back what the peer did not take."""
-    question = session.asked.open.get(message.question)
-    if question is not None and not message.taken:
-        session.exports.take_back(question.handed_over)
-    on_return(session, message, now, events)
+    question = _close(session, message.question)
+    if not message.taken:
+        for export in question.handed_over:
+            if export.count < 1:
+                raise RemoteProtocolError(f"export {export.export_id} was released, and is now said not to be taken")
+            session.exports.take_back((export,))
+    if question.scope is not None:
+        session.exports.end_scope(question.scope)
+    question.outcome = message
+    events.append(question)
 
 
 def on_cancel(session: "Session", message: m.Cancel, now: float, events: list[Event]) -> None:
@@ -130,8 +154,9 @@ def on_pong(session: "Session", _message: m.Pong, now: float, _events: list[Even
 def on_goaway(session: "Session", message: m.GoAway, _now: float, events: list[Event]) -> None:
     """The peer drains or has ended the session."""
     if message.code != "drain":
-        detail = f"the peer ended the connection: {message.code} {message.text}".rstrip()
-        session.finish_with(Ended(message.code, detail, by_peer=True, reference=message.reference), events)
+        code = message.code if message.code in CLOSE_CODES else "internal"
+        detail = f"the peer ended the connection: {code} {printable(message.text)}".rstrip()
+        session.finish_with(Ended(code, detail, by_peer=True, reference=printable(message.reference, 32)), events)
     elif session.state is State.OPEN:
         session.enter(State.PEER_DRAINING)
 
@@ -161,10 +186,19 @@ def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, 
     )
 
 
+def _close(session: "Session", number: int) -> Question:
+    question = session.asked.open.pop(number, None)
+    if question is None:
+        raise RemoteProtocolError(f"an answer to question {number}, which is not open")
+    return question
+
+
 def _open(session: "Session", events: list[Event]) -> None:
     session.enter(State.OPEN)
     session.frames.max_frame_bytes = session.limits.max_frame_bytes
+    session.largest_payload = session.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES
     session.liveness.opened()
+    session.keep_limits_of_peer()
     events.append(Opened())
 
 
@@ -256,7 +290,7 @@ _HANDLER_OF: Final[dict[type[m.Message], Handler]] = {
     m.Pong: on_pong,
     m.GoAway: on_goaway,
     m.Batch: on_batch,
-    m.BatchReturn: on_return,
+    m.BatchReturn: on_batch_return,
 }
 
 HANDLERS: Final[dict[State, dict[type[m.Message], Handler]]] = {

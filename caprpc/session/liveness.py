@@ -7,6 +7,8 @@ from typing import Final
 
 from caprpc.limits import Limits
 
+NEVER: Final = float("-inf")
+
 UNTIL_DEATH: Final = 2.0
 """Silence of this many ``limits.idle_s`` ends the connection; after one we ask."""
 
@@ -14,57 +16,55 @@ UNTIL_DEATH: Final = 2.0
 class Liveness:
     """Decides from the times it is told when to ask for a sign of life and when to give up."""
 
-    __slots__ = ("_asked", "_checked", "_frame_bytes", "_frame_since", "_heard", "_limits", "_opened", "_since")
+    __slots__ = ("_asked_at", "_checked", "_limits", "_opened", "_since", "frame_since", "heard_at")
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._since = now
-        self._heard = now
         self._checked = now
+        self._asked_at = NEVER
         self._opened = False
-        self._asked = False
-        self._frame_since: float | None = None
-        self._frame_bytes = 0
+        self.heard_at = now
+        """When the peer last sent something."""
+        self.frame_since: float | None = None
+        """When the frame began that is not complete yet, None between frames."""
 
     def opened(self) -> None:
         """The peer's first message has come."""
         self._opened = True
 
-    def heard(self, now: float, frame_bytes: int) -> None:
-        """The peer sent something; ``frame_bytes`` of a frame that is not complete have come, 0 between frames."""
-        self._heard = now
-        self._asked = False
-        if not frame_bytes:
-            self._frame_since = None
-        elif self._frame_since is None or frame_bytes < self._frame_bytes:
-            self._frame_since = now
-        self._frame_bytes = frame_bytes
-
     def deadline(self) -> float:
         """Return when ``check`` must be called next."""
+        limits = self._limits
         if not self._opened:
-            return self._since + self._limits.hello_timeout_s
-        idle = self._heard + self._limits.idle_s * (UNTIL_DEATH if self._asked else 1.0)
-        if self._frame_since is not None:
-            return min(idle, max(self._frame_since + self._limits.frame_grace_s, self._checked + 1.0))
+            return self._since + limits.hello_timeout_s
+        asked = self._asked_at >= self.heard_at
+        idle = self.heard_at + limits.idle_s * (UNTIL_DEATH if asked else 1.0)
+        if self.frame_since is not None:
+            return min(idle, max(self.frame_since + limits.frame_grace_s, self._checked + 1.0))
         return idle
 
-    def check(self, now: float) -> str | None:
-        """Return ``ping`` if a sign of life is due, the reason if the connection must end, else None."""
+    def check(self, now: float, frame_bytes: int) -> str | None:
+        """Return ``ping`` if a sign of life is due, the reason if the connection must end, else None.
+
+        Args:
+            now: Seconds of the monotonic clock.
+            frame_bytes: How much of the incomplete frame has come.
+        """
         limits = self._limits
         self._checked = now
         if not self._opened:
             overdue = now >= self._since + limits.hello_timeout_s
             return f"no first message within {limits.hello_timeout_s:g} s (limits.hello_timeout_s)" if overdue else None
-        if self._frame_since is not None:
-            spent = now - self._frame_since - limits.frame_grace_s
-            if spent >= 0 and self._frame_bytes < spent * limits.frame_bytes_per_s:
+        if self.frame_since is not None:
+            spent = now - self.frame_since - limits.frame_grace_s
+            if spent >= 0 and frame_bytes < spent * limits.frame_bytes_per_s:
                 return f"a frame comes slower than {limits.frame_bytes_per_s} bytes/s (limits.frame_bytes_per_s)"
-        silence = now - self._heard
+        silence = now - self.heard_at
         if silence >= limits.idle_s * UNTIL_DEATH:
             return f"no sign of life for {silence:.0f} s (limits.idle_s)"
-        if silence >= limits.idle_s and not self._asked:
-            self._asked = True
+        if silence >= limits.idle_s and self._asked_at < self.heard_at:
+            self._asked_at = now
             return "ping"
         return None
 

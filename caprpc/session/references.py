@@ -6,12 +6,12 @@ Wire protocol, section 7.
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
-from caprpc.errors import LimitExceeded, RemoteProtocolError
+from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
 from caprpc.ids import ExportId
 from caprpc.interface import Shape
-from caprpc.policy import Facet
+from caprpc.policy import Facet, Permit
 from caprpc.wire.messages import LIFETIME_CALL
 
 FOREVER: Final = float("inf")
@@ -61,6 +61,7 @@ class Export:
         "facet",
         "key",
         "obj",
+        "plans",
         "scope",
         "shape",
         "source",
@@ -84,6 +85,8 @@ class Export:
         self.facet: Facet = facet
         self.announced = announced
         self.count = 0
+        self.plans: dict[Permit, Any] = {}
+        """How each permitted member runs; filled by the object floor."""
         self.scope: Scope | None = None
         self.expires_at = FOREVER
         self.uses_left: int | None = None
@@ -92,6 +95,7 @@ class Export:
     def die(self) -> None:
         """Let go of the object; calls on the number are refused from now on."""
         self.obj = self.source = None
+        self.plans = {}
         self.expires_at = 0.0
 
 
@@ -102,16 +106,17 @@ class Exports:
     and its scope: handing over the same object twice gives the same export.
     """
 
-    __slots__ = ("_by_id", "_by_key", "_limit", "_next")
+    __slots__ = ("_by_id", "_by_key", "_next", "limit")
 
     def __init__(self, root: Export, limit: int) -> None:
         self._by_id: dict[int, Export] = {root.export_id: root}
         self._by_key: dict[object, Export] = {}
-        self._limit = limit
+        self.limit = limit
+        """How many the peer may hold: as few as our policy and the peer's own limits say."""
         self._next = 1
 
     def __len__(self) -> int:
-        return len(self._by_id) - 1
+        return max(0, len(self._by_id) - 1)
 
     def get(self, export_id: int) -> Export | None:
         """Return what the peer names, or None."""
@@ -124,13 +129,17 @@ class Exports:
 
         Raises:
             LimitExceeded: The peer holds ``limits.exports`` of our objects.
+            CallRefused: The call to which the reference would belong has ended.
             Mismatch: (a ``TypeError``) Nothing declares that such an object stands for the shape.
         """
         key = (id(source), shape, announced, id(scope))
         export = self._by_key.get(key)
-        if export is None:
-            if len(self._by_id) > self._limit:
-                raise LimitExceeded(f"the peer holds {self._limit} of our objects already (limits.exports)")
+        if export is None or export.source is not source:
+            # A dead export holds its object no more, so that another may have come to stand at the same address.
+            if len(self._by_id) > self.limit:
+                raise LimitExceeded(f"the peer holds {self.limit} of our objects already (limits.exports)")
+            if scope is not None and not scope.alive:
+                raise CallRefused("the call that this reference would belong to has ended")
             export = Export(ExportId(self._next), source, shape.adapt(source), shape, facet, announced)
             self._next += 1
             export.key = key
@@ -181,7 +190,8 @@ class Exports:
         export.count -= count
         if export.count <= 0:
             self._by_id.pop(export.export_id, None)
-            self._by_key.pop(export.key, None)
+            if self._by_key.get(export.key) is export:
+                del self._by_key[export.key]
             if export.scope is not None:
                 export.scope.members.discard(export)
 
@@ -249,6 +259,10 @@ class Imports:
             if announced.lifetime == LIFETIME_CALL:
                 if scope is None:
                     raise RemoteProtocolError(f"call-lifetime reference {export_id} outside any call")
+                if not scope.alive:
+                    # Read after the end of its call: dead on arrival, and the peer has forgotten it too.
+                    imported.alive = False
+                    return imported
                 imported.scope = scope
                 scope.members.add(imported)
             self._by_id[export_id] = imported

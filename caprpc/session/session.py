@@ -3,7 +3,9 @@
 No socket, clock, thread or logger in here; time is an argument. Neither side of a session knows who dialed.
 """
 
-from typing import Final
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
 
 from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError
 from caprpc.ids import new_reference
@@ -11,18 +13,19 @@ from caprpc.limits import FIRST_FRAME_BYTES
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Question
-from caprpc.session.incoming import HANDLERS
+from caprpc.session.incoming import ENVELOPE_BYTES, HANDLERS
 from caprpc.session.liveness import GlitchBudget, Liveness
 from caprpc.session.opening import Opening
 from caprpc.session.references import Announced, Export, Exports, Import, Imports, Scope
 from caprpc.session.states import State
 from caprpc.session.tables import Announcements, Asked
 from caprpc.wire import messages as m
-from caprpc.wire.codec import decode_message, encode_message
+from caprpc.wire.codec import decode_message, encode_message, unpack
 from caprpc.wire.frame import FrameBuffer
+from caprpc.wire.values import RemoteReference
 
-ENVELOPE_BYTES: Final = 1024
-"""Room in a frame for everything but the payload."""
+_RUN_BYTES: Final = 32
+"""Most bytes of a run in a batch beside its member and its payload."""
 
 
 class Session:
@@ -37,6 +40,8 @@ class Session:
         self.peer = peer
         self.guard = guard
         self.limits = limits = guard.limits
+        self.sends = limits
+        """What we keep to in what we send: our own limits, and those that the peer has announced."""
         self.now = now
         self.opening = opening
         self.enter(State.AWAIT_HELLO if opening.acceptor else State.AWAIT_WELCOME)
@@ -46,9 +51,12 @@ class Session:
         self.answers: dict[int, Answer | BatchAnswer] = {}
         self.liveness = Liveness(limits, now)
         self.frames = FrameBuffer(FIRST_FRAME_BYTES)
+        self.largest_payload = 0
+        """Bytes of arguments or of a result that the peer takes in one frame."""
         self._glitches = GlitchBudget(limits, now)
         self.facets = Announcements()
         self._out: list[bytes] = []
+        self._broken = ""
         if opening.acceptor:
             self.queue(opening.greeting(limits))
 
@@ -64,17 +72,22 @@ class Session:
         frames = self.frames
         try:
             for frame in frames.feed(data):
-                if self.state is State.CLOSED:
-                    return events
                 message = decode_message(frame)
                 handler = self._handlers.get(type(message))
                 if handler is None:
+                    if self.state is State.CLOSED:
+                        return events
                     name = type(message).__name__.upper()
                     raise RemoteProtocolError(f"{name} may not come in state {self.state.value}")
                 handler(self, message, now, events)
         except RemoteProtocolError as exc:
-            self.abort("protocol-error", str(exc), events)
-        self.liveness.heard(now, frames.partial_bytes if frames.partial else 0)
+            self.abort("protocol-error", self._broken or str(exc), events)
+        liveness = self.liveness
+        liveness.heard_at = now
+        if not frames.missing:
+            liveness.frame_since = None
+        elif liveness.frame_since is None or frames.partial_bytes <= len(data):
+            liveness.frame_since = now
         return events
 
     def data_to_send(self) -> list[bytes]:
@@ -120,22 +133,27 @@ class Session:
             LimitExceeded: The payload is more than the peer accepts in one frame.
             ConnectionLost: The session is over, or the peer is draining.
         """
-        nested = on_behalf_of is not None and on_behalf_of.answer_id in self.answers
-        self._check_ask(nested=nested, size=len(payload))
-        depth = on_behalf_of.depth + 1 if on_behalf_of is not None else 0
-        if depth > self.limits.callback_depth:
-            raise LimitExceeded(f"calls nested deeper than {self.limits.callback_depth} (limits.callback_depth)")
+        meta, depth = None, 0
+        if self.state is not State.OPEN or len(payload) > self.largest_payload or on_behalf_of is not None:
+            meta, depth = self._check_ask(on_behalf_of, len(payload))
         question = self.asked.new(target, depth, handed_over)
         question.scope = scope
-        meta = m.Meta(on_behalf_of.answer_id) if nested and on_behalf_of is not None else None
         self._out.append(
             encode_message(m.Call(question.question_id, target.export_id, operation, member, meta, payload))
         )
         return question
 
     def ask_batch(self, runs: list[m.Run]) -> Question:
-        """Make many calls under one question."""
-        self._check_ask(nested=False, size=sum(len(run.payload) for run in runs))
+        """Make many calls under one question.
+
+        Raises:
+            LimitExceeded: There are more than the peer runs at a time, or more than fits into a frame.
+            ConnectionLost: The session is over, or the peer is draining.
+        """
+        count, most = sum(run.count for run in runs), self.opening.peer_limits.max_in_flight
+        if count > most:
+            raise LimitExceeded(f"a batch of {count} calls, the peer takes {most} (its limits.in_flight)")
+        self._check_ask(None, sum(len(run.payload) + len(run.member) + _RUN_BYTES for run in runs))
         question = self.asked.new(None, 0, [])
         self.queue(m.Batch(question.question_id, None, runs))
         return question
@@ -146,16 +164,51 @@ class Session:
         return len(self.asked.open) < (room if on_behalf_of is None else 2 * room)
 
     def cancel(self, question: Question) -> None:
-        """Tell the peer that nobody waits for this answer any more; what was lent for the call ends now."""
+        """Tell the peer that nobody waits for this answer any more; what was lent for the call ends now.
+
+        If the answer has come meanwhile, it must not have been read, nor be read later.
+        """
+        if question.abandoned:
+            return
         question.abandoned = True
         if question.scope is not None:
             question.scope.end()
         if question.outcome is None and self.state is not State.CLOSED:
             self.queue(m.Cancel(question.question_id))
+        elif question.outcome is not None:
+            try:
+                self.discard(question)
+            except RemoteProtocolError as exc:
+                self.broken(str(exc))
+
+    def discard(self, question: Question) -> None:
+        """Give back every reference in an answer that nobody reads: the peer counts them as held by us.
+
+        Raises:
+            RemoteProtocolError: The answer breaks the encoding, or names a facet that was not announced.
+        """
+        outcome, target = question.outcome, question.target
+        if type(outcome) is not m.Return or self.state is State.CLOSED:
+            return
+        in_scope = target is not None and target.scope is not None and target.scope.alive
+        counts: dict[int, int] = {}
+        for reference in _references(unpack(outcome.payload, self.limits)):
+            if self.facets.received(reference.facet).lifetime == m.LIFETIME_CONNECTION or in_scope:
+                counts[reference.export] = counts.get(reference.export, 0) + 1
+        if counts:
+            self.queue(m.Release(list(counts.items())))
+
+    def broken(self, detail: str) -> None:
+        """Take note that the peer broke the protocol in something that was read late; ``tick`` ends the session."""
+        if self.state is not State.CLOSED:
+            self._broken = detail
+            self.enter(State.BROKEN)
 
     def return_(self, answer: Answer, payload: bytes) -> None:
         """End an answer with a value."""
-        if self._finish(answer):
+        if answer.scope is not None:
+            self.imports.end_scope(answer.scope)
+        if self.answers.pop(answer.answer_id, None) is not None:
             self._out.append(encode_message(m.Return(answer.answer_id, payload)))
 
     def return_batch(self, answer: BatchAnswer, failures: list[m.Failure], payload: bytes) -> None:
@@ -170,8 +223,15 @@ class Session:
             self.queue(m.Raise(answer.answer_id, answer.taken, code, type_, cut, reference))
 
     def announce(self, facet: Facet, lifetime: int) -> Announced:
-        """Return the announced form of a facet, sending FACET if the peer does not know it yet."""
-        announced, message = self.facets.announce(facet, lifetime)
+        """Return the announced form of a facet, sending FACET if the peer does not know it yet.
+
+        Raises:
+            LimitExceeded: The peer takes no more facets.
+            ConnectionLost: The session is over.
+        """
+        if self.state is State.CLOSED:
+            raise ConnectionLost("nothing can be handed over: the session is closed", code="closed")
+        announced, message = self.facets.announce(facet, lifetime, self.opening.peer_limits.max_references)
         if message is not None:
             self.queue(message)
         return announced
@@ -198,11 +258,6 @@ class Session:
             self.queue(m.GoAway("drain", "", ""))
 
     @property
-    def largest(self) -> int:
-        """A text or byte string shorter than this fits into a frame of the peer, whatever its encoding."""
-        return (self.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES) // 4
-
-    @property
     def drained(self) -> bool:
         """Nothing runs and nothing is awaited."""
         return not self.answers and not self.asked.open
@@ -226,7 +281,10 @@ class Session:
         """Do what is due at this time: ask for a sign of life, or give up."""
         if self.state is State.CLOSED:
             return
-        verdict = self.liveness.check(now)
+        if self.state is State.BROKEN:
+            self.abort("protocol-error", self._broken, events)
+            return
+        verdict = self.liveness.check(now, self.frames.partial_bytes)
         if verdict == "ping":
             self.queue(m.Ping(0))
         elif verdict is not None:
@@ -234,6 +292,8 @@ class Session:
 
     def deadline(self) -> float:
         """Return the time of the next ``tick``."""
+        if self.state is State.BROKEN:
+            return 0.0
         return self.liveness.deadline()
 
     def glitch(self, now: float) -> None:
@@ -245,14 +305,21 @@ class Session:
         if not self._glitches.spend(now):
             raise RemoteProtocolError(f"more than {self.limits.glitch_burst} useless messages (limits.glitch_burst)")
 
-    def _check_ask(self, *, nested: bool, size: int) -> None:
+    def _check_ask(self, on_behalf_of: Answer | BatchAnswer | None, size: int) -> tuple[m.Meta | None, int]:
+        """Return what travels beside a call, and how deep it is nested, if it may be made now."""
+        nested = on_behalf_of is not None and on_behalf_of.answer_id in self.answers
         if self.state is not State.OPEN and not (nested and self.state in (State.DRAINING, State.PEER_DRAINING)):
             raise ConnectionLost(f"no new calls: the session is {self.state.value}", code="drain")
-        if size > self.opening.peer_limits.max_frame_bytes - ENVELOPE_BYTES:
+        if size > self.largest_payload:
             raise LimitExceeded(
-                f"arguments of {size} bytes, the peer takes {self.opening.peer_limits.max_frame_bytes} "
-                "in a frame (limits.max_frame_bytes)"
+                f"arguments of {size} bytes, the peer takes {self.largest_payload} (its limits.max_frame_bytes)"
             )
+        if on_behalf_of is None:
+            return None, 0
+        depth = on_behalf_of.depth + 1
+        if depth > self.limits.callback_depth:
+            raise LimitExceeded(f"calls nested deeper than {self.limits.callback_depth} (limits.callback_depth)")
+        return (m.Meta(on_behalf_of.answer_id) if nested else None), depth
 
     def _finish(self, answer: Answer | BatchAnswer) -> bool:
         if self.answers.pop(answer.answer_id, None) is None:
@@ -261,7 +328,15 @@ class Session:
             self.imports.end_scope(answer.scope)
         return self.state is not State.CLOSED
 
+    def keep_limits_of_peer(self) -> None:
+        """Take over what the peer has announced: from now on we send nothing that it does not accept."""
+        theirs = self.opening.peer_limits
+        self.exports.limit = min(self.limits.exports, theirs.max_references)
+        if theirs.max_depth < self.limits.max_depth:
+            self.sends = replace(self.limits, max_depth=theirs.max_depth)
+
     def finish_with(self, ended: Ended, events: list[Event]) -> None:
+        """Close every table; each question ends with ``ConnectionLost``, each answer is cancelled."""
         self.enter(State.CLOSED)
         reason = ended.detail or f"the peer ended the connection ({ended.code})"
         for question in self.asked.end_all():
@@ -276,3 +351,20 @@ class Session:
             if export.scope is not None:
                 export.scope.alive = False
         events.append(ended)
+
+
+def _references(raw: Any) -> Iterator[RemoteReference]:
+    """Yield every reference in a decoded value; its depth is bounded by the decoder."""
+    kind = type(raw)
+    if kind is RemoteReference:
+        yield raw
+    elif kind is dict:
+        for key, value in raw.items():
+            yield from _references(key)
+            yield from _references(value)
+    elif kind in _CONTAINERS:
+        for item in raw:
+            yield from _references(item)
+
+
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})

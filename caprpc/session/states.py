@@ -21,6 +21,8 @@ class State(Enum):
     """We have announced that we end; calls that the peer sent before it knew are answered ``unavailable``."""
     PEER_DRAINING = "peer-draining"
     """The peer has announced that it ends; we ask nothing new and finish what runs."""
+    BROKEN = "broken"
+    """The peer broke the protocol in something that we read late, such as a result; ``tick`` ends the session."""
     CLOSED = "closed"
 
 
@@ -48,6 +50,7 @@ TRANSITIONS: Final[dict[State, frozenset[type[m.Message]]]] = {
     State.OPEN: _ESTABLISHED,
     State.DRAINING: _ESTABLISHED,
     State.PEER_DRAINING: _ESTABLISHED,
+    State.BROKEN: frozenset(),
     State.CLOSED: frozenset(),
 }
 """State -> messages that may come in it."""

@@ -3,7 +3,7 @@
 Wire protocol, sections 4 and 7.
 """
 
-from caprpc.errors import RemoteProtocolError
+from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.policy import Facet
 from caprpc.session.calls import Question
 from caprpc.session.references import Announced, Export, Import
@@ -13,12 +13,12 @@ from caprpc.wire import messages as m
 class Asked:
     """Question numbers of both sides: ours go up by one, the peer's must go up."""
 
-    __slots__ = ("_last_from_peer", "_next", "open")
+    __slots__ = ("_next", "last_from_peer", "open")
 
     def __init__(self) -> None:
         self.open: dict[int, Question] = {}
         self._next = 1
-        self._last_from_peer = 0
+        self.last_from_peer = 0
 
     def new(self, target: Import | None, depth: int, handed_over: list[Export]) -> Question:
         """Open a question of ours under a fresh number."""
@@ -32,26 +32,15 @@ class Asked:
         """Questions asked so far."""
         return self._next - 1
 
-    def close(self, number: int) -> Question:
-        """Take the question that an answer names.
-
-        Raises:
-            RemoteProtocolError: It was never asked, or has been answered.
-        """
-        question = self.open.pop(number, None)
-        if question is None:
-            raise RemoteProtocolError(f"an answer to question {number}, which is not open")
-        return question
-
     def seen_from_peer(self, number: int) -> None:
         """Take a question number of the peer.
 
         Raises:
             RemoteProtocolError: It does not go up: used twice, zero, or out of order.
         """
-        if number <= self._last_from_peer:
-            raise RemoteProtocolError(f"question {number} after question {self._last_from_peer}; numbers must go up")
-        self._last_from_peer = number
+        if number <= self.last_from_peer:
+            raise RemoteProtocolError(f"question {number} after question {self.last_from_peer}; numbers must go up")
+        self.last_from_peer = number
 
     def end_all(self) -> list[Question]:
         """Take every open question: the session is over."""
@@ -69,12 +58,18 @@ class Announcements:
         self._ours: dict[tuple[Facet, int], Announced] = {}
         self._theirs: dict[int, Announced] = {}
 
-    def announce(self, facet: Facet, lifetime: int) -> tuple[Announced, m.Facet | None]:
-        """Return the announced form, and the message to send first if the peer does not know it yet."""
+    def announce(self, facet: Facet, lifetime: int, most: int) -> tuple[Announced, m.Facet | None]:
+        """Return the announced form, and the message to send first if the peer does not know it yet.
+
+        Raises:
+            LimitExceeded: The peer knows ``most`` facets.
+        """
         key = (facet, lifetime)
         known = self._ours.get(key)
         if known is not None:
             return known, None
+        if len(self._ours) >= most:
+            raise LimitExceeded(f"the peer takes {most} facets (its limits.imports)")
         operations = sorted(facet.permits)
         announced = Announced(len(self._ours) + 1, facet.interface, frozenset(operations), lifetime)
         self._ours[key] = announced
