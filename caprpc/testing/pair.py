@@ -1,0 +1,229 @@
+"""An in-memory pair: both ends of a connection in one thread, with TLS, policies and audit, without sockets or clock."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from caprpc.interface import Member, shape_of
+from caprpc.limits import DEFAULT_SERVER_LIMITS
+from caprpc.objects.admission import Admission
+from caprpc.objects.context import CURRENT
+from caprpc.objects.link import Link
+from caprpc.objects.roots import check_roots, contracts_of_roots
+from caprpc.objects.stubs import Flavor
+from caprpc.objects.work import AnyJob, sort_out
+from caprpc.session import Answer, BatchAnswer, Ended, Event, Import, Question, Session, State
+from caprpc.testing.deployment import Side
+
+T = TypeVar("T")
+
+
+class Stalled(RuntimeError):
+    """A call of an in-memory pair waits for an answer that nothing under way can bring."""
+
+
+class End:
+    """One end of a pair. Calls of the other end run as they arrive, or wait in ``jobs`` while ``holds`` is set."""
+
+    def __init__(self, pair: "Pair", admission: Admission, *, acceptor: bool, address: str) -> None:
+        self._pair = pair
+        self.admission = admission
+        self.link = Link(
+            admission, self, acceptor=acceptor, hostname=None, address=address, expected=None, now=pair.now
+        )
+        self.jobs: deque[AnyJob] = deque()
+        self.holds = False
+        self.ended: Ended | None = None
+
+    @property
+    def session(self) -> Session:
+        """The session of this end; there is one once the handshake is over."""
+        return self.link.session
+
+    def root(self, name: str, interface: Callable[..., T]) -> T:
+        """Return the other end's root of that name."""
+        question = self.link.outgoing.ask_root(name)
+        self._pair.run_until(question)
+        stub: T = self.link.outgoing.conclude_root(question, name, shape_of(interface), Flavor.BLOCKING)
+        return stub
+
+    def ask(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Question:
+        """Ask, and do not wait: nothing moves before the next ``Pair.run``."""
+        return self.link.outgoing.ask(target, member, args, kwargs, self._on_behalf_of())
+
+    def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Call, and move bytes both ways until the answer is here."""
+        question = self.ask(target, member, args, kwargs)
+        self._pair.run_until(question)
+        return self.link.outgoing.conclude(question, member, Flavor.BLOCKING)
+
+    def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> "Pending":
+        """Call without waiting."""
+        return Pending(self, self.ask(target, member, args, kwargs), member)
+
+    def call_async(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "asyncio.Future[Any]":
+        """Refuse: a pair has no event loop."""
+        raise TypeError("an in-memory pair runs no coroutines")
+
+    def batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
+        """Make many calls in one frame."""
+        question = self.link.outgoing.ask_batch(calls)
+        self._pair.run_until(question)
+        return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
+
+    def receive(self, data: bytes) -> None:
+        """Take ciphertext of the other end."""
+        self.take(self.link.receive(data, self._pair.now))
+
+    def take(self, events: list[Event]) -> None:
+        """Sort events; permitted calls become jobs."""
+        work = sort_out(self.link, events)
+        self.jobs.extend(work.jobs)
+        if work.ended is not None:
+            self.ended = work.ended
+
+    def run_job(self, job: AnyJob) -> None:
+        """Run one call of the other end and reply."""
+        endpoint = self.link.endpoint
+        if job.answer.cancelled:
+            job.forget()
+            endpoint.finish_cancelled(job)
+            return
+        try:
+            value = job.run()
+        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+            job.forget()
+            endpoint.fail(job, exc)
+        else:
+            job.forget()
+            endpoint.finish(job, value)
+
+    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
+        context = CURRENT.get()
+        return context.answer if context is not None and context.connection is self else None
+
+
+class Pending:
+    """A call of an in-memory pair that is under way."""
+
+    __slots__ = ("_end", "_member", "question")
+
+    def __init__(self, end: End, question: Question, member: Member) -> None:
+        self._end = end
+        self.question = question
+        self._member = member
+
+    def result(self) -> Any:
+        """Move bytes until the answer is here, and return it."""
+        self._end._pair.run_until(self.question)
+        return self._end.link.outgoing.conclude(self.question, self._member, Flavor.BLOCKING)
+
+
+class Pair:
+    """Two ends, open to each other, and the clock of both: ``now`` moves only when a test moves it.
+
+    Args:
+        server: Directories of the accepting side.
+        client: Directories of the dialing side.
+        roots: What the server serves.
+        audit: A directory under which both audit logs go; by default each where its ``caprpc.toml`` says.
+    """
+
+    def __init__(self, server: Side, client: Side, roots: Mapping[str, object], *, audit: Path | None = None) -> None:
+        self.now = 1000.0
+        checked = check_roots(roots)
+        self._admissions: list[Admission] = []
+        try:
+            for side, name, served in ((server, "server", checked), (client, "client", {})):
+                self._admissions.append(
+                    Admission.load(
+                        side.identity,
+                        side.policies,
+                        audit=audit / name if audit is not None else None,
+                        name=name,
+                        roots=served,
+                        contracts=contracts_of_roots(served),
+                        server_limits=DEFAULT_SERVER_LIMITS,
+                    )
+                )
+        except BaseException:
+            self._close_logs()
+            raise
+        self.reconnect()
+
+    server: End
+    client: End
+
+    def reconnect(self) -> None:
+        """Make a fresh connection between the two sides."""
+        self.server = End(self, self._admissions[0], acceptor=True, address="memory:client")
+        self.client = End(self, self._admissions[1], acceptor=False, address="memory:server")
+        self.run()
+
+    def run(self) -> None:
+        """Move bytes both ways and run calls until nothing is left to do."""
+        while self.step():
+            pass
+
+    def run_until(self, question: Question) -> None:
+        """Move bytes and run calls until a question has ended.
+
+        Raises:
+            Stalled: Nothing is under way that could end it.
+        """
+        while question.outcome is None:
+            if not self.step():
+                raise Stalled(f"nothing can bring the answer to question {question.question_id}")
+
+    def step(self) -> bool:
+        """Do one thing: move what one end has ready, or run one call; False if there is nothing to do."""
+        for sender, receiver in ((self.client, self.server), (self.server, self.client)):
+            moved = False
+            for data in sender.link.data_to_send():
+                if data and receiver.ended is None:
+                    moved = True
+                    receiver.receive(data)
+            if moved:
+                return True
+        for end in (self.client, self.server):
+            if end.jobs and not end.holds:
+                end.run_job(end.jobs.popleft())
+                return True
+        return False
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass for both ends, and do what is due."""
+        self.now += seconds
+        for end in (self.client, self.server):
+            end.take(end.link.tick(self.now))
+        self.run()
+
+    @property
+    def empty(self) -> bool:
+        """Whether the tables of both ends hold nothing: no export, import, question or answer."""
+        sessions = [self.client.session, self.server.session]
+        return not any(len(s.exports) or len(s.imports) or s.asked.open or s.answers for s in sessions)
+
+    def close(self) -> None:
+        """End the connection and both audit logs."""
+        for end in (self.client, self.server):
+            if end.link.admitted is None or end.session.state is not State.CLOSED:
+                end.take(end.link.abort("closed", "the pair was closed"))
+        self._close_logs()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _close_logs(self) -> None:
+        for admission in self._admissions:
+            admission.close()
