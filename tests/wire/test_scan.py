@@ -79,3 +79,11 @@ def test_both_ways_give_the_same_verdict_on_random_bytes(blob):
 )
 def test_scanner_counts_values_and_keys(value, items):
     assert scan(pack(value), DEFAULT_LIMITS) == items
+
+
+@pytest.mark.parametrize(
+    "blob", [b"\xc0\xc0", b"\xa2a", b"\xc4\x05a", b"\x92\xc0", b"\x90\x90", b"\xd4\x0a", b"\xcb\x00", b""]
+)
+def test_scanner_alone_refuses_what_ends_too_early_or_goes_on(blob):
+    with pytest.raises(RemoteProtocolError, match=r"ends too early|after the value"):
+        scan(blob, DEFAULT_LIMITS)

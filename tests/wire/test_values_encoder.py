@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.wire.codec import pack, unpack
+from caprpc.wire.codec import pack, pack_scalars, unpack
 
 
 class Text(str):
@@ -103,6 +103,19 @@ def test_other_types_do_not_travel_as_keys_or_members(key):
     for holder in ({key: 1}, {"b": 1, key: 2}, {key}, frozenset({key}), {(key,): 1}):
         with pytest.raises(TypeError, match="cannot be sent"):
             pack(holder)
+
+
+@pytest.mark.parametrize("scalar", [None, True, 7, -(2**63), 2**64, -(2**100), 1.5, "text", b"bytes"])
+def test_scalars_have_the_same_encoding_by_the_short_way(scalar):
+    assert pack_scalars(scalar) == pack(scalar)
+    assert pack_scalars(((scalar, 1), {})) == pack([[scalar, 1], {}])
+
+
+def test_scalars_by_the_short_way_have_the_same_errors():
+    with pytest.raises(ValueError, match="surrogate"):
+        pack_scalars((("\ud800",), {}))
+    with pytest.raises(ValueError, match="max_int_bits"):
+        pack_scalars(((2**5_000,), {}))
 
 
 def test_hint_says_what_to_pass_instead():
