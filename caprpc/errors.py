@@ -169,6 +169,11 @@ def printable(text: str, limit: int = 256) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut)
 
 
+def cut_text(text: str, most_bytes: int) -> str:
+    """Return the beginning of a text that is at most so many bytes in UTF-8."""
+    return text.encode("utf-8", "replace")[:most_bytes].decode("utf-8", "ignore")
+
+
 def declared_text(error: BaseException) -> str:
     """Return the text of a declared error that may cross: its first argument if that is a text, else nothing.
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Protocol
 
+from caprpc.interface.mismatch import Mismatch
 from caprpc.wire.values import OwnReference, RemoteReference
 
 if TYPE_CHECKING:
@@ -39,4 +40,4 @@ class NoReferences:
 
     def read(self, reference: RemoteReference | OwnReference, shape: "Shape") -> object:
         """Refuse."""
-        raise TypeError(f"a reference to a {shape.name} cannot stand here")
+        raise Mismatch(shape.name, "a reference, where only values may stand")

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.errors import RemoteProtocolError, declared_text
+from caprpc.errors import RemoteProtocolError, cut_text, declared_text
 from caprpc.ids import OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from caprpc.objects.endpoint import Endpoint
 
 _VALUES_ONLY: Final = NoReferences()
+
+_FAILURE_BYTES: Final = 80
+"""Most bytes of a failure in a batch's answer; the few with a text of their own have room in the envelope."""
 
 Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, Any]]
 """Position in the batch, permit, member, bound method, arguments."""
@@ -51,14 +54,14 @@ class BatchJob:
         try:
             for position, permit, member, function, args, kwargs in self.todo:
                 if answer.cancelled:
-                    self._failed(position, "cancelled", taken=True)
+                    self._failed(position, permit, "cancelled")
                     continue
                 try:
                     value = function(*args, **kwargs)
-                    results[position] = member.signature.encode_result(value, _VALUES_ONLY)
                 except Exception as exc:  # application code: everything it raises becomes the answer of its call
                     self._raised(position, permit, member, exc)
-                ended(permit)
+                else:
+                    self._returned(position, permit, member, value)
         finally:
             CURRENT.reset(token)
 
@@ -69,35 +72,63 @@ class BatchJob:
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""
         for position, permit, *_ in self.todo:
-            self._failed(position, code, taken=True)
-            ended(permit)
+            self._failed(position, permit, code)
         self.todo = []
 
-    def outcome(self, limits: Limits) -> tuple[list[Failure], bytes]:
-        """Return the failures and the packed results; if those cannot be packed, every call has failed."""
+    def outcome(self, limits: Limits, most: int) -> tuple[list[Failure], bytes]:
+        """Return the failures and the packed results.
+
+        If those cannot be packed, or are more than the ``most`` bytes that the peer takes, every call has failed.
+        """
+        count = len(self.results)
         try:
-            return self.failures, codec.pack(self.results, limits)
+            payload = codec.pack(self.results, limits)
         except (TypeError, ValueError):
-            count = len(self.results)
-            failures = [Failure(i, True, "invalid-result", "", "", new_reference()) for i in range(count)]
-            return failures, codec.pack([None] * count, limits)
+            payload = b""
+        if payload and len(payload) + len(self.failures) * _FAILURE_BYTES <= most:
+            return self.failures, payload
+        known = {failure.position for failure in self.failures}
+        for position in range(count):
+            if position not in known:
+                self.failures.append(Failure(position, True, "invalid-result", "", "", new_reference()))
+        return self.failures, codec.pack([None] * count, limits)
 
     def refuse(self, position: int, code: str, reference: str, text: str = "") -> None:
         """Answer a call that may not run."""
-        self.failures.append(Failure(position, False, code, "", text, reference))
+        self.failures.append(Failure(position, False, code, "", self._cut(text), reference))
+
+    def _cut(self, text: str) -> str:
+        return cut_text(text, self.endpoint.session.limits.max_error_text_bytes)
 
     def _raised(self, position: int, permit: Permit, member: Member, exc: Exception) -> None:
+        name = type(exc).__name__
         if type(exc) in member.errors:
-            reference = new_reference()
-            self.failures.append(Failure(position, True, "declared", type(exc).__name__, declared_text(exc), reference))
+            self._ended(permit, "declared", name)
+            text = self._cut(declared_text(exc))
+            self.failures.append(Failure(position, True, "declared", name, text, new_reference()))
             return
-        reference = self._failed(position, "internal", taken=True)
+        reference = self._failed(position, permit, "internal", name)
         self.endpoint.recorder.failed(self.answer, permit, reference, exc)
 
-    def _failed(self, position: int, code: str, *, taken: bool) -> str:
+    def _returned(self, position: int, permit: Permit, member: Member, value: object) -> None:
+        try:
+            self.results[position] = member.signature.encode_result(value, _VALUES_ONLY)
+        except TypeError as exc:
+            reference = self._failed(position, permit, "invalid-result", type(exc).__name__)
+            self.endpoint.recorder.failed(self.answer, permit, reference, exc)
+        else:
+            self._ended(permit, "ok", "")
+
+    def _failed(self, position: int, permit: Permit, code: str, error: str = "") -> str:
+        self._ended(permit, code, error)
         reference = new_reference()
-        self.failures.append(Failure(position, taken, code, "", "", reference))
+        self.failures.append(Failure(position, True, code, "", "", reference))
         return reference
+
+    def _ended(self, permit: Permit, outcome: str, error: str) -> None:
+        ended(permit)
+        if self.endpoint.recorder.wants_outcomes:
+            self.endpoint.recorder.outcome(self.answer, permit, outcome, error)
 
 
 def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:

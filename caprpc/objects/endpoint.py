@@ -133,12 +133,16 @@ class Endpoint:
                 self._end(job, "ok", "")
             session.return_(answer, NOTHING)
             return
+        if answer.answer_id not in session.answers:
+            # The connection has ended meanwhile: nobody is told, and nothing may be handed over any more.
+            self._end(job, "cancelled", "")
+            return
         writer = ResultWriter(session, session.guard, permit, answer.export)
         try:
             if type(value) is signature.scalar_result:
-                payload = codec.pack_scalars(value, session.limits)
+                payload = codec.pack_scalars(value, session.sends)
             else:
-                payload = codec.pack(signature.encode_result(value, writer), session.limits)
+                payload = codec.pack(signature.encode_result(value, writer), session.sends)
             if len(payload) > session.largest_payload:
                 self._too_large(payload)
         except (TypeError, ValueError, CallRefused, LimitExceeded) as exc:
@@ -182,7 +186,7 @@ class Endpoint:
 
     def finish_batch(self, job: BatchJob) -> None:
         """Reply to a batch."""
-        failures, payload = job.outcome(self.session.limits)
+        failures, payload = job.outcome(self.session.sends, self.session.largest_payload)
         self.session.return_batch(job.answer, failures, payload)
 
     def _refuse(self, answer: Answer, exc: Exception) -> None:

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from caprpc.errors import (
+    ERROR_CODES,
     CallCancelled,
     CallRefused,
     DeadlineExceeded,
@@ -15,6 +16,7 @@ from caprpc.errors import (
 )
 from caprpc.ids import OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
+from caprpc.limits import Limits
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
 from caprpc.session import Announced, Answer, BatchAnswer, Export, Import, Question, Session
@@ -81,11 +83,11 @@ class Outgoing:
         session = self._session
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
-            payload = codec.pack_scalars((args, kwargs), session.limits)
+            payload = codec.pack_scalars((args, kwargs), session.sends)
             return session.ask(target, member.operation, member.name, payload, _NOTHING, None, on_behalf_of)
         writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
         try:
-            payload = codec.pack(signature.encode_args(args, kwargs, writer), session.limits)
+            payload = codec.pack(signature.encode_args(args, kwargs, writer), session.sends)
             return session.ask(
                 target, member.operation, member.name, payload, writer.handed_over, writer.scope, on_behalf_of
             )
@@ -104,7 +106,7 @@ class Outgoing:
         Raises:
             CallRefused, Denied, ReferenceDead, TypeError: As for ``ask``; nothing of the batch was sent.
         """
-        limits = self._session.limits
+        limits = self._session.sends
         runs: list[tuple[Import, Member, list[Any]]] = []
         last: tuple[Import, Member] | None = None
         for target, member, args, kwargs in calls:
@@ -128,22 +130,26 @@ class Outgoing:
         Raises:
             RemoteError: The peer answered with an error; a declared one is raised as the interface's own class.
             ConnectionLost: The connection ended first.
+            RemoteProtocolError: The answer cannot be read; the connection ends.
         """
         outcome = question.outcome
         if type(outcome) is Return:
-            if not member.signature.returns_references:
-                return member.signature.decode_result(
-                    codec.unpack(outcome.payload, self._session.limits), _VALUES_ONLY
-                )
-            target = question.target
-            scope = target.scope if target is not None else None
-            reader = Reader(self._session, self._stubs, flavor, scope)
+            session = self._session
             try:
-                raw = codec.unpack(outcome.payload, self._session.limits)
-                return member.signature.decode_result(raw, reader)
-            except (ResultError, LimitExceeded):
-                # The peer counts these references as held by us: they are given back like dropped stubs.
-                self._session.imports.dropped.extend(reader.received)
+                raw = codec.unpack(outcome.payload, session.limits)
+                if not member.signature.returns_references:
+                    return member.signature.decode_result(raw, _VALUES_ONLY)
+                target = question.target
+                scope = target.scope if target is not None else None
+                reader = Reader(session, self._stubs, flavor, scope)
+                try:
+                    return member.signature.decode_result(raw, reader)
+                except (ResultError, LimitExceeded):
+                    session.imports.give_back(reader.received)
+                    session.discard(question)
+                    raise
+            except RemoteProtocolError as exc:
+                session.broken(str(exc))
                 raise
         raise self.error_of(question, member)
 
@@ -154,33 +160,45 @@ class Outgoing:
             error = self.error_of(question, None)
             error.add_note(f"while asking {printable(self._session.peer.principal)} for its root {name!r}")
             raise error
-        raw = codec.unpack(outcome.payload, self._session.limits)
-        reader = Reader(self._session, self._stubs, flavor, None)
-        if not isinstance(raw, RemoteReference):
-            raise RemoteProtocolError(f"root {name!r} is not a reference")
+        session = self._session
+        reader = Reader(session, self._stubs, flavor, None)
         try:
-            return reader.read(raw, shape)
-        except Mismatch as exc:
-            self._session.imports.dropped.extend(reader.received)
-            raise ResultError(f"root {name}", shape.name) from exc
+            raw = codec.unpack(outcome.payload, session.limits)
+            if not isinstance(raw, RemoteReference):
+                raise RemoteProtocolError(f"root {name!r} is not a reference")
+            try:
+                return reader.read(raw, shape)
+            except (Mismatch, LimitExceeded) as exc:
+                session.imports.give_back(reader.received)
+                session.discard(question)
+                if isinstance(exc, LimitExceeded):
+                    raise
+                raise ResultError(f"root {name}", shape.name) from exc
+        except RemoteProtocolError as exc:
+            session.broken(str(exc))
+            raise
 
     def conclude_batch(self, question: Question, members: list[Member]) -> list[Any]:
         """Return the results of a batch in order; a failed call has its exception in its place."""
         outcome = question.outcome
         if not isinstance(outcome, BatchReturn):
             raise self.error_of(question, None)
-        values = codec.unpack(outcome.payload, self._session.limits)
-        if type(values) is not list or len(values) != len(members):
-            raise RemoteProtocolError(f"a batch of {len(members)} calls was answered with another number of results")
+        try:
+            values = _results_of(outcome, len(members), self._session.limits)
+        except RemoteProtocolError as exc:
+            self._session.broken(str(exc))
+            raise
         failed = {failure.position: failure for failure in outcome.failures}
-        reader = Reader(self._session, self._stubs, Flavor.BLOCKING, None)
         results: list[Any] = []
         for position, (raw, member) in enumerate(zip(values, members, strict=True)):
             failure = failed.get(position)
             if failure is not None:
                 results.append(self._error(failure, member))
-            else:
-                results.append(member.signature.decode_result(raw, reader))
+                continue
+            try:
+                results.append(member.signature.decode_result(raw, _VALUES_ONLY))
+            except ResultError as exc:
+                results.append(exc)
         return results
 
     def error_of(self, question: Question, member: Member | None) -> Exception:
@@ -206,7 +224,8 @@ class Outgoing:
         where = f"{member.name or OPERATION_NAMES[member.operation]}: " if member is not None else ""
         message = f"{where}{advice}" + (f": {text}" if text else "") + f" (peer {peer}, reference number {reference})"
         error_class = _ERROR_CLASSES.get(answer.code, RemoteError)
-        return error_class(message, code=printable(answer.code, 32), reference=reference, text=text, peer=peer)
+        code = answer.code if answer.code in ERROR_CODES else "internal"
+        return error_class(message, code=code, reference=reference, text=text, peer=peer)
 
     def _check(self, target: Import, member: Member) -> None:
         announced = target.announced
@@ -235,3 +254,20 @@ class Outgoing:
                 f"[accept.{announced.interface}] {wanted}"
             )
         announced.rights[key] = accepted
+
+
+def _results_of(outcome: BatchReturn, count: int, limits: Limits) -> list[Any]:
+    """Return the raw results of a batch.
+
+    Raises:
+        RemoteProtocolError: There are not as many as calls, or the failures are not of calls, each once.
+    """
+    values = codec.unpack(outcome.payload, limits)
+    if type(values) is not list or len(values) != count:
+        raise RemoteProtocolError(f"a batch of {count} calls was answered with another number of results")
+    positions = [failure.position for failure in outcome.failures]
+    if len(set(positions)) != len(positions) or max(positions, default=0) >= count:
+        raise RemoteProtocolError(f"failures of a batch of {count} calls that are not of its calls, each at most once")
+    if any(values[position] is not None for position in positions):
+        raise RemoteProtocolError("a call of a batch that has failed and has a result")
+    return values

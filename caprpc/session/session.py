@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError
+from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError, cut_text
 from caprpc.ids import new_reference
 from caprpc.limits import FIRST_FRAME_BYTES
 from caprpc.peer import PeerIdentity
@@ -219,7 +219,7 @@ class Session:
     def raise_(self, answer: Answer, code: str, *, reference: str, type_: str = "", text: str = "") -> None:
         """End an answer with an error; ``text`` is only what was declared public."""
         if self._finish(answer):
-            cut = text.encode("utf-8", "replace")[: self.limits.max_error_text_bytes].decode("utf-8", "ignore")
+            cut = cut_text(text, self.limits.max_error_text_bytes)
             self.queue(m.Raise(answer.answer_id, answer.taken, code, type_, cut, reference))
 
     def announce(self, facet: Facet, lifetime: int) -> Announced:
