@@ -1,7 +1,6 @@
 """The encoder keeps the receiver's limits: what cannot travel ends here, in one helpful local error (CAP-CO-16)."""
 
 import threading
-from array import array
 from collections import OrderedDict, UserDict, namedtuple
 from dataclasses import dataclass, replace
 from datetime import datetime
