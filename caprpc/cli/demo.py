@@ -15,8 +15,8 @@ from typing import Final
 
 import click
 
+from caprpc.audit.reader import Record
 from caprpc.cli.arguments import ArgumentUnfit, undecodable
-from caprpc.cli.audit import describe
 from caprpc.cli.audit import verify as verify_command
 from caprpc.cli.exits import EX_OK, EX_SOFTWARE
 from caprpc.cli.logs import log_to_terminal
@@ -81,15 +81,15 @@ class _Report:
             self._site.audit / "client",
             self._site.policies / "client",
             reference=found["reference"],
-            otherwise=(entry_rule, "what it was lent ended with that call:"),
+            otherwise=(entry_rule, "nothing is left to apply a rule to: what was lent ended with the call"),
         )
 
     def stranger(self, who: str, away: TurnedAway) -> None:
         """Show one peer at the door."""
         server = self._site.policies / "server"
-        why = "TLS asks every peer for a certificate; this is no setting. Policies name whom they are for:"
+        why = "TLS, before any policy: a certificate is no setting. The policy is for nobody but"
         if away.reference:
-            why = "no policy names this peer; the only one there is names:"
+            why = "no line: the only policy there is names"
         self._show(
             who,
             away.error,
@@ -119,21 +119,22 @@ class _Report:
             click.echo("   audit record  NONE FOUND")
             return
         click.echo(f"   audit record  {log.relative_to(self._site.root)}/{entry.file}:{entry.line}")
-        click.echo(f"                 {describe(entry)}")
+        for line in _record_lines(entry.record):
+            click.echo(f"                 {printable(line, 1_000)}")
         rule = entry.record.text("rule")
         lines = rule_text(policies, rule)
         if not lines:
             click.echo(f"   decided by    {otherwise[1]}")
             lines = rule_text(policies, otherwise[0])
         else:
-            click.echo("   decided by    this table, which lists all that is granted:")
+            click.echo(f"   decided by    {rule}: what the table there does not list is denied")
         for line in lines:
             click.echo(f"                 {printable(line, 500)}")
         self.refused += entry.record.text("decision") == "deny" or entry.record.text("kind") == "reject"
 
 
 @click.command(epilog=_EPILOG)
-@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, readable=True, path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--pairing",
     type=click.Choice(_PAIRINGS),
@@ -146,11 +147,14 @@ class _Report:
 def demo(ctx: click.Context, file: Path | None, pairing: str, keep: bool) -> int:
     """Count the lines of FILE, which stays with the client, from another process; then try to break it."""
     log_to_terminal()
+    if file is not None:
+        file.open("rb").close()
     server_driver, client_driver = pairing.split("-")
     root = Path(tempfile.mkdtemp(prefix="caprpc-demo-"))
     try:
         with _ended_by_signals(), as_file(files("caprpc.demo") / "lines.txt") as bundled:
             site = Site(root)
+            shutil.copyfile(bundled, site.root / "lines.txt")
             good = _run(ctx, site, file or bundled, on_loops=(server_driver == "aio", client_driver == "aio"))
     except BaseException:
         keep = False
@@ -221,6 +225,15 @@ def _attack(site: Site, url: str, report: _Report, outcome: Outcome) -> None:
     )
 
 
+def _record_lines(record: Record) -> Iterator[str]:
+    """Yield the record's decision and then the fields that a reader looks for; the file has all of them."""
+    what = record.text("decision") or record.text("kind")
+    target = ".".join(filter(None, (record.text("facet"), record.text("member"))))
+    yield "  ".join(filter(None, (record.text("time"), what, record.text("operation"), target, record.text("peer"))))
+    names = ("reason", "rule", "reference", "address", "detail")
+    yield "  ".join(f"{name}={record.text(name)}" for name in names if record.text(name))
+
+
 def _verify(ctx: click.Context, site: Site) -> bool:
     click.echo("Both audit logs, verified as a third party would: caprpc audit verify DIR")
     codes = [
@@ -239,19 +252,18 @@ def _go_on(site: Site | None, file: Path | None) -> None:
         click.echo(f"  {caprpc} demo --keep{again}    keeps keys, policies and logs, and prints commands for them")
         click.echo(f"  {caprpc} --help")
         return
-    quoted = {name: shlex.quote(str(site.root / name)) for name in ("pki", "policies", "audit")}
-    pki, policies, audit = quoted["pki"], quoted["policies"], quoted["audit"]
-    text = shlex.quote(str(file)) if file is not None else "README.md"
+    pki, policies, audit = (shlex.quote(str(one)) for one in (site.pki, site.policies, site.audit))
+    text = shlex.quote(str(file or site.root / "lines.txt"))
     address = "127.0.0.1:4853"
     serve = " ".join(shlex.quote(word) for word in site.serve_arguments(address, on_loop=False))
     for line in (
         f"{caprpc} audit show {audit}/client --decision deny",
         f"{caprpc} policy check {policies}/server",
-        f"{caprpc} {serve} &",
-        f"{caprpc} call caprpc://{address} counter.line_counter @{text} @print \\\n      --interface "
-        f"caprpc.demo.interfaces:LineCounter --identity {pki}/alice --policies {policies}/client",
-        f"{caprpc} pki revoke {pki} alice && kill -HUP %1",
-        f"kill %1; rm -r {shlex.quote(str(site.root))}",
+        f"{caprpc} {serve} & SERVER=$!",
+        f"{caprpc} call caprpc://{address} counter.line_counter @{text} @print \\\n      "
+        f"--interface caprpc.demo.interfaces:LineCounter --identity {pki}/alice --policies {policies}/client",
+        f"{caprpc} pki revoke {pki} alice && kill -HUP $SERVER    # the same call is refused now",
+        f"kill $SERVER; wait $SERVER; rm -r {shlex.quote(str(site.root))}",
     ):
         click.echo(f"  {line}")
 
