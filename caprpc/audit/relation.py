@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from hashlib import sha256
-from os import getpid
 from typing import Final
 
 from caprpc.audit.clock import SECOND_NS, Clock
@@ -14,6 +13,7 @@ from caprpc.audit.flood import Flood
 from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash, out_of_order
 from caprpc.audit.segment import Segment
 from caprpc.errors import AuditError
+from caprpc.forks import FORKS
 
 SYNC_INTERVAL_S: Final = 1.0
 """Records older than this survive a power cut; a killed process loses none."""
@@ -54,6 +54,7 @@ class Relation:
         "_lock",
         "_log_fields",
         "_lost",
+        "_forks",
         "_pid",
         "_prev",
         "_segment",
@@ -84,6 +85,7 @@ class Relation:
         self._floods: dict[Template, Flood] = {}
         self._lost = lost
         self._pid = os.getpid()
+        self._forks = FORKS.count
         self._synced = (0.0, seq)
 
     def template(self, **fields: FieldValue) -> Template:
@@ -117,7 +119,7 @@ class Relation:
         for template, _, fields in records:
             if fields and fields.first <= template.last:
                 raise out_of_order(template, fields)
-        if getpid() != self._pid:
+        if FORKS.count != self._forks:
             self._check_process()
         with self._lock:
             self._write_all(records)
@@ -128,7 +130,7 @@ class Relation:
         Raises:
             AuditError: It is not written: what was to be recorded must not happen.
         """
-        if getpid() != self._pid:
+        if FORKS.count != self._forks:
             self._check_process()
         if fields and fields.first <= template.last:
             raise out_of_order(template, fields)
