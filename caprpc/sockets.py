@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from caprpc.errors import ConfigurationError
 from caprpc.address import Address
+from caprpc.errors import ConfigurationError
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us while the accept budget is spent."""

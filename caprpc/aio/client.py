@@ -174,8 +174,6 @@ class Peer:
             self.runner.close()
             raise refusal(address, ended)
 
-    # -- what the connection asks of its host --------------------------------------------------------------------------------
-
     def opened(self, _connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""
         if not self._state.done():

@@ -96,8 +96,6 @@ class Connection(asyncio.BufferedProtocol):
         self._forks = FORKS.count
         self._thread = threading.get_ident()
 
-    # -- transport ------------------------------------------------------------------------------------------------------
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the dialer speaks TLS first."""
         if not isinstance(transport, asyncio.Transport):
@@ -142,8 +140,6 @@ class Connection(asyncio.BufferedProtocol):
         self._blocked_since = None
         if self._transport is not None and self.link.ended is None:
             self._transport.resume_reading()
-
-    # -- calls out ----------------------------------------------------------------------------------------------------------
 
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
@@ -255,8 +251,6 @@ class Connection(asyncio.BufferedProtocol):
             self.link.session.cancel(question)
             self.flush_soon()
 
-    # -- what has come --------------------------------------------------------------------------------------------------------
-
     def route(self, work: Work) -> None:
         """Give every event to whoever waits for it, start what may start, and send what is ready."""
         for question in work.questions:
@@ -367,8 +361,6 @@ class Connection(asyncio.BufferedProtocol):
         job.forget()
         self.link.endpoint.finish_cancelled(job)
         self.flush_soon()
-
-    # -- sending, time, end --------------------------------------------------------------------------------------------------
 
     def flush_soon(self) -> None:
         """Send at the end of this turn of the loop: what several tasks have ready goes in one piece."""

@@ -162,8 +162,6 @@ class Server:
     ) -> None:
         await self.stop()
 
-    # -- arrivals ----------------------------------------------------------------------------------------------------------
-
     def _accept(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
 
@@ -216,8 +214,6 @@ class Server:
             self._budget.unauthenticated -= 1
             self._budget.open -= 1
 
-    # -- time ----------------------------------------------------------------------------------------------------------------
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
@@ -240,8 +236,6 @@ class Server:
             self.reload()
         except CapRPCError as exc:
             _LOG.error("not reloaded, the last good configuration stays in force: %s", exc)
-
-    # -- what connections ask of their host ------------------------------------------------------------------------------------
 
     def opened(self, _connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""

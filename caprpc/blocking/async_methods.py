@@ -49,7 +49,9 @@ class AsyncMethods:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="caprpc-async", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="caprpc-async", daemon=True
+                )
                 self._thread.start()
             return self._loop
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from caprpc.address import Address
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.futures import CallFuture
@@ -17,7 +18,6 @@ from caprpc.blocking.workers import Workers
 from caprpc.errors import ConnectRefused
 from caprpc.interface import shape_of
 from caprpc.limits import DEFAULT_SERVER_LIMITS
-from caprpc.address import Address
 from caprpc.objects.admission import Admission
 from caprpc.objects.refusals import refusal
 from caprpc.objects.stubs import Flavor
@@ -152,17 +152,17 @@ class Peer:
             Denied: The peer grants us no such root, or has none.
             ResultError: It is of another interface.
         """
-        stub: T = self._connection.call_root(name, shape_of(interface), Flavor.BLOCKING)
+        stub: T = self._connection.caller.call_root(name, shape_of(interface), Flavor.BLOCKING)
         return stub
 
     @contextmanager
     def coalesce(self) -> Iterator[None]:
         """Send the calls that ``submit`` makes in the block together, when the block ends."""
-        self._connection.cork()
+        self._connection.caller.cork()
         try:
             yield
         finally:
-            self._connection.uncork()
+            self._connection.caller.uncork()
 
     def close(self) -> None:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
@@ -204,8 +204,6 @@ class Peer:
             futures = self._connection.check_validity()
         for future in futures:
             future.notify()
-
-    # -- what the connection asks of its host: its lock is held ------------------------------------------------------------
 
     def dispatch(self, connection: Connection) -> None:
         """Run what is in ``connection.pending``, in order, on a callback thread."""
@@ -307,8 +305,7 @@ def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
 def release(reference: object) -> None:
     """Give a reference back now instead of when it is collected; using it afterwards raises ``ReferenceDead``."""
     stub = stub_of(reference)
-    connection: Connection = stub._caprpc_call.__self__
-    connection.release(stub)
+    stub._caprpc_call.__self__.release(stub)
 
 
 def _dial(address: Address, timeout_s: float) -> socket.socket:
@@ -323,4 +320,3 @@ def _dial(address: Address, timeout_s: float) -> socket.socket:
         reason = exc.strerror or str(exc)
         raise ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?") from exc
     return sock
-

@@ -4,32 +4,26 @@ There is one lock for each connection. It is held for bookkeeping and for sends 
 waiting and never while code of the application runs.
 """
 
-import asyncio
 import socket
 import threading
 import time
 from collections import deque
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from caprpc.blocking.caller import THREAD, Caller
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.wire import Wire
-from caprpc.errors import ConnectionLost, DeadlineExceeded, LimitExceeded, printable
-from caprpc.forks import FORKS
-from caprpc.interface import Member, Shape
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import Admission
-from caprpc.objects.context import CURRENT
-from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
-from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, Work, admit, sort_out
-from caprpc.session import Answer, BatchAnswer, Ended, Import, Question, State
+from caprpc.session import Answer, Ended, Question
 
 _LONGEST_SLEEP_S: Final = 3600.0
+"""A bound that ``Lock.acquire`` takes for no bound."""
 
-_ROOM_POLL_S: Final = 0.002
-"""A caller that finds the peer's ``in_flight`` used up looks again after this, reading answers meanwhile."""
-
+_TOGETHER_BYTES: Final = 64 * 1024
+"""Replies of more than this do not wait for those behind them."""
 
 _NO_FUTURES: Final[list[CallFuture]] = []
 """Returned when no future's callbacks are due; shared and never changed."""
@@ -63,10 +57,6 @@ class Host(Protocol):
         """The connection is over; called once, without the lock."""
 
 
-THREAD: Final = object()
-"""Hung on a question by a thread that made the call and waits for it: it runs the callbacks that the call causes."""
-
-
 class Connection:
     """One connection and its lock; owns who reads the socket: nobody, or exactly one waiting thread."""
 
@@ -84,9 +74,10 @@ class Connection:
         self.wire = Wire(sock)
         self.host = host
         self.lock = threading.Lock()
+        self.caller = Caller(self)
         self.link = Link(
             admission,
-            self,
+            self.caller,
             acceptor=acceptor,
             hostname=hostname,
             address=address,
@@ -103,187 +94,17 @@ class Connection:
         """Whether a worker is about to start the first of ``pending``."""
         self._followers: dict[threading.Lock, Question] = {}
         """Threads that sleep until their question has ended, or until it is their turn to read."""
-        self._forks = FORKS.count
-        self._corks = 0
         self.high_water_bytes = DEFAULT_LIMITS.write_high_water_bytes
         self.counted = False
         """Whether the server counts it as authenticated, or as gone."""
 
-    # -- calls out: any thread --------------------------------------------------------------------------------------
-
-    def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
-        """Make a call and wait for its answer."""
-        link = self.link
-        outgoing = link.outgoing
-        behalf = self._on_behalf_of()
-        with self.lock:
-            if not link.session.may_ask(behalf):
-                self._await_room(behalf)
-            question = outgoing.ask(target, member, args, kwargs, behalf)
-            question.waiter = THREAD
-            self.flush()
-            if self.reader is None:
-                self._become_reader(question)
-        self._wait_or_cancel(question)
-        if not member.signature.returns_references:
-            # Values touch no table: no lock.
-            return outgoing.conclude(question, member, Flavor.BLOCKING)
-        with self.lock:
-            return outgoing.conclude(question, member, Flavor.BLOCKING)
-
-    def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
-        """Ask for a root and wait for it."""
-        behalf = self._on_behalf_of()
-        with self.lock:
-            if not self.link.session.may_ask(behalf):
-                self._await_room(behalf)
-            question = self.link.outgoing.ask_root(name)
-            question.waiter = THREAD
-            self.flush()
-        self._wait_or_cancel(question)
-        with self.lock:
-            return self.link.outgoing.conclude_root(question, name, shape, flavor)
-
-    def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> CallFuture:
-        """Make a call and return its future."""
-        behalf = self._on_behalf_of()
-        with self.lock:
-            if not self.link.session.may_ask(behalf):
-                self._await_room(behalf)
-            question = self.link.outgoing.ask(target, member, args, kwargs, behalf)
-            future = question.waiter = CallFuture(self, question, member)
-            if not self._corks:
-                self.flush()
-        return future
-
-    def call_async(
-        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> "asyncio.Future[Any]":
-        """Make a call from a running event loop; the answer is read by another thread."""
-        loop = asyncio.get_running_loop()
-        future = self.start(target, member, args, kwargs)
-        awaitable: asyncio.Future[Any] = loop.create_future()
-
-        def resolve() -> None:
-            if awaitable.done():
-                return
-            try:
-                with self.lock:
-                    result = self.link.outgoing.conclude(future.question, member, Flavor.ASYNC)
-                awaitable.set_result(result)
-            except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
-                awaitable.set_exception(exc)
-
-        future.add_done_callback(lambda _future: loop.call_soon_threadsafe(resolve))
-        awaitable.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
-        with self.lock:
-            if self.reader is None and not self.armed:
-                self.host.watched(self)
-        return awaitable
-
-    def release(self, stub: Stub) -> None:
-        """Give a reference back now."""
-        with self.lock:
-            self.link.session.imports.release_now(stub._caprpc_import)
-            self.flush()
-
-    def call_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
-        """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
-        behalf = self._on_behalf_of()
-        with self.lock:
-            if not self.link.session.may_ask(behalf):
-                self._await_room(behalf)
-            question = self.link.outgoing.ask_batch(calls)
-            question.waiter = THREAD
-            self.flush()
-        self._wait_or_cancel(question)
-        with self.lock:
-            return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
-
-    def cork(self) -> None:
-        """Collect what ``start`` sends until ``uncork``."""
-        with self.lock:
-            self._corks += 1
-
-    def uncork(self) -> None:
-        """Send what was collected, in one go."""
-        with self.lock:
-            self._corks -= 1
-            self.flush()
-
-    def conclude(self, question: Question, member: Member) -> Any:
-        """Return the result of a future's question, or raise what it ended with."""
-        if not member.signature.returns_references:
-            return self.link.outgoing.conclude(question, member, Flavor.BLOCKING)
-        with self.lock:
-            return self.link.outgoing.conclude(question, member, Flavor.BLOCKING)
-
-    def abandon(self, question: Question) -> None:
-        """Tell the peer that nobody waits for this answer any more."""
-        with self.lock:
-            self.link.session.cancel(question)
-            self.flush()
-
-    def wait_for(self, question: Question, deadline: float) -> None:
-        """Wait until a question has ended or the time has come, reading the socket if nobody else does."""
-        if self.link.wants_to_send:
-            with self.lock:
-                self.flush()
-        self._wait(question, deadline, object())
-
-    def _wait_or_cancel(self, question: Question) -> None:
-        """Wait for a call's own answer; if the time runs out or the thread is interrupted, the call is cancelled."""
-        limit = self.link.session.limits.call_timeout_s
-        try:
-            if self.reader is question:
-                self._lead(question, None, question)
-            if question.outcome is None or question.jobs:
-                self._wait(question, time.monotonic() + limit, question)
-        except BaseException:
-            if question.outcome is None:
-                self.abandon(question)
-            raise
-        if question.outcome is None:
-            self.abandon(question)
-            peer = printable(self.link.session.peer.principal)
-            raise DeadlineExceeded(
-                f"{peer} has not answered within {limit:g} s (limits.call_timeout_s)", code="deadline", peer=peer
-            )
-
-    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        """Return the call of this connection that this thread is answering, if any."""
-        if FORKS.count != self._forks:
-            raise ConnectionLost("a connection cannot be used after fork(): the child must make its own", code="lost")
-        job = CURRENT.get()
-        return job.answer if job is not None and job.endpoint.connection is self else None
-
-    def _await_room(self, behalf: Answer | BatchAnswer | None) -> None:
-        """Wait until the peer's announced ``in_flight`` leaves room for one more call; the lock is given up meanwhile."""
-        session = self.link.session
-        deadline = time.monotonic() + session.limits.call_timeout_s
-        while not session.may_ask(behalf):
-            if session.state is State.CLOSED or time.monotonic() >= deadline:
-                raise LimitExceeded(
-                    f"the peer takes {session.opening.peer_limits.max_in_flight} calls at a time and has not answered one "
-                    f"for {session.limits.call_timeout_s:g} s (its limits.in_flight)"
-                )
-            oldest = next(iter(session.asked.open.values()), None)
-            if oldest is not None:
-                self.lock.release()
-                try:
-                    self.wait_for(oldest, min(deadline, time.monotonic() + _ROOM_POLL_S))
-                finally:
-                    self.lock.acquire()
-
-    # -- waiting: one leader reads, the others sleep ----------------------------------------------------------------
-
-    def _become_reader(self, token: object) -> None:
+    def become_reader(self, token: object) -> None:
         """Let the present thread read; the lock is held and nobody reads."""
         self.reader = token
         if self.armed:
             self.host.claimed(self)
 
-    def _wait(self, question: Question, deadline: float, token: object) -> None:
+    def wait(self, question: Question, deadline: float, token: object) -> None:
         """Return when the question has ended or the time has passed; run what the call causes here meanwhile.
 
         ``token`` stands for the present thread; it is the question itself for the thread that made the call, which
@@ -300,7 +121,7 @@ class Connection:
             with self.lock:
                 if question.outcome is None and not (owns and question.jobs):
                     if self.reader is None:
-                        self._become_reader(token)
+                        self.become_reader(token)
                         leads = True
                     else:
                         sleep = threading.Lock()
@@ -311,9 +132,9 @@ class Connection:
                 with self.lock:
                     self._followers.pop(sleep, None)
             elif leads:
-                self._lead(question, deadline, token)
+                self.lead(question, deadline, token)
 
-    def _lead(self, question: Question, deadline: float | None, token: object) -> None:
+    def lead(self, question: Question, deadline: float | None, token: object) -> None:
         """Read until the question has ended, callbacks for its thread have come, or the time has passed.
 
         Without a deadline it returns after the first half second of silence.
@@ -364,8 +185,6 @@ class Connection:
             if awaited is question:
                 _wake(sleep)
 
-    # -- bytes in and out: the lock is held -------------------------------------------------------------------------
-
     def take(self, data: bytes | memoryview) -> list[CallFuture]:
         """Take received ciphertext, b"" for the end of the stream; return futures whose callbacks are to be run."""
         link = self.link
@@ -379,12 +198,12 @@ class Connection:
                     return _NO_FUTURES
             elif type(event) is Answer and event.cause is None:
                 job = admit(link, event)
-                if isinstance(job, Job):
-                    self.pending.append(job)
-                    if self.reader is not None:
-                        self.host.dispatch(self)
-                    return _NO_FUTURES
-                return self.route(job)
+                if isinstance(job, Work):
+                    return self.route(job)
+                self.pending.append(job)
+                if self.reader is not None:
+                    self.host.dispatch(self)
+                return _NO_FUTURES
         return self.route(sort_out(link, events))
 
     def route(self, work: Work) -> list[CallFuture]:
@@ -454,8 +273,6 @@ class Connection:
             _wake(sleep)
         self.host.ended(self, event)
 
-    # -- calls in: without the lock ---------------------------------------------------------------------------------
-
     def run(self, job: AnyJob) -> None:
         """Run one call of the peer on this thread and reply."""
         if job.answer.cancelled:
@@ -475,11 +292,12 @@ class Connection:
         self.reply(job, value)
 
     def reply(self, job: AnyJob, value: object) -> None:
-        """Send the result of a call of the peer."""
+        """Send the result of a call of the peer; if more calls wait to run right here, the replies go together."""
         job.forget()
         with self.lock:
             self.link.endpoint.finish(job, value)
-            self.flush()
+            if not self.pending or self.in_pool or self.link.session.queued_bytes > _TOGETHER_BYTES:
+                self.flush()
 
     def reply_error(self, job: AnyJob, exc: BaseException) -> None:
         """Send what a call of the peer failed with."""

@@ -84,7 +84,9 @@ class CallFuture:
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Return what the call raised, None if it returned; raises as ``result`` if there is no end yet."""
         if self.question.outcome is None:
-            self._connection.wait_for(self.question, time.monotonic() + timeout if timeout is not None else float("inf"))
+            self._connection.wait_for(
+                self.question, time.monotonic() + timeout if timeout is not None else float("inf")
+            )
         if not self.done():
             raise TimeoutError(f"no answer within {timeout:g} s; the call goes on")
         try:

@@ -41,9 +41,7 @@ _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
 class Reactor:
     """Owns which thread polls (``_turn``), and which members are known to block (``_slow``)."""
 
-    def __init__(
-        self, workers: Workers, on_tick: Callable[[float], None], on_defect: Callable[[int], None]
-    ) -> None:
+    def __init__(self, workers: Workers, on_tick: Callable[[float], None], on_defect: Callable[[int], None]) -> None:
         self._workers = workers
         self._on_tick = on_tick
         self._on_defect = on_defect
@@ -77,8 +75,6 @@ class Reactor:
         if self._watchdog.is_alive() and self._watchdog is not threading.current_thread():
             self._watchdog.join()
         self._epoll.close()
-
-    # -- what is watched ----------------------------------------------------------------------------------------------
 
     def watch(self, fileno: int, handler: Callable[[], None]) -> None:
         """Call ``handler`` on the polling thread whenever a descriptor is readable."""
@@ -133,8 +129,6 @@ class Reactor:
         """Watch a connection again soon, unless a thread reads it by then."""
         self._resting[connection] = None
         self._wake()
-
-    # -- the polling thread ---------------------------------------------------------------------------------------------
 
     def _poll(self, turn: int) -> None:
         poll, handlers = self._epoll.poll, self._handlers
@@ -218,8 +212,6 @@ class Reactor:
         plan = job.plan
         return not plan.is_async and (plan.member in self._slow or plan.member.blocking)
 
-    # -- workers ----------------------------------------------------------------------------------------------------------
-
     def dispatch(self, connection: Connection) -> None:
         """Have a worker start the first pending call of a connection; the connection's lock is held."""
         if not connection.in_pool:
@@ -251,8 +243,6 @@ class Reactor:
                     self._slow.pop(member, None)
                 else:
                     self._slow[member] = left - 1
-
-    # -- the watchdog -------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         if not self._awake.is_set():

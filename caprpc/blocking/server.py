@@ -10,19 +10,19 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
+from caprpc.address import Address
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
-from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 from caprpc.blocking.reactor import Reactor
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget
-from caprpc.address import Address
 from caprpc.objects.admission import Admission
 from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.work import AnyJob
 from caprpc.session import Ended
+from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -74,8 +74,6 @@ class Server:
         self._arrivals: dict[int, Arrival] = {}
         self._connections: dict[Connection, int] = {}
         self._stopped = threading.Event()
-
-    # -- for its owner ------------------------------------------------------------------------------------------------
 
     def listen(self, address: str) -> str:
         """Listen on ``host:port`` or ``unix:/path``; returns the address, with the port that port 0 was given.
@@ -185,8 +183,6 @@ class Server:
     ) -> None:
         self.stop()
 
-    # -- arrivals: the polling thread, and handshake threads ------------------------------------------------------------
-
     def _accept(self, sock: socket.socket) -> None:
         def pause(until: float) -> None:
             self._reactor.pause(sock.fileno(), until)
@@ -253,8 +249,6 @@ class Server:
                 self._budget.unauthenticated -= 1
                 self._budget.open -= 1
 
-    # -- time: the watchdog -----------------------------------------------------------------------------------------------
-
     def _tick(self, now: float) -> None:
         timeout_s = self._admission.server_limits.handshake_timeout_s
         for arrival in list(self._arrivals.values()):
@@ -300,8 +294,6 @@ class Server:
     def _drained(connection: Connection) -> bool:
         link = connection.link
         return connection.wire.closed or link.admitted is None or (link.session.drained and not connection.wire.unsent)
-
-    # -- what connections ask of their host -----------------------------------------------------------------------------------
 
     def dispatch(self, connection: Connection) -> None:
         """Run what is in ``connection.pending``, in order, on a worker."""

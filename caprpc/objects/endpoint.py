@@ -61,7 +61,8 @@ class Endpoint:
             if plan is None:
                 return None
         if plan.takes_nothing and answer.payload == NO_ARGUMENTS:
-            args, kwargs = [], {}
+            args: list[Any] = []
+            kwargs: dict[str, Any] = {}
         else:
             arguments = self._arguments(answer, plan)
             if arguments is None:

@@ -45,6 +45,8 @@ class RemoteIterator(Stub):
 
     __slots__ = ("_caprpc_pull",)
 
+    _caprpc_pull: _Pull
+
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         object.__setattr__(self, "_caprpc_pull", _Pull())
@@ -97,6 +99,8 @@ class AsyncRemoteIterator(Stub):
     """A remote iterator for ``async for``."""
 
     __slots__ = ("_caprpc_pull",)
+
+    _caprpc_pull: _Pull
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

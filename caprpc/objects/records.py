@@ -165,7 +165,7 @@ class Recorder:
 
 def _clear(value: object) -> str:
     """Return an argument as the text that the log keeps of it; containers are shown by their type alone."""
-    if type(value) in (str, int, float, bool, NoneType) and (type(value) is not int or abs(value) < _LARGE):  # type: ignore[arg-type]
+    if type(value) in (str, int, float, bool, NoneType) and (type(value) is not int or abs(value) < _LARGE):
         return printable(str(value), 128)
     if isinstance(value, Decimal | UUID | date | time | timedelta):
         return printable(str(value), 128)

@@ -53,6 +53,11 @@ class Stub:
 
     __slots__ = ("__weakref__", "_caprpc_call", "_caprpc_import", "_caprpc_shape")
 
+    _caprpc_call: Any
+    """Makes a call: a bound method of the connection's caller."""
+    _caprpc_import: Import
+    _caprpc_shape: Shape
+
     def __init__(self, imported: Import, shape: Shape, call: Callable[..., Any]) -> None:
         object.__setattr__(self, "_caprpc_import", imported)
         object.__setattr__(self, "_caprpc_shape", shape)
@@ -97,7 +102,7 @@ class Stub:
             f"a reference to {self._caprpc_shape.name} cannot be copied or pickled: it is a right on this connection only"
         )
 
-    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _caprpc_refuse  # type: ignore[assignment]
+    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _caprpc_refuse
 
 
 def _named(member: Member, function: Callable[..., Any], name: str, owner: str) -> Callable[..., Any]:

@@ -47,7 +47,7 @@ def sort_out(link: Link, events: list[Event]) -> Work:
     return work
 
 
-def admit(link: Link, answer: Answer) -> "AnyJob | Work":
+def admit(link: Link, answer: Answer) -> Job | Work:
     """Return the job of the one call that has come, its decision written; or the work of what happened instead.
 
     The short form of ``sort_out`` for what happens most.

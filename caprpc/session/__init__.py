@@ -14,12 +14,11 @@ from caprpc.session.calls import (
     Refusal,
 )
 from caprpc.session.opening import Opening
-from caprpc.session.references import FOREVER, Announced, Export, Exports, Import, Imports, Scope
-from caprpc.session.session import ENVELOPE_BYTES, Session
+from caprpc.session.references import FOREVER, Announced, Export, Exports, Home, Import, Imports, Scope
+from caprpc.session.session import Session
 from caprpc.session.states import TRANSITIONS, State
 
 __all__ = [
-    "ENVELOPE_BYTES",
     "FOREVER",
     "TRANSITIONS",
     "Announced",
@@ -30,6 +29,7 @@ __all__ = [
     "Event",
     "Export",
     "Exports",
+    "Home",
     "Import",
     "Imports",
     "Opened",

@@ -4,14 +4,25 @@ from collections import deque
 from typing import Any
 
 from caprpc.policy import Permit, Refused
-from caprpc.session.references import Export, Import, Scope
+from caprpc.session.references import Export, Home, Import, Scope
 from caprpc.wire.messages import BatchReturn, Call, Meta, Raise, Return, Run
 
 
 class Question:
     """A call we made. It ends exactly once: ``outcome`` is set when the peer's answer or the end has come."""
 
-    __slots__ = ("abandoned", "depth", "handed_over", "jobs", "outcome", "question_id", "scope", "target", "waiter")
+    __slots__ = (
+        "abandoned",
+        "depth",
+        "handed_over",
+        "homes",
+        "jobs",
+        "outcome",
+        "question_id",
+        "scope",
+        "target",
+        "waiter",
+    )
 
     def __init__(self, question_id: int, target: Import | None, depth: int, handed_over: list[Export]) -> None:
         self.question_id = question_id
@@ -25,6 +36,8 @@ class Question:
         """What the driver hangs on it to learn of the end."""
         self.jobs: deque[Any] | None = None
         """Callbacks that the call has caused and that its waiting thread is to run, if the driver has such."""
+        self.homes: dict[int, Home] | None = None
+        """None: the answer holds values only. Else our own objects in it, looked up when it came: it is read later."""
         self.abandoned = False
         """Nobody waits any more; the references in a late answer are given back at once."""
 

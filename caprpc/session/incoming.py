@@ -79,6 +79,8 @@ def on_return(session: "Session", message: m.Return, _now: float, events: list[E
         raise RemoteProtocolError(f"an answer to question {message.question}, which is not open")
     if question.target is None:
         raise RemoteProtocolError(f"RETURN to question {message.question}, which was a BATCH")
+    if question.homes is not None:
+        question.homes = session.homes_in(message.payload)
     if question.scope is not None:
         session.exports.end_scope(question.scope)
     question.outcome = message
@@ -266,9 +268,7 @@ def _cause(session: "Session", meta: m.Meta) -> Question | None:
     return question
 
 
-def _refuse(
-    session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]
-) -> None:
+def _refuse(session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]) -> None:
     session.glitch(now)
     reference = new_reference()
     session.queue(m.Raise(message.question, False, code, "", "", reference))

@@ -49,7 +49,10 @@ class Opening:
         if len(message.nonce) != NONCE_BYTES:
             raise RemoteProtocolError(f"nonce of {len(message.nonce)} bytes, {NONCE_BYTES} expected")
         theirs = message.limits
-        if theirs.max_frame_bytes < _LEAST_FRAME or min(theirs.max_in_flight, theirs.max_references, theirs.max_depth) < 1:
+        if (
+            theirs.max_frame_bytes < _LEAST_FRAME
+            or min(theirs.max_in_flight, theirs.max_references, theirs.max_depth) < 1
+        ):
             raise RemoteProtocolError("limits under which nothing can be called")
         self.peer_limits = theirs
         ours, other = (self.nonce, message.nonce), (self.our_leaf_key, self.peer_leaf_key)

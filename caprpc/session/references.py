@@ -99,6 +99,10 @@ class Export:
         self.expires_at = 0.0
 
 
+Home = tuple[object, Shape]
+"""An object of ours that comes home, and the shape under which it was handed over."""
+
+
 class Exports:
     """Our objects that the peer may name. A number is never used twice.
 
@@ -106,11 +110,13 @@ class Exports:
     and its scope: handing over the same object twice gives the same export.
     """
 
-    __slots__ = ("_by_id", "_by_key", "_next", "limit")
+    __slots__ = ("_by_id", "_by_key", "_next", "gone", "limit")
 
     def __init__(self, root: Export, limit: int) -> None:
         self._by_id: dict[int, Export] = {root.export_id: root}
         self._by_key: dict[object, Export] = {}
+        self.gone: dict[int, Home] = {}
+        """What has just ended: an own reference that was sent before its end is read after it; cleared by sending."""
         self.limit = limit
         """How many the peer may hold: as few as our policy and the peer's own limits say."""
         self._next = 1
@@ -121,6 +127,13 @@ class Exports:
     def get(self, export_id: int) -> Export | None:
         """Return what the peer names, or None."""
         return self._by_id.get(export_id)
+
+    def home(self, export_id: int) -> "Home | None":
+        """Return what an own reference of the peer stands for; None if it was not handed over, or ended long ago."""
+        export = self._by_id.get(export_id)
+        if export is None:
+            return self.gone.get(export_id)
+        return (export.source, export.shape) if export_id else None
 
     def hand_over(
         self, source: object, shape: Shape, facet: Facet, announced: Announced, scope: Scope | None
@@ -170,16 +183,24 @@ class Exports:
 
     def end_scope(self, scope: Scope) -> None:
         """Forget everything that was handed over under ``scope``: the holder has forgotten it too."""
+        homes = [
+            (member.export_id, member.source, member.shape)
+            for member in scope.members
+            if isinstance(member, Export) and member.source is not None
+        ]
         scope.end()
         for member in list(scope.members):
             if isinstance(member, Export):
                 self._drop(member, member.count)
+        for export_id, source, shape in homes:
+            self.gone[export_id] = (source, shape)
 
     def clear(self) -> list[Export]:
         """Let go of everything; return what was exported, for close handlers."""
         exports = [export for export in self._by_id.values() if export.export_id != 0]
         self._by_id.clear()
         self._by_key.clear()
+        self.gone.clear()
         return exports
 
     def live(self) -> list[Export]:
@@ -189,7 +210,8 @@ class Exports:
     def _drop(self, export: Export, count: int) -> None:
         export.count -= count
         if export.count <= 0:
-            self._by_id.pop(export.export_id, None)
+            if self._by_id.pop(export.export_id, None) is not None:
+                self.gone[export.export_id] = (export.source, export.shape)
             if self._by_key.get(export.key) is export:
                 del self._by_key[export.key]
             if export.scope is not None:

@@ -13,16 +13,16 @@ from caprpc.limits import FIRST_FRAME_BYTES
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Question
-from caprpc.session.incoming import ENVELOPE_BYTES, HANDLERS
+from caprpc.session.incoming import HANDLERS
 from caprpc.session.liveness import GlitchBudget, Liveness
 from caprpc.session.opening import Opening
-from caprpc.session.references import Announced, Export, Exports, Import, Imports, Scope
+from caprpc.session.references import Announced, Export, Exports, Home, Import, Imports, Scope
 from caprpc.session.states import State
 from caprpc.session.tables import Announcements, Asked
 from caprpc.wire import messages as m
 from caprpc.wire.codec import decode_message, encode_message, unpack
 from caprpc.wire.frame import FrameBuffer
-from caprpc.wire.values import RemoteReference
+from caprpc.wire.values import OwnReference, RemoteReference
 
 _RUN_BYTES: Final = 32
 """Most bytes of a run in a batch beside its member and its payload."""
@@ -60,8 +60,6 @@ class Session:
         if opening.acceptor:
             self.queue(opening.greeting(limits))
 
-    # -- bytes -------------------------------------------------------------------------------------------------
-
     def receive_data(self, data: bytes, now: float) -> list[Event]:
         """Take received plaintext; return what happened, in order.
 
@@ -96,10 +94,17 @@ class Session:
             pairs = self.imports.collect()
             if pairs:
                 self.queue(m.Release(pairs))
+        if self.exports.gone:
+            self.exports.gone.clear()
         out = self._out
         if out:
             self._out = []
         return out
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the frames that wait to be encrypted."""
+        return sum(map(len, self._out))
 
     @property
     def wants_to_send(self) -> bool:
@@ -111,11 +116,9 @@ class Session:
         self.state = state
         self._handlers = HANDLERS[state]
 
-    def queue(self, message: m.Message) -> None:
+    def queue(self, message: m.AnyMessage) -> None:
         """Put a message behind those that wait to be sent."""
         self._out.append(encode_message(message))
-
-    # -- what we do --------------------------------------------------------------------------------------------
 
     def ask(
         self,
@@ -193,10 +196,23 @@ class Session:
         in_scope = target is not None and target.scope is not None and target.scope.alive
         counts: dict[int, int] = {}
         for reference in _references(unpack(outcome.payload, self.limits)):
+            if type(reference) is OwnReference:
+                continue
             if self.facets.received(reference.facet).lifetime == m.LIFETIME_CONNECTION or in_scope:
                 counts[reference.export] = counts.get(reference.export, 0) + 1
         if counts:
             self.queue(m.Release(list(counts.items())))
+
+    def homes_in(self, payload: bytes) -> dict[int, Home]:
+        """Return our own objects that an answer names, as long as they are known: what ends them may stand behind it."""
+        found = {}
+        for reference in _references(unpack(payload, self.limits)):
+            if type(reference) is OwnReference:
+                home = self.exports.home(reference.export)
+                if home is None:
+                    raise RemoteProtocolError(f"our export {reference.export} comes home, which was not handed over")
+                found[reference.export] = home
+        return found
 
     def broken(self, detail: str) -> None:
         """Take note that the peer broke the protocol in something that was read late; ``tick`` ends the session."""
@@ -353,10 +369,10 @@ class Session:
         events.append(ended)
 
 
-def _references(raw: Any) -> Iterator[RemoteReference]:
+def _references(raw: Any) -> Iterator[RemoteReference | OwnReference]:
     """Yield every reference in a decoded value; its depth is bounded by the decoder."""
     kind = type(raw)
-    if kind is RemoteReference:
+    if kind is RemoteReference or kind is OwnReference:
         yield raw
     elif kind is dict:
         for key, value in raw.items():

@@ -83,7 +83,8 @@ class Announcements:
         """
         number = message.facet
         if number != len(self._theirs) + 1 or number > limit:
-            raise RemoteProtocolError(f"FACET {number}, {len(self._theirs) + 1} expected, at most {limit} (limits.imports)")
+            expected = len(self._theirs) + 1
+            raise RemoteProtocolError(f"FACET {number}, {expected} expected, at most {limit} (limits.imports)")
         if message.lifetime not in (m.LIFETIME_CONNECTION, m.LIFETIME_CALL):
             raise RemoteProtocolError(f"FACET {number} of lifetime {message.lifetime}, 0 or 1 expected")
         operations = frozenset(message.members)
