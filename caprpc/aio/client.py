@@ -121,7 +121,7 @@ class Peer:
             Denied: The peer grants us no such root, or has none.
             ResultError: It is of another interface.
         """
-        stub: T = await self._connection.call_root(name, shape_of(interface), Flavor.ASYNC)
+        stub: T = await self._connection.caller.call_root(name, shape_of(interface), Flavor.ASYNC)
         return stub
 
     async def close(self) -> None:
@@ -165,7 +165,9 @@ class Peer:
                 ended = await self._state
         except TimeoutError:
             self._connection.end(f"no answer from {address} in time")
-            raise ConnectRefused(f"{address}: no answer within {timeout_s:g} s; is a CapRPC server running there?") from None
+            raise ConnectRefused(
+                f"{address}: no answer within {timeout_s:g} s; is a CapRPC server running there?"
+            ) from None
         except OSError as exc:
             self.runner.close()
             reason = exc.strerror or str(exc)
@@ -225,9 +227,9 @@ def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
 
 
 async def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
-    """Make many calls in one frame: ``await batch((ledger.balance, (name,)) for name in names)``.
+    """Put many calls into one frame, and return all results.
 
-    Arguments and results are values. The calls run one after the other, in order; each is guarded and audited.
+    ``await batch((ledger.balance, (name,)) for name in names)``. Arguments and results are values. The calls run one after the other, in order; each is guarded and audited.
 
     Returns:
         The results in order; where a call failed, the exception that it would have raised.

@@ -2,25 +2,18 @@
 
 import asyncio
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future as ThreadFuture
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from caprpc.aio.caller import Caller
 from caprpc.aio.runner import MethodRunner
-from caprpc.errors import ConnectionLost, DeadlineExceeded, printable
-from caprpc.forks import FORKS
-from caprpc.interface import Member, Shape
 from caprpc.objects.admission import Admission
 from caprpc.objects.batches import BatchJob
-from caprpc.objects.context import CURRENT
 from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
-from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, Work, sort_out
-from caprpc.session import Answer, BatchAnswer, Ended, Import, Question, State
+from caprpc.session import Answer, BatchAnswer, Ended
 
 TICK_S: Final = 0.05
 """How often deadlines are looked at while something is under way."""
@@ -45,17 +38,6 @@ class Host(Protocol):
         """The connection is over; called once."""
 
 
-class _Pending:
-    """What waits for the end of a question: an awaitable, its deadline, and how to read the answer."""
-
-    __slots__ = ("conclude", "deadline", "future")
-
-    def __init__(self, future: "asyncio.Future[Any]", deadline: float, conclude: Callable[[Question], Any]) -> None:
-        self.future = future
-        self.deadline = deadline
-        self.conclude = conclude
-
-
 class Connection(asyncio.BufferedProtocol):
     """One connection on one loop; owns what it still has to send and the order in which calls start."""
 
@@ -72,9 +54,10 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         self.host = host
         self.loop = asyncio.get_running_loop()
+        self.caller = Caller(self, self.loop)
         self.link = Link(
             admission,
-            self,
+            self.caller,
             acceptor=acceptor,
             hostname=hostname,
             address=address,
@@ -89,12 +72,8 @@ class Connection(asyncio.BufferedProtocol):
         self._blocked_since: float | None = None
         self._unstarted = 0
         """Calls that a pool thread has been given and has not started."""
-        self._room: deque[Callable[[], None]] = deque()
-        """Calls of ours that wait until the peer has room for them."""
         self._tasks: dict[Answer | BatchAnswer, asyncio.Task[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._forks = FORKS.count
-        self._thread = threading.get_ident()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; the dialer speaks TLS first."""
@@ -141,127 +120,12 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None and self.link.ended is None:
             self._transport.resume_reading()
 
-    def call_async(
-        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> "asyncio.Future[Any]":
-        """Make a call and return its awaitable; on the loop's thread."""
-        outgoing = self.link.outgoing
-        behalf = self._on_behalf_of()
-        return self._ask(
-            lambda: outgoing.ask(target, member, args, kwargs, behalf),
-            lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
-            behalf=behalf,
-        )
-
-    def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
-        """Ask for a root."""
-        outgoing = self.link.outgoing
-        return self._ask(
-            lambda: outgoing.ask_root(name),
-            lambda question: outgoing.conclude_root(question, name, shape, flavor),
-            behalf=None,
-        )
-
-    def call_batch(
-        self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]
-    ) -> "asyncio.Future[list[Any]]":
-        """Make many calls in one frame."""
-        outgoing = self.link.outgoing
-        members = [member for _, member, _, _ in calls]
-        return self._ask(
-            lambda: outgoing.ask_batch(calls),
-            lambda question: outgoing.conclude_batch(question, members),
-            behalf=None,
-        )
-
-    def start(
-        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> "ThreadFuture[Any]":
-        """Make a call from a thread beside the loop (a ``def`` method in the pool) and return its future."""
-        outgoing = self.link.outgoing
-        job = CURRENT.get()
-        behalf = job.answer if job is not None and job.endpoint.connection is self else None
-        result: ThreadFuture[Any] = ThreadFuture()
-
-        def begin() -> None:
-            try:
-                inner = self._ask(
-                    lambda: outgoing.ask(target, member, args, kwargs, behalf),
-                    lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
-                    behalf=behalf,
-                )
-            except Exception as exc:  # refused here: the waiting thread must learn of it
-                result.set_exception(exc)
-            else:
-                inner.add_done_callback(lambda done: _pass_on(done, result))
-
-        self.loop.call_soon_threadsafe(begin)
-        return result
-
-    def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
-        """Make a call from a thread beside the loop and wait for it."""
-        if threading.get_ident() == self._thread:
-            raise RuntimeError(
-                f"{member.name or 'this call'} would block the event loop: make the calling method `async def` and await it, "
-                "or declare it with @method(blocking=True) so that it runs on a thread"
-            )
-        return self.start(target, member, args, kwargs).result()
-
-    def release(self, stub: Stub) -> None:
-        """Give a reference back now."""
-        self.link.session.imports.release_now(stub._caprpc_import)
-        self.flush_soon()
-
-    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        if FORKS.count != self._forks:
-            raise ConnectionLost("a connection cannot be used after fork(): the child must make its own")
-        job = CURRENT.get()
-        return job.answer if job is not None and job.endpoint.connection is self else None
-
-    def _ask(
-        self,
-        ask: Callable[[], Question],
-        conclude: Callable[[Question], Any],
-        *,
-        behalf: Answer | BatchAnswer | None,
-    ) -> "asyncio.Future[Any]":
-        future: asyncio.Future[Any] = self.loop.create_future()
-        limit = self.link.session.limits.call_timeout_s
-        pending = _Pending(future, time.monotonic() + limit, conclude)
-        if self.link.session.may_ask(behalf) and (behalf is not None or not self._room):
-            self._ask_now(ask, pending)
-        else:
-            self._room.append(lambda: None if future.done() else self._ask_or_fail(ask, pending))
-        return future
-
-    def _ask_or_fail(self, ask: Callable[[], Question], pending: _Pending) -> None:
-        try:
-            self._ask_now(ask, pending)
-        except Exception as exc:  # the caller is not on the stack any more: it awaits the future
-            pending.future.set_exception(exc)
-
-    def _ask_now(self, ask: Callable[[], Question], pending: _Pending) -> None:
-        question = ask()
-        question.waiter = pending
-        pending.future.add_done_callback(lambda future: self._cancel(question) if future.cancelled() else None)
-        self.flush_soon()
-
-    def _cancel(self, question: Question) -> None:
-        if question.outcome is None and not self.closed:
-            self.link.session.cancel(question)
-            self.flush_soon()
-
     def route(self, work: Work) -> None:
         """Give every event to whoever waits for it, start what may start, and send what is ready."""
-        for question in work.questions:
-            pending = question.waiter
-            if isinstance(pending, _Pending) and not pending.future.done():
-                try:
-                    pending.future.set_result(pending.conclude(question))
-                except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
-                    pending.future.set_exception(exc)
         if work.questions:
-            self._fill_room()
+            for question in work.questions:
+                self.caller.answered(question)
+            self.caller.fill_room()
         for answer in work.cancelled:
             task = self._tasks.get(answer)
             if task is not None:
@@ -274,11 +138,6 @@ class Connection(asyncio.BufferedProtocol):
         self.flush()
         if work.ended is not None:
             self._end(work.ended)
-
-    def _fill_room(self) -> None:
-        session = self.link.session
-        while self._room and (session.state is State.CLOSED or session.may_ask(None)):
-            self._room.popleft()()
 
     def _start_pending(self) -> None:
         """Start calls in the order of their arrival; one that runs here waits until those before have started."""
@@ -397,7 +256,7 @@ class Connection(asyncio.BufferedProtocol):
         busy = self.link.admitted is None
         if self.link.admitted is not None:
             busy = bool(self.link.session.asked.open)
-            self._check_deadlines(now)
+            self.caller.check_deadlines(now)
             limit = self.link.session.limits.write_timeout_s
             if self._blocked_since is not None and now - self._blocked_since > limit:
                 self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
@@ -409,19 +268,6 @@ class Connection(asyncio.BufferedProtocol):
                 self.flush()
             self._timer = self.loop.call_later(TICK_S if busy else IDLE_TICK_S, self._tick)
 
-    def _check_deadlines(self, now: float) -> None:
-        for question in list(self.link.session.asked.open.values()):
-            pending = question.waiter
-            if isinstance(pending, _Pending) and now >= pending.deadline and not pending.future.done():
-                self._cancel(question)
-                peer = printable(self.link.session.peer.principal)
-                limit = self.link.session.limits.call_timeout_s
-                pending.future.set_exception(
-                    DeadlineExceeded(
-                        f"{peer} has not answered within {limit:g} s (limits.call_timeout_s)", code="deadline", peer=peer
-                    )
-                )
-
     def _end(self, event: Ended) -> None:
         if self.closed:
             return
@@ -430,19 +276,9 @@ class Connection(asyncio.BufferedProtocol):
         self.pending.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self._fill_room()
+        self.caller.fill_room()
         for task in list(self._tasks.values()):
             task.cancel()
         if self._transport is not None:
             self._transport.close()
         self.host.ended(self, event)
-
-
-def _pass_on(done: "asyncio.Future[Any]", result: "ThreadFuture[Any]") -> None:
-    """Give a loop's result to a thread's future."""
-    if done.cancelled():
-        result.cancel()
-    elif done.exception() is not None:
-        result.set_exception(done.exception())
-    else:
-        result.set_result(done.result())

@@ -1,4 +1,4 @@
-"""Where a ``def`` method runs on an asyncio host: on the loop once it has proved fast, else on a thread of a bounded pool."""
+"""Where a ``def`` method runs on an asyncio host: on the loop once it has proved fast, else on a thread of a pool."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -75,4 +75,3 @@ class MethodRunner:
         if time.perf_counter() - started <= FAST_S:
             for member in job.members:
                 self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
-
