@@ -29,7 +29,7 @@ Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, An
 class BatchJob:
     """The permitted calls of one batch, run in order; a failed call does not stop the others."""
 
-    __slots__ = ("answer", "endpoint", "failures", "results", "todo", "waits")
+    __slots__ = ("answer", "endpoint", "failures", "members", "results", "todo", "waits")
 
     is_async = False
 
@@ -39,18 +39,16 @@ class BatchJob:
         self.failures: list[Failure] = []
         self.results: list[Any] = []
         self.todo: list[Planned] = []
+        self.members: set[Member] = set()
+        """What it runs."""
         self.waits = False
         """Some method in it is known to block."""
-
-    @property
-    def members(self) -> list[Member]:
-        """The members that it runs."""
-        return list({planned[2] for planned in self.todo})
 
     def run(self) -> None:
         """Run every call that was permitted."""
         token = CURRENT.set(self)
         results, answer = self.results, self.answer
+        outcomes = self.endpoint.recorder.wants_outcomes
         try:
             for position, permit, member, function, args, kwargs in self.todo:
                 if answer.cancelled:
@@ -61,7 +59,11 @@ class BatchJob:
                 except Exception as exc:  # application code: everything it raises becomes the answer of its call
                     self._raised(position, permit, member, exc)
                 else:
-                    self._returned(position, permit, member, value)
+                    if type(value) is member.signature.scalar_result and permit.limiter is None and not outcomes:
+                        # What most calls return; ``_returned`` would come to the same by a longer way.
+                        results[position] = value
+                    else:
+                        self._returned(position, permit, member, value)
         finally:
             CURRENT.reset(token)
 
@@ -169,6 +171,7 @@ def _plan_run(
         raise RemoteProtocolError(f"a run of {run.count} calls whose payload does not hold as many")
     decode_args = member.signature.decode_args
     job.waits = job.waits or member.blocking
+    job.members.add(member)
     answer = job.answer
     for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:

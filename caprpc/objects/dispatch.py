@@ -64,9 +64,9 @@ class Job:
         self.endpoint = endpoint
 
     @property
-    def members(self) -> list[Member]:
+    def members(self) -> set[Member]:
         """The member that it runs."""
-        return [self.plan.member]
+        return {self.plan.member}
 
     @property
     def is_async(self) -> bool:

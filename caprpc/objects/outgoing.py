@@ -84,13 +84,19 @@ class Outgoing:
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
             payload = codec.pack_scalars((args, kwargs), session.sends)
-            return session.ask(target, member.operation, member.name, payload, _NOTHING, None, on_behalf_of)
+            question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, on_behalf_of)
+            if signature.returns_references:
+                question.homes = {}
+            return question
         writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
         try:
             payload = codec.pack(signature.encode_args(args, kwargs, writer), session.sends)
-            return session.ask(
+            question = session.ask(
                 target, member.operation, member.name, payload, writer.handed_over, writer.scope, on_behalf_of
             )
+            if signature.returns_references:
+                question.homes = {}
+            return question
         except BaseException:
             session.exports.take_back(writer.handed_over)
             raise
@@ -141,7 +147,7 @@ class Outgoing:
                     return member.signature.decode_result(raw, _VALUES_ONLY)
                 target = question.target
                 scope = target.scope if target is not None else None
-                reader = Reader(session, self._stubs, flavor, scope)
+                reader = Reader(session, self._stubs, flavor, scope, question.homes)
                 try:
                     return member.signature.decode_result(raw, reader)
                 except (ResultError, LimitExceeded):
@@ -188,6 +194,10 @@ class Outgoing:
         except RemoteProtocolError as exc:
             self._session.broken(str(exc))
             raise
+        if not outcome.failures and len(set(members)) == 1:
+            if set(map(type, values)) == {members[0].signature.scalar_result}:
+                # Every result is the scalar that the one member returns: there is nothing to decode.
+                return values
         failed = {failure.position: failure for failure in outcome.failures}
         results: list[Any] = []
         for position, (raw, member) in enumerate(zip(values, members, strict=True)):

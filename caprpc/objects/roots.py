@@ -7,8 +7,8 @@ from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
 from caprpc.ids import OP_ROOT, ROOT_EXPORT
 from caprpc.interface import ArgumentError, InterfaceBase, Mismatch, Shape, interface_closure, interface_info, shape_of
-from caprpc.peer import PeerIdentity
 from caprpc.objects.transfer import ResultWriter
+from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session import Export
 from caprpc.wire.values import RemoteReference

@@ -107,7 +107,7 @@ class Stub:
 
 def _named(member: Member, function: Callable[..., Any], name: str, owner: str) -> Callable[..., Any]:
     function.__name__ = name
-    function.__caprpc_name__ = member.name  # type: ignore[attr-defined]
+    function.__caprpc_member__ = member  # type: ignore[attr-defined]
     function.__qualname__ = f"{owner}.{name}"
     return function
 

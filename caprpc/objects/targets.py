@@ -3,7 +3,7 @@
 from types import MethodType
 from typing import Any
 
-from caprpc.ids import OP_CALL, OP_INVOKE
+from caprpc.ids import OP_INVOKE
 from caprpc.interface import Member
 from caprpc.objects.stubs import Stub
 from caprpc.session import Import
@@ -28,8 +28,7 @@ def target_of(method: object) -> tuple[Stub, Import, Member]:
     """
     if isinstance(method, MethodType) and isinstance(method.__self__, Stub):
         stub: Any = method.__self__
-        name = getattr(method.__func__, "__caprpc_name__", None)
-        member = stub._caprpc_shape.members.get((OP_CALL, name))
+        member = getattr(method.__func__, "__caprpc_member__", None)
         if member is not None:
             return stub, stub._caprpc_import, member
     if isinstance(method, Stub):

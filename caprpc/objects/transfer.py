@@ -13,7 +13,7 @@ from caprpc.interface import Mismatch, Shape
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
 from caprpc.objects.stubs import Caller, Flavor, Stub, make_stub_class
 from caprpc.policy import Facet, Guard, Permit
-from caprpc.session import Export, Import, Scope, Session
+from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
 from caprpc.wire.values import OwnReference, RemoteReference
 
@@ -139,13 +139,21 @@ class ResultWriter:
 class Reader:
     """Reads the references of one message: theirs become stubs, ours come home; all or none."""
 
-    __slots__ = ("_flavor", "_maker", "_scope", "_session", "received")
+    __slots__ = ("_flavor", "_homes", "_maker", "_scope", "_session", "received")
 
-    def __init__(self, session: Session, maker: StubMaker, flavor: Flavor, scope: Scope | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        maker: StubMaker,
+        flavor: Flavor,
+        scope: Scope | None,
+        homes: dict[int, Home] | None = None,
+    ) -> None:
         self._session = session
         self._maker = maker
         self._flavor = flavor
         self._scope = scope
+        self._homes = homes
         self.received: list[Import] = []
 
     def read(self, reference: RemoteReference | OwnReference, shape: Shape) -> object:
@@ -157,12 +165,14 @@ class Reader:
         """
         session = self._session
         if isinstance(reference, OwnReference):
-            export = session.exports.get(reference.export)
-            if export is None or export.export_id == 0:
+            homes = self._homes
+            home = session.exports.home(reference.export) if homes is None else homes.get(reference.export)
+            if home is None:
                 raise RemoteProtocolError(f"our own export {reference.export} comes home, which was not handed over")
-            if export.obj is None or export.shape.name != shape.name:
-                raise Mismatch(shape.name, f"our own {export.shape.name}")
-            return export.source
+            source, declared = home
+            if source is None or declared.name != shape.name:
+                raise Mismatch(shape.name, f"our own {declared.name}")
+            return source
         announced = session.announced_by_peer(reference.facet)
         imported = session.imports.receive(reference.export, announced, self._scope)
         self.received.append(imported)
