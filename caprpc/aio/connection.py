@@ -276,7 +276,8 @@ class Connection(asyncio.BufferedProtocol):
         self.pending.clear()
         if self._timer is not None:
             self._timer.cancel()
-        self.caller.fill_room()
+        if self.link.admitted is not None:
+            self.caller.fill_room()
         for task in list(self._tasks.values()):
             task.cancel()
         if self._transport is not None:
