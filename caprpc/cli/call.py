@@ -8,7 +8,7 @@ import click
 
 from caprpc import blocking
 from caprpc.cli.arguments import Arguments, ArgumentUnfit, find_member, undecodable
-from caprpc.cli.exits import EX_OK
+from caprpc.cli.exits import EX_OK, EX_SOFTWARE
 from caprpc.cli.logs import log_to_terminal
 from caprpc.cli.modules import import_local
 from caprpc.cli.results import lines_of, shown
@@ -32,6 +32,12 @@ base64, dates ISO 8601, durations seconds.
 Exit codes: 0 returned, 64 usage, 65 an argument does not fit, 69 nobody is there, 70 the
 method failed, 75 not now (time, limits), 77 denied, 78 configuration.
 """
+
+
+class MethodFailed(click.ClickException):
+    """The method raised an error that its interface declares."""
+
+    exit_code = EX_SOFTWARE
 
 
 @click.command(epilog=_EPILOG)
@@ -127,6 +133,9 @@ def _answer(stub: Any, member: Member, args: list[Any], kwargs: dict[str, Any], 
         raise DeadlineExceeded(
             f"{member.name}: no answer within {timeout_s:g} s (--timeout); it was told to stop", code="deadline"
         ) from None
+    except member.errors as exc:
+        notes = "".join(f"\n  {note}" for note in getattr(exc, "__notes__", ()))
+        raise MethodFailed(f"{member.name}: {type(exc).__name__}: {exc}{notes}") from exc
 
 
 def _show(value: Any, form: str) -> None:

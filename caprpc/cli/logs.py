@@ -4,9 +4,22 @@ import logging
 from pathlib import Path
 from typing import Final
 
+import click
+
 from caprpc.errors import printable
 
 _LONGEST_LINE: Final = 2_000
+
+
+class _Terminal(logging.Handler):
+    """Writes to whatever standard error is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        try:
+            click.echo(self.format(record), err=True)
+        except OSError:
+            self.handleError(record)
 
 
 class _OneLine(logging.Formatter):
@@ -35,8 +48,7 @@ def log_to_terminal(path: Path | None = None) -> None:
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
     if not log.hasHandlers() or path is not None:
-        terminal = logging.StreamHandler()
-        terminal.setLevel(logging.WARNING)
+        terminal = _Terminal(logging.WARNING)
         terminal.setFormatter(_OneLine())
         log.addHandler(terminal)
         log.propagate = False
