@@ -4,7 +4,7 @@ A connection takes the defaults below unless the policy of its peer sets a key o
 ``[limits]``. Messages about a limit name the knob.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 KIB: Final = 1024
@@ -55,6 +55,11 @@ class Limits:
     """Budget for things that are legal and useless (refused calls, late cancels, pings, tiny records)."""
     glitch_per_s: float = 20.0
     """Refill of that budget."""
+
+
+def no_deeper(limits: Limits, depth: int) -> Limits:
+    """Return limits with at most this ``max_depth``."""
+    return limits if limits.max_depth <= depth else replace(limits, max_depth=depth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
-"""An in-memory pair: both ends of a connection in one thread, with TLS, policies and audit, without sockets or clock."""
+"""An in-memory pair: both ends of a connection in one thread, with TLS, policies and audit, without sockets."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from caprpc.interface import Member, shape_of
+from caprpc.interface import Member, interface_closure, shape_of
 from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.context import CURRENT
@@ -104,8 +104,8 @@ class End:
             endpoint.finish(job, value)
 
     def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        context = CURRENT.get()
-        return context.answer if context is not None and context.connection is self else None
+        job = CURRENT.get()
+        return job.answer if job is not None and job.endpoint.connection is self else None
 
 
 class Pending:
@@ -132,11 +132,21 @@ class Pair:
         client: Directories of the dialing side.
         roots: What the server serves.
         audit: A directory under which both audit logs go; by default each where its ``caprpc.toml`` says.
+        interfaces: What factories among the roots return; the classes of other roots tell it themselves.
     """
 
-    def __init__(self, server: Side, client: Side, roots: Mapping[str, object], *, audit: Path | None = None) -> None:
+    def __init__(
+        self,
+        server: Side,
+        client: Side,
+        roots: Mapping[str, object],
+        *,
+        audit: Path | None = None,
+        interfaces: Iterable[type] = (),
+    ) -> None:
         self.now = 1000.0
         checked = check_roots(roots)
+        contracts = contracts_of_roots(checked) | interface_closure(interfaces)
         self._admissions: list[Admission] = []
         try:
             for side, name, served in ((server, "server", checked), (client, "client", {})):
@@ -147,7 +157,7 @@ class Pair:
                         audit=audit / name if audit is not None else None,
                         name=name,
                         roots=served,
-                        contracts=contracts_of_roots(served),
+                        contracts=contracts if served else {},
                         server_limits=DEFAULT_SERVER_LIMITS,
                     )
                 )

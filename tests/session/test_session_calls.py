@@ -14,9 +14,6 @@ def kinds(messages):
     return [type(message).__name__ for message in messages]
 
 
-# -- questions of the peer -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("numbers", [(0,), (1, 1), (2, 1), (5, 3)])
 def test_question_numbers_of_the_peer_must_go_up(numbers, half):
     one = half()
@@ -96,9 +93,6 @@ def test_cause_that_has_been_answered_ends_the_session(half):
     assert one.ended == "protocol-error"
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------------
-
-
 def test_forbidden_absent_and_unknown_are_the_same_bytes(half):
     one = half()
     export = one.hand_over()
@@ -171,10 +165,17 @@ def test_refused_call_gives_its_slot_back(half):
 def test_reasons_of_the_session_are_on_the_closed_list(half):
     from caprpc.policy.refused import REASONS
 
-    assert {"no-reference", "expired", "uses", "in_flight", "depth", "cancelled", "draining", "imports", "batch"} <= REASONS
-
-
-# -- limits --------------------------------------------------------------------------------------------------------------------
+    assert {
+        "no-reference",
+        "expired",
+        "uses",
+        "in_flight",
+        "depth",
+        "cancelled",
+        "draining",
+        "imports",
+        "batch",
+    } <= REASONS
 
 
 def test_calls_beyond_in_flight_are_refused_with_limit(half):
@@ -261,9 +262,6 @@ def test_arguments_that_the_peer_cannot_take_in_a_frame_are_not_sent(half):
     assert one.said() == []
 
 
-# -- answers of the peer -------------------------------------------------------------------------------------------------------
-
-
 def test_questions_are_numbered_upwards_from_one(half):
     one = half()
     target = one.import_()
@@ -305,6 +303,7 @@ def test_return_to_a_batch_ends_the_session(half):
     question = one.session.ask_batch([m.Run(1, 1, "put", 1, b"\x91" + EMPTY)])
     one.hear(m.Return(question.question_id, b"\x90"))
     assert one.ended == "protocol-error"
+    assert isinstance(question.outcome, ConnectionLost)
 
 
 def test_batch_return_to_a_call_ends_the_session(half):
@@ -312,6 +311,7 @@ def test_batch_return_to_a_call_ends_the_session(half):
     question = one.ask(one.import_())
     one.hear(m.BatchReturn(question.question_id, [], b"\x90"))
     assert one.ended == "protocol-error"
+    assert isinstance(question.outcome, ConnectionLost)
 
 
 def test_raise_may_end_a_batch_as_a_whole(half):
@@ -319,9 +319,6 @@ def test_raise_may_end_a_batch_as_a_whole(half):
     question = one.session.ask_batch([m.Run(1, 1, "put", 1, b"\x91" + EMPTY)])
     one.hear(m.Raise(question.question_id, False, "unavailable", "", "", "R-1"))
     assert question.outcome.code == "unavailable"
-
-
-# -- cancel --------------------------------------------------------------------------------------------------------------------
 
 
 def test_cancel_marks_the_answer_and_it_is_still_given_once(half):
@@ -360,9 +357,6 @@ def test_callback_for_a_cancelled_call_is_refused(half):
     one.said()
     one.hear(one.call(meta=m.Meta(question.question_id)))
     assert one.said()[-1].code == "cancelled"
-
-
-# -- batches -------------------------------------------------------------------------------------------------------------------
 
 
 def run(target, member, count, operation=1):
@@ -417,9 +411,6 @@ def test_limited_member_in_a_batch_gives_its_slots_back_when_refused(half):
     assert answer.runs[0][2].reason == "in_flight"
     (answer,) = one.hear(m.Batch(2, None, [run(number, "limited", 1)]))
     assert len(answer.runs[0][2]) == 1
-
-
-# -- the end -------------------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_asked_after_the_end(half):

@@ -1,22 +1,19 @@
-"""References at the level of the tables: counts for each occurrence, releases, scopes, and numbers that never return."""
+"""References at the level of the tables: counts of occurrences, releases, scopes, and numbers used once."""
 
 import gc
 import weakref
 
 import pytest
 
-from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
+from caprpc.errors import CallRefused, ConnectionLost, LimitExceeded, RemoteProtocolError
 from caprpc.session import Announced, Scope
 from caprpc.wire import messages as m
 from caprpc.wire.codec import pack
-from caprpc.wire.values import RemoteReference
+from caprpc.wire.values import OwnReference, RemoteReference
 
 
 class Target:
     pass
-
-
-# -- what we hand over -----------------------------------------------------------------------------------------------------
 
 
 def test_same_object_is_the_same_export_counted_twice(half):
@@ -56,6 +53,7 @@ def test_released_object_is_let_go(half):
     number = export.export_id
     del export
     one.hear(m.Release([(number, 1)]))
+    one.said()
     gc.collect()
     assert watched() is None
 
@@ -163,9 +161,6 @@ def test_revoking_tells_the_holder_and_keeps_the_counts(half):
     assert one.ended is None
 
 
-# -- references that live as long as a call -----------------------------------------------------------------------------------
-
-
 def test_answer_ends_what_was_lent_for_the_call(half):
     one = half()
     scope = Scope()
@@ -249,9 +244,6 @@ def test_reference_read_after_the_end_of_its_call_is_dead_and_in_no_table(half):
     imported = one.session.imports.receive(5, announced, scope)
     assert not imported.alive
     assert len(one.session.imports) == 0
-
-
-# -- what we are handed --------------------------------------------------------------------------------------------------------
 
 
 def test_every_occurrence_is_counted_and_given_back_in_one_release(half):
@@ -352,9 +344,6 @@ def test_revoked_import_is_dead_and_still_owed(half):
     assert one.said() == [m.Release([(9, 1)])]
 
 
-# -- transactions --------------------------------------------------------------------------------------------------------------
-
-
 def test_arguments_that_were_not_taken_are_taken_back(half):
     one = half()
     target = one.import_()
@@ -385,6 +374,7 @@ def test_released_and_then_not_taken_ends_the_session(half):
     one.hear(m.Raise(question.question_id, False, "denied", "", "", "R-1"))
     assert one.ended == "protocol-error"
     assert export.count >= 0
+    assert isinstance(question.outcome, ConnectionLost)
 
 
 def test_references_in_a_late_answer_are_given_back(half):
@@ -438,6 +428,29 @@ def test_late_answer_of_an_unknown_facet_ends_the_session(half):
     one.session.cancel(question)
     one.hear(m.Return(question.question_id, pack(RemoteReference(7, 99))))
     assert one.ended == "protocol-error"
+
+
+def test_own_reference_is_known_although_its_end_stands_behind_it(half):
+    one = half()
+    export = one.hand_over()
+    source = export.source
+    question = one.ask(one.import_())
+    question.homes = {}
+    payload = pack([OwnReference(export.export_id)])
+    one.hear(m.Return(question.question_id, payload), m.Release([(export.export_id, 1)]))
+    assert question.homes[export.export_id][0] is source
+    assert one.session.exports.home(export.export_id)[0] is source
+    one.said()
+    assert one.session.exports.home(export.export_id) is None
+
+
+def test_own_reference_that_was_never_handed_over_ends_the_session(half):
+    one = half()
+    question = one.ask(one.import_())
+    question.homes = {}
+    one.hear(m.Return(question.question_id, pack([OwnReference(1)])))
+    assert one.ended == "protocol-error"
+    assert isinstance(question.outcome, ConnectionLost)
 
 
 def test_end_of_the_session_empties_every_table(half):

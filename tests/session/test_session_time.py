@@ -114,9 +114,6 @@ def test_tick_after_the_end_does_nothing(half):
     assert one.said() == []
 
 
-# -- the glitch budget -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", ["ping", "pong", "cancel", "refused", "batch"])
 def test_useless_messages_end_the_session_when_the_budget_is_spent(kind, half):
     one = half("glitch_burst = 3\nglitch_per_s = 1.0")

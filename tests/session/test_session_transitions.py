@@ -56,7 +56,11 @@ def message_of(kind, half):
             return m.Raise(question, True, "internal", "", "", "R-1")
         return m.BatchReturn(question, [], b"\x90")
     if kind is m.Release:
-        return m.Release([(half.hand_over().export_id, 1)]) if half.session.state is not State.CLOSED else m.Release([(1, 1)])
+        return (
+            m.Release([(half.hand_over().export_id, 1)])
+            if half.session.state is not State.CLOSED
+            else m.Release([(1, 1)])
+        )
     return {
         m.Call: half.call(),
         m.Cancel: m.Cancel(7),
@@ -202,9 +206,6 @@ def test_reason_of_a_protocol_error_stays_here(half):
     (goaway,) = one.said()
     assert goaway.text == ""
     assert goaway.reference.startswith("R-")
-
-
-# -- closing ------------------------------------------------------------------------------------------------------------
 
 
 def test_goaway_ends_questions_and_imports(half):

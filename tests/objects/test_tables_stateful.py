@@ -1,0 +1,251 @@
+"""Random histories over a pair: whatever was called, kept, dropped, cancelled, in the end every table is empty."""
+
+import gc
+import logging
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from caprpc import CapRPCError
+from caprpc.ids import OP_CALL
+from caprpc.interface import shape_of
+from caprpc.testing.pair import Pair
+
+SIZES = st.integers(0, 3)
+INDEX = st.integers(0, 1_000_000)
+
+
+def histories(make_pair, classes):
+    """Return the state machine for one deployment."""
+    node_class, leaf_class, make_leaf, make_node, Refusal = classes
+
+    class Histories(RuleBasedStateMachine):
+        @initialize()
+        def connect(self):
+            self.impl = make_node()
+            self.pair = make_pair(self.impl)
+            self.node = self.pair.client.root("node", node_class)
+            self.ours = [make_leaf() for _ in range(2)]
+            self.stubs = []
+            self.pending = []
+
+        def teardown(self):
+            if not hasattr(self, "pair"):
+                return
+            try:
+                self.settle_all()
+            finally:
+                self.pair.end()
+
+        def settle_all(self):
+            self.pair.client.holds = self.pair.server.holds = False
+            self.pair.run()
+            self.forget_all()
+            for end in (self.pair.client, self.pair.server):
+                assert end.ended is None, end.ended.detail
+            tables = [
+                (session.exports.live(), session.imports.live(), session.asked.open, session.answers)
+                for session in (self.pair.client.session, self.pair.server.session)
+            ]
+            assert tables == [([], [], {}, {})] * 2
+
+        def forget_all(self):
+            for pending in self.pending:
+                self.read(pending)
+            self.pending.clear()
+            self.stubs.clear()
+            self.impl.held.clear()
+            self.impl.leaf = None
+            self.node = None
+            gc.collect()
+            self.pair.run()
+
+        def read(self, pending):
+            """Take a result; keep the references in it."""
+            try:
+                result = pending.result()
+            except (CapRPCError, Refusal):
+                return
+            found = result if isinstance(result, list) else [result]
+            self.stubs += [item for item in found if isinstance(item, leaf_class) or "Stub" in type(item).__name__]
+
+        def start(self, name, *args):
+            member = shape_of(node_class).members[OP_CALL, name]
+            try:
+                self.pending.append(self.pair.client.start(self.node._caprpc_import, member, args, {}))
+            except CapRPCError:
+                return
+
+        def leaf(self, index):
+            choice = self.ours + self.stubs
+            return choice[index % len(choice)]
+
+        def room(self):
+            return len(self.pending) < 12
+
+        @precondition(room)
+        @rule(name=st.sampled_from(["fresh", "same", "kept"]))
+        def get(self, name):
+            self.start(name)
+
+        @precondition(room)
+        @rule(count=SIZES)
+        def get_many(self, count):
+            self.start("leaves", count)
+
+        @precondition(room)
+        @rule(index=INDEX, name=st.sampled_from(["keep", "borrow", "borrow_and_keep", "hold_back", "is_yours"]))
+        def hand_over(self, index, name):
+            self.start(name, self.leaf(index))
+
+        @precondition(room)
+        @rule(one=INDEX, other=INDEX)
+        def hand_over_two(self, one, other):
+            self.start("keep_both", self.leaf(one), self.leaf(other))
+
+        @precondition(room)
+        @rule(index=INDEX, kind=st.sampled_from(["declared", "other"]))
+        def fail(self, index, kind):
+            self.start("fail", kind, self.leaf(index))
+
+        @precondition(room)
+        @rule(value=st.integers(0, 3))
+        def call_back(self, value):
+            def function(n):
+                return n if n <= 0 else self.node.apply(function, n - 1)
+
+            self.start("apply", function, value)
+
+        @precondition(room)
+        @rule()
+        def let_go_there(self):
+            self.start("drop")
+
+        @rule()
+        def forbidden(self):
+            member = shape_of(node_class).members[OP_CALL, "unoffered"]
+            with pytest.raises(CapRPCError):
+                self.pair.client.start(self.node._caprpc_import, member, (), {})
+
+        @rule(steps=st.integers(1, 6))
+        def move(self, steps):
+            for _ in range(steps):
+                self.pair.step()
+
+        @rule()
+        def settle(self):
+            self.pair.run()
+
+        @rule(holds=st.booleans())
+        def hold(self, holds):
+            self.pair.server.holds = holds
+
+        @precondition(lambda self: self.pair.server.jobs)
+        @rule(index=INDEX)
+        def run_one(self, index):
+            jobs = self.pair.server.jobs
+            job = jobs[index % len(jobs)]
+            jobs.remove(job)
+            self.pair.server.run_job(job)
+
+        @precondition(lambda self: any(p.question.outcome is not None for p in self.pending))
+        @rule()
+        def take_result(self):
+            for pending in list(self.pending):
+                if pending.question.outcome is not None:
+                    self.pending.remove(pending)
+                    self.read(pending)
+                    return
+
+        @precondition(lambda self: self.pending)
+        @rule(index=INDEX)
+        def cancel(self, index):
+            pending = self.pending.pop(index % len(self.pending))
+            self.pair.client.session.cancel(pending.question)
+
+        @precondition(lambda self: self.stubs)
+        @rule(index=INDEX)
+        def let_go(self, index):
+            self.stubs.pop(index % len(self.stubs))
+
+        @precondition(lambda self: self.stubs)
+        @rule(index=INDEX)
+        def release_now(self, index):
+            stub = self.stubs.pop(index % len(self.stubs))
+            imported = getattr(stub, "_caprpc_import", None)
+            if imported is not None:
+                self.pair.client.session.imports.release_now(imported)
+
+        @invariant()
+        def no_count_is_below_one(self):
+            if not hasattr(self, "pair"):
+                return
+            for session in (self.pair.client.session, self.pair.server.session):
+                assert all(export.count > 0 for export in session.exports.live())
+                assert all(imported.count > 0 for imported in session.imports.live())
+
+        @invariant()
+        def nobody_breaks_the_protocol(self):
+            if hasattr(self, "pair"):
+                for end in (self.pair.client, self.pair.server):
+                    assert end.ended is None, end.ended.detail
+
+    return Histories
+
+
+class Reused(Pair):
+    """A pair whose connection is renewed for each history, on the same logs."""
+
+    def end(self):
+        for end in (self.client, self.server):
+            end.take(end.link.abort("closed", "the history is over"))
+
+
+def test_after_every_history_all_tables_are_empty(sides, node_classes, monkeypatch):
+    # pytest keeps every log record, and with its traceback the references in the frames of failed methods.
+    monkeypatch.setattr(logging.getLogger("caprpc"), "disabled", True)
+    gc.freeze()
+    server, client = sides()
+    node_class = node_classes[0]
+    served = {}
+
+    def root(_peer):
+        return served["impl"]
+
+    with tempfile.TemporaryDirectory() as directory:
+        pair = Reused(server, client, {"node": root}, audit=Path(directory), interfaces=[node_class])
+        try:
+            pair.end()
+
+            def renewed(impl):
+                served["impl"] = impl
+                pair.reconnect()
+                return pair
+
+            machine = histories(renewed, node_classes)
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=100,
+                    stateful_step_count=35,
+                    deadline=None,
+                    derandomize=True,
+                    database=None,
+                    phases=[Phase.generate],
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            gc.unfreeze()
+            pair.close()
