@@ -15,7 +15,9 @@ class _Terminal(logging.Handler):
     """Writes to whatever standard error is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
+        """Write one record; Ctrl-C in a method is reported by the command itself."""
+        if record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt):
+            return
         try:
             click.echo(self.format(record), err=True)
         except OSError:
