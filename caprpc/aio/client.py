@@ -229,7 +229,8 @@ def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
 async def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
     """Put many calls into one frame, and return all results.
 
-    ``await batch((ledger.balance, (name,)) for name in names)``. Arguments and results are values. The calls run one after the other, in order; each is guarded and audited.
+    ``await batch((ledger.balance, (name,)) for name in names)``. Arguments and results are values. The calls run one
+    after the other, in order; each is guarded and audited.
 
     Returns:
         The results in order; where a call failed, the exception that it would have raised.

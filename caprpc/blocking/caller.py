@@ -196,7 +196,7 @@ class Caller:
                 return
             if time.monotonic() >= deadline:
                 raise LimitExceeded(
-                    f"the peer takes {session.opening.peer_limits.max_in_flight} calls at a time and has not answered one "
+                    f"the peer takes {session.opening.peer_limits.max_in_flight} calls at a time and has answered none "
                     f"for {session.limits.call_timeout_s:g} s (its limits.in_flight)"
                 )
             oldest = next(iter(list(session.asked.open.values())), None)

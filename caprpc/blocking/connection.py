@@ -54,7 +54,7 @@ class Host(Protocol):
         """WELCOME and HELLO have been exchanged."""
 
     def ended(self, connection: "Connection", event: Ended) -> None:
-        """The connection is over; called once, without the lock."""
+        """The connection is over and its socket is about to be closed; called once, with the lock held."""
 
 
 class Connection:
@@ -268,10 +268,11 @@ class Connection:
             return
         self.flush()
         self.pending.clear()
-        self.wire.close()
         for sleep in self._followers:
             _wake(sleep)
+        # Before the descriptor is closed: its number may be given to the next connection at once.
         self.host.ended(self, event)
+        self.wire.close()
 
     def run(self, job: AnyJob) -> None:
         """Run one call of the peer on this thread and reply."""

@@ -5,6 +5,7 @@ looks every three milliseconds whether the polling thread is still in the same m
 over the polling, and that member goes to a worker from then on. Measured: docs/adr/0007.
 """
 
+import os
 import select
 import threading
 import time
@@ -12,52 +13,32 @@ from collections.abc import Callable
 from typing import Final
 
 from caprpc.blocking.connection import Connection
+from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
+from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
 from caprpc.blocking.workers import Workers
-from caprpc.interface import Member
-from caprpc.objects.batches import BatchJob
 from caprpc.objects.work import AnyJob
-
-WATCH_S: Final = 0.003
-"""A method that runs longer than one to two of these is taken to block."""
-
-_PARK_AFTER: Final = 100
-"""Quiet looks after which the watchdog sleeps until a method runs again."""
-
-TICK_S: Final = 1.0
-"""How often deadlines of all connections are looked at."""
-
-_STRIKE_S: Final = 1.0
-"""Two stalls within this make a member slow; a single one may be the machine's doing."""
-
-_FORGIVE_AFTER: Final = 32
-"""Fast runs in a row on a worker after which a member may run in place again."""
-
-_FAST_S: Final = 0.0005
 
 _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
 
 
 class Reactor:
-    """Owns which thread polls (``_turn``), and which members are known to block (``_slow``)."""
+    """Owns which thread polls (``_turn``), and what that thread runs at the moment (``_running``)."""
 
     def __init__(self, workers: Workers, on_tick: Callable[[float], None], on_defect: Callable[[int], None]) -> None:
         self._workers = workers
-        self._on_tick = on_tick
         self._on_defect = on_defect
         self._epoll = select.epoll()
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wakeup, select.EPOLLIN)
         self._handlers: dict[int, Callable[[], None]] = {}
-        self._slow: dict[Member, int] = {}
-        self._strikes: dict[Member, float] = {}
+        self._slow = SlowMembers()
         self._turn = 0
         self._polling_thread = 0
         self._running: AnyJob | None = None
         self._running_on: Connection | None = None
         self._resting: dict[Connection, None] = {}
-        self._later: list[tuple[float, Callable[[], None]]] = []
-        self._awake = threading.Event()
-        self._stopped = threading.Event()
-        self._watchdog = threading.Thread(target=self._watch, name="caprpc-watchdog", daemon=True)
+        self._watchdog = Watchdog(lambda: self._running, self._take_over, on_tick)
 
     def start(self) -> None:
         """Begin to poll."""
@@ -65,16 +46,16 @@ class Reactor:
         self._workers.submit(lambda: self._poll(0), urgent=True)
 
     def stop(self) -> None:
-        """Stop polling; the file descriptor is closed once the polling thread has left."""
-        self._stopped.set()
-        self._awake.set()
+        """Stop polling: the polling thread leaves, and the watchdog ends."""
         self._turn += 1
+        os.eventfd_write(self._wakeup, 1)
+        self._watchdog.stop()
 
     def join(self) -> None:
-        """Wait for the watchdog and free the selector."""
-        if self._watchdog.is_alive() and self._watchdog is not threading.current_thread():
-            self._watchdog.join()
+        """Wait for the watchdog and free the selector; the workers must have ended."""
+        self._watchdog.join()
         self._epoll.close()
+        os.close(self._wakeup)
 
     def watch(self, fileno: int, handler: Callable[[], None]) -> None:
         """Call ``handler`` on the polling thread whenever a descriptor is readable."""
@@ -109,16 +90,11 @@ class Reactor:
     def pause(self, fileno: int, until: float) -> None:
         """Leave a watched descriptor alone until a time of the monotonic clock."""
         self._epoll.modify(fileno, 0)
-        self.later(until, lambda: self._resume(fileno))
+        self._watchdog.later(until, lambda: self._resume(fileno))
 
     def _resume(self, fileno: int) -> None:
         if fileno in self._handlers:
             self._epoll.modify(fileno, _IN)
-
-    def later(self, when: float, what: Callable[[], None]) -> None:
-        """Call ``what`` at a time of the monotonic clock, on the watchdog."""
-        self._later.append((when, what))
-        self._wake()
 
     def claim(self, connection: Connection) -> None:
         """A thread that waits for an answer reads the connection now; the connection's lock is held."""
@@ -127,8 +103,9 @@ class Reactor:
 
     def rest(self, connection: Connection) -> None:
         """Watch a connection again soon, unless a thread reads it by then."""
+        if not self._resting:
+            self._watchdog.later(time.monotonic() + WATCH_S, self._rearm)
         self._resting[connection] = None
-        self._wake()
 
     def _poll(self, turn: int) -> None:
         poll, handlers = self._epoll.poll, self._handlers
@@ -177,11 +154,11 @@ class Reactor:
             job = self._next_in_place(connection)
         for future in futures:
             future.notify()
-        turn = self._turn
+        turn, awake = self._turn, self._watchdog.awake
         while job is not None:
             self._running, self._running_on = job, connection
-            if not self._awake.is_set():
-                self._awake.set()
+            if not awake.is_set():
+                awake.set()
             connection.run(job)
             if self._turn != turn:
                 # Another thread polls by now; this one has only its reply behind it.
@@ -201,16 +178,10 @@ class Reactor:
         if not pending or connection.in_pool:
             return None
         job = pending[0]
-        if self._blocks(job):
+        if self._slow.blocks(job):
             self.dispatch(connection)
             return None
         return pending.popleft()
-
-    def _blocks(self, job: AnyJob) -> bool:
-        if isinstance(job, BatchJob):
-            return job.waits or any(member in self._slow for member in job.members)
-        plan = job.plan
-        return not plan.is_async and (plan.member in self._slow or plan.member.blocking)
 
     def dispatch(self, connection: Connection) -> None:
         """Have a worker start the first pending call of a connection; the connection's lock is held."""
@@ -229,76 +200,24 @@ class Reactor:
                 self.dispatch(connection)
         started = time.perf_counter()
         connection.run(job)
-        if time.perf_counter() - started < _FAST_S:
-            self._forgive(job)
+        self._slow.ran(job, time.perf_counter() - started)
         with connection.lock:
             if not connection.armed and connection.reader is None:
                 self.arm(connection)
 
-    def _forgive(self, job: AnyJob) -> None:
-        for member in job.members:
-            left = self._slow.get(member)
-            if left is not None:
-                if left <= 1:
-                    self._slow.pop(member, None)
-                else:
-                    self._slow[member] = left - 1
-
-    def _wake(self) -> None:
-        if not self._awake.is_set():
-            self._awake.set()
-
-    def _watch(self) -> None:
-        seen: AnyJob | None = None
-        quiet = 0
-        ticked = time.monotonic()
-        while not self._stopped.is_set():
-            running = self._running
-            if running is None or running is not seen:
-                quiet = quiet + 1 if running is None and not self._resting and not self._later else 0
-            else:
-                self._take_over(running)
-                running = None
-            seen = running
-            if self._resting:
-                self._rearm()
-            now = time.monotonic()
-            if self._later:
-                self._run_due(now)
-            if now - ticked >= TICK_S:
-                ticked = now
-                self._on_tick(now)
-            if quiet >= _PARK_AFTER:
-                self._awake.clear()
-                # A job that started in between has set nothing: look once more before sleeping.
-                if self._running is None and not self._resting and not self._later:
-                    self._awake.wait(TICK_S)
-                quiet = 0
-            else:
-                time.sleep(WATCH_S)
-
-    def _take_over(self, job: AnyJob) -> None:
+    def _take_over(self) -> None:
         """The polling thread is stuck in a method: let another thread poll, and remember the member."""
-        connection = self._running_on
+        job, connection = self._running, self._running_on
+        if job is None or connection is None:
+            return
         turn = self._turn = self._turn + 1
         self._running = None
-        now = time.monotonic()
-        for member in job.members:
-            if now - self._strikes.get(member, float("-inf")) < _STRIKE_S:
-                self._slow[member] = _FORGIVE_AFTER
-            self._strikes[member] = now
+        self._slow.stalled(job)
         self._workers.submit(lambda: self._poll(turn), urgent=True)
-        if connection is not None:
-            with connection.lock:
-                connection.flush()
-                if connection.pending:
-                    self.dispatch(connection)
-
-    def _run_due(self, now: float) -> None:
-        due = [item for item in self._later if item[0] <= now]
-        for item in due:
-            self._later.remove(item)
-            item[1]()
+        with connection.lock:
+            connection.flush()
+            if connection.pending:
+                self.dispatch(connection)
 
     def _rearm(self) -> None:
         for connection in list(self._resting):

@@ -143,7 +143,7 @@ class Server:
         return said
 
     def serve_forever(self) -> None:
-        """Serve until ``SIGTERM`` or ``SIGINT``, then stop gracefully; ``SIGHUP`` reloads. Call it on the main thread."""
+        """Serve until ``SIGTERM`` or ``SIGINT``, then stop gracefully; ``SIGHUP`` reloads. On the main thread."""
         done = threading.Event()
         failed: list[str] = []
 

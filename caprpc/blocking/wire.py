@@ -1,5 +1,6 @@
 """The socket of one blocking connection: reads with a deadline, sends without waiting, and what waits to be sent."""
 
+import contextlib
 import select
 import socket
 import struct
@@ -65,7 +66,7 @@ class Wire:
         return memoryview(buffer)[:count] if count else b""
 
     def read(self, deadline: float | None) -> bytes | memoryview | None:
-        """Wait for data: what has arrived, b"" at the end of the stream, None after half a second or at the deadline."""
+        """Wait: return what has arrived, b"" at the end of the stream, None after half a second or at the deadline."""
         until = self._spin.until()
         if until:
             clock = time.perf_counter
@@ -139,11 +140,8 @@ class Wire:
         """Close both ways; a thread that sleeps in ``read`` wakes with the end of the stream."""
         if not self.closed:
             self.closed = True
-            try:
+            with contextlib.suppress(OSError):  # the peer was faster; closing is all that is left
                 self.sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                # The peer was faster; closing is all that is left.
-                pass
             self.sock.close()
 
     def _read_polling(self, seconds: float) -> bytes | memoryview | None:

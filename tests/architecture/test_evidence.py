@@ -59,7 +59,8 @@ def test_evidence_cannot_be_changed_once_made(package, evidence):
 DEMANDED_BY = [
     ("caprpc/session/session.py", "Session", "PeerIdentity"),
     ("caprpc/session/calls.py", "Answer", "Permit"),
-    ("caprpc/objects/dispatch.py", "Job", "Permit"),
+    ("caprpc/objects/dispatch.py", "Plan", "Permit"),
+    ("caprpc/objects/dispatch.py", "Job", "Plan"),
 ]
 
 
