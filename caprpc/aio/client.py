@@ -142,38 +142,38 @@ class Peer:
 
     async def _open(self, address: Address, expected: str | None, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
-
-        def factory() -> Connection:
-            self._connection = Connection(
-                self._admission,
-                self,
-                acceptor=False,
-                hostname=address.host or None,
-                address=str(address),
-                expected=expected,
-                started=time.monotonic(),
-            )
-            return self._connection
-
+        connection = self._connection = Connection(
+            self._admission,
+            self,
+            acceptor=False,
+            hostname=address.host or None,
+            address=str(address),
+            expected=expected,
+            started=time.monotonic(),
+        )
+        opened = False
         try:
             async with asyncio.timeout(timeout_s):
                 if address.path:
-                    transport, _ = await loop.create_unix_connection(factory, address.path)
+                    transport, _ = await loop.create_unix_connection(lambda: connection, address.path)
                 else:
-                    transport, _ = await loop.create_connection(factory, address.host, address.port)
+                    transport, _ = await loop.create_connection(lambda: connection, address.host, address.port)
                     transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 ended = await self._state
+                opened = ended is None
         except TimeoutError:
-            self._connection.end(f"no answer from {address} in time")
             raise ConnectRefused(
                 f"{address}: no answer within {timeout_s:g} s; is a CapRPC server running there?"
             ) from None
         except OSError as exc:
-            self.runner.close()
             reason = exc.strerror or str(exc)
             raise ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?") from exc
+        finally:
+            # Also when the task is cancelled: nothing may stay behind.
+            if not opened:
+                connection.end("not opened")
+                self.runner.close()
         if ended is not None:
-            self.runner.close()
             raise refusal(address, ended)
 
     def opened(self, _connection: Connection) -> None:
