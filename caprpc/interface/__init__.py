@@ -1,8 +1,10 @@
 """Interfaces: the only source of what can be called, and the checks on everything that goes in and out."""
 
 from caprpc.interface.base import Interface, InterfaceBase, register_adapter, shape_of
+from caprpc.interface.contexts import AsyncContextServer, ContextServer, ServedContext
 from caprpc.interface.contracts import contract_of, interface_closure
 from caprpc.interface.declaration import attribute, interface_info, method
+from caprpc.interface.iteration import ServedIterator
 from caprpc.interface.member import Member
 from caprpc.interface.mismatch import ArgumentError, Mismatch, ResultError
 from caprpc.interface.references import NoReferences, ReferenceReader, ReferenceWriter
@@ -11,6 +13,8 @@ from caprpc.interface.signature import Parameter, Signature
 
 __all__ = [
     "ArgumentError",
+    "AsyncContextServer",
+    "ContextServer",
     "Interface",
     "InterfaceBase",
     "Member",
@@ -20,6 +24,8 @@ __all__ = [
     "ReferenceReader",
     "ReferenceWriter",
     "ResultError",
+    "ServedContext",
+    "ServedIterator",
     "Shape",
     "Signature",
     "attribute",

@@ -1,5 +1,6 @@
 """Serving a context manager to a peer: entered once, left once, never handed an exception of the peer."""
 
+import threading
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from enum import Enum
@@ -15,6 +16,7 @@ class ContextState(Enum):
     """Where a served context is."""
 
     FRESH = "fresh"
+    ENTERING = "entering"
     INSIDE = "inside"
     LEFT = "left"
 
@@ -28,22 +30,47 @@ class ContextMisused(RuntimeError):
 
 
 class ServedContext:
-    """The order of a context: fresh, inside, left; no way back."""
+    """The order of a context: whoever came in goes out, once, also if the peer vanishes while it enters or inside."""
 
-    __slots__ = ("state",)
+    __slots__ = ("_after", "_gone", "_lock", "state")
 
-    def __init__(self) -> None:
+    def __init__(self, *, again: bool = False) -> None:
+        """Take whether the context may be entered again once it was left."""
         self.state = ContextState.FRESH
+        self._after = ContextState.FRESH if again else ContextState.LEFT
+        self._gone: BaseException | None = None
+        self._lock = threading.Lock()
 
     def _enter(self) -> None:
-        if self.state is not ContextState.FRESH:
-            raise ContextMisused("this context was entered before")
-        self.state = ContextState.INSIDE
+        with self._lock:
+            if self.state is not ContextState.FRESH or self._gone is not None:
+                raise ContextMisused("this context was entered before")
+            self.state = ContextState.ENTERING
+
+    def _failed(self) -> None:
+        """Entering has failed: there is nothing to leave."""
+        self.state = self._after
+
+    def _entered(self) -> BaseException | None:
+        """Entering is done; return with what it must be left at once, because the peer has vanished meanwhile."""
+        with self._lock:
+            self.state = ContextState.INSIDE if self._gone is None else ContextState.LEFT
+            return self._gone
 
     def _leave(self) -> None:
-        if self.state is not ContextState.INSIDE:
-            raise ContextMisused("this context is not entered")
-        self.state = ContextState.LEFT
+        with self._lock:
+            if self.state is not ContextState.INSIDE:
+                raise ContextMisused("this context is not entered")
+            self.state = self._after
+
+    def _abandon(self, error: BaseException) -> bool:
+        """Take note that the peer has vanished; whether the context must be left now."""
+        with self._lock:
+            self._gone = error
+            inside = self.state is ContextState.INSIDE
+            if self.state is not ContextState.ENTERING:
+                self.state = ContextState.LEFT
+            return inside
 
 
 class ContextServer(ServedContext):
@@ -51,19 +78,23 @@ class ContextServer(ServedContext):
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: AbstractContextManager[Any]) -> None:
+    def __init__(self, context: AbstractContextManager[Any], *, again: bool = False) -> None:
         """Take a context manager that nobody has entered."""
-        super().__init__()
+        super().__init__(again=again)
         self._context = context
 
     def enter(self) -> Any:
         """Enter it and return what it gives."""
         self._enter()
         try:
-            return self._context.__enter__()
+            value = self._context.__enter__()
         except BaseException:
-            self.state = ContextState.LEFT
+            self._failed()
             raise
+        gone = self._entered()
+        if gone is not None:
+            self._context.__exit__(type(gone), gone, None)
+        return value
 
     def exit(self, failed: bool) -> None:
         """Leave it; with ``PeerBlockFailed`` if the peer's block failed."""
@@ -72,8 +103,7 @@ class ContextServer(ServedContext):
 
     def abandon(self, error: BaseException) -> None:
         """Leave it with ``error`` if the peer vanished inside; otherwise do nothing."""
-        if self.state is ContextState.INSIDE:
-            self.state = ContextState.LEFT
+        if self._abandon(error):
             self._context.__exit__(type(error), error, None)
 
 
@@ -82,31 +112,32 @@ class AsyncContextServer(ServedContext):
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: AbstractAsyncContextManager[Any]) -> None:
+    def __init__(self, context: AbstractAsyncContextManager[Any], *, again: bool = False) -> None:
         """Take a context manager that nobody has entered."""
-        super().__init__()
+        super().__init__(again=again)
         self._context = context
 
     async def enter(self) -> Any:
         """Enter it and return what it gives."""
         self._enter()
         try:
-            return await self._context.__aenter__()
+            value = await self._context.__aenter__()
         except BaseException:
-            self.state = ContextState.LEFT
+            self._failed()
             raise
+        gone = self._entered()
+        if gone is not None:
+            await self._context.__aexit__(type(gone), gone, None)
+        return value
 
     async def exit(self, failed: bool) -> None:
         """Leave it; with ``PeerBlockFailed`` if the peer's block failed."""
         self._leave()
         await self._context.__aexit__(*exit_arguments(failed))
 
-    def abandon(self, error: BaseException) -> Awaitable[bool | None] | None:
+    def abandon(self, error: BaseException) -> Awaitable[object] | None:
         """Return what leaves it with ``error``, to be awaited, if the peer vanished inside."""
-        if self.state is not ContextState.INSIDE:
-            return None
-        self.state = ContextState.LEFT
-        return self._context.__aexit__(type(error), error, None)
+        return self._context.__aexit__(type(error), error, None) if self._abandon(error) else None
 
 
 def exit_arguments(failed: bool) -> ExitArguments:

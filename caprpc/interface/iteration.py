@@ -45,9 +45,11 @@ class _Turn:
 class ServedIterator:
     """Items that were pulled and not yet delivered, and how the source ended."""
 
-    __slots__ = ("_error", "_exhausted", "_pending", "_turn", "_weight")
+    __slots__ = ("_abandoned", "_error", "_exhausted", "_pending", "_pulled", "_turn", "_weight")
 
     def __init__(self) -> None:
+        self._abandoned = False
+        self._pulled = False
         self._pending: list[Any] = []
         self._weight = 0
         self._exhausted = False
@@ -110,13 +112,18 @@ class IteratorServer(ServedIterator):
         Raises:
             IteratorBusy: Another thread is pulling.
         """
-        with self._turn:
-            until = monotonic() + PATIENCE_S
-            chunk = FIRST_CHUNK
-            while count := self._wants_more(max_items, max_bytes, chunk, until):
-                self._pull_chunk(count, until)
-                chunk = min(2 * chunk, LARGEST_CHUNK)
-            return self._deliver(max_items, max_bytes)
+        try:
+            with self._turn:
+                self._pulled = True
+                until = monotonic() + PATIENCE_S
+                chunk = FIRST_CHUNK
+                while count := self._wants_more(max_items, max_bytes, chunk, until):
+                    self._pull_chunk(count, until)
+                    chunk = min(2 * chunk, LARGEST_CHUNK)
+                return self._deliver(max_items, max_bytes)
+        finally:
+            if self._abandoned:
+                self.abandon()
 
     def close(self) -> None:
         """End the iteration: a generator is closed, later pulls find nothing.
@@ -129,6 +136,20 @@ class IteratorServer(ServedIterator):
             iterator, self._iterator = self._iterator, iter(())
             if type(iterator) is GeneratorType:
                 iterator.close()
+
+    def abandon(self, _error: BaseException | None = None) -> None:
+        """Close it because nobody can name it any more; a pull that is under way does so when it ends.
+
+        What nobody has pulled from is left as it was: its owner may pass it elsewhere.
+        """
+        self._abandoned = self._pulled
+        if not self._pulled:
+            return
+        try:
+            self.close()
+        except IteratorBusy:
+            # The thread that pulls looks at ``_abandoned`` once it has given up its turn.
+            return
 
     def _pull_chunk(self, count: int, until: float) -> None:
         """Pull ``count`` items, fewer if the clock passes ``until``; what precedes an exception is kept."""
@@ -167,13 +188,18 @@ class AsyncIteratorServer(ServedIterator):
 
     async def pull(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
         """Return the next items and whether they are the last; see ``IteratorServer.pull``."""
-        with self._turn:
-            until = monotonic() + PATIENCE_S
-            chunk = FIRST_CHUNK
-            while count := self._wants_more(max_items, max_bytes, chunk, until):
-                await self._pull_chunk(count, until)
-                chunk = min(2 * chunk, LARGEST_CHUNK)
-            return self._deliver(max_items, max_bytes)
+        try:
+            with self._turn:
+                self._pulled = True
+                until = monotonic() + PATIENCE_S
+                chunk = FIRST_CHUNK
+                while count := self._wants_more(max_items, max_bytes, chunk, until):
+                    await self._pull_chunk(count, until)
+                    chunk = min(2 * chunk, LARGEST_CHUNK)
+                return self._deliver(max_items, max_bytes)
+        finally:
+            if self._abandoned:
+                await self.abandon()
 
     async def close(self) -> None:
         """End the iteration; an asynchronous generator is closed."""
@@ -182,6 +208,20 @@ class AsyncIteratorServer(ServedIterator):
             iterator, self._iterator = self._iterator, None
             if type(iterator) is AsyncGeneratorType:
                 await iterator.aclose()
+
+    async def abandon(self, _error: BaseException | None = None) -> None:
+        """Close it because nobody can name it any more; a pull that is under way does so when it ends.
+
+        What nobody has pulled from is left as it was: its owner may pass it elsewhere.
+        """
+        self._abandoned = self._pulled
+        if not self._pulled:
+            return
+        try:
+            await self.close()
+        except IteratorBusy:
+            # The task that pulls looks at ``_abandoned`` once it has given up its turn.
+            return
 
     async def _pull_chunk(self, count: int, until: float) -> None:
         """Pull ``count`` items, fewer if the clock passes ``until``; what precedes an exception is kept."""

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import RemoteProtocolError, cut_text, declared_text
-from caprpc.ids import OP_ROOT, new_reference
+from caprpc.ids import OP_ENTER, OP_EXIT, OP_NEXT, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
+from caprpc.objects.allowance import Exceeded, check_result, is_bounded
 from caprpc.objects.context import CURRENT
 from caprpc.objects.dispatch import ended, refusal_of
 from caprpc.policy import Permit, Refused
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from caprpc.objects.endpoint import Endpoint
 
 _VALUES_ONLY: Final = NoReferences()
+
+_ONE_BY_ONE: Final = frozenset({OP_ROOT, OP_NEXT, OP_ENTER, OP_EXIT})
+"""Operations that no batch may hold: what they do depends on what those before did, or they return references."""
 
 _FAILURE_BYTES: Final = 80
 """Most bytes of a failure in a batch's answer; the few with a text of their own have room in the envelope."""
@@ -59,7 +63,8 @@ class BatchJob:
                 except Exception as exc:  # application code: everything it raises becomes the answer of its call
                     self._raised(position, permit, member, exc)
                 else:
-                    if type(value) is member.signature.scalar_result and permit.limiter is None and not outcomes:
+                    plain = type(value) is member.signature.scalar_result and permit.max_bytes is None
+                    if plain and permit.limiter is None and not outcomes:
                         # What most calls return; ``_returned`` would come to the same by a longer way.
                         results[position] = value
                     else:
@@ -114,8 +119,14 @@ class BatchJob:
 
     def _returned(self, position: int, permit: Permit, member: Member, value: object) -> None:
         try:
-            self.results[position] = member.signature.encode_result(value, _VALUES_ONLY)
-        except TypeError as exc:
+            raw = member.signature.encode_result(value, _VALUES_ONLY)
+            if is_bounded(permit):
+                check_result(permit, raw, len(codec.pack(raw, self.endpoint.session.opening.sends)))
+            self.results[position] = raw
+        except Exceeded as exc:
+            reference = self._failed(position, permit, "limit", exc.reason)
+            self.endpoint.recorder.limited(self.answer, permit, exc.reason, exc.rule, reference)
+        except (TypeError, ValueError) as exc:
             reference = self._failed(position, permit, "invalid-result", type(exc).__name__)
             self.endpoint.recorder.failed(self.answer, permit, reference, exc)
         else:
@@ -144,12 +155,14 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
     for run, export, verdict in answer.runs:
         start = len(job.results)
         job.results.extend([None] * run.count)
-        if isinstance(verdict, Refused) or export is None or run.operation == OP_ROOT:
+        if isinstance(verdict, Refused) or export is None or run.operation in _ONE_BY_ONE:
             refused = verdict if isinstance(verdict, Refused) else refusal_of(verdict[0], "batch", "")
             for position in range(start, start + run.count):
                 reference = new_reference()
                 recorder.denied(answer.answer_id, refused, reference)
                 job.refuse(position, refused.code, reference)
+            for permit in verdict if isinstance(verdict, list) else ():
+                ended(permit)
             continue
         member: Member = export.shape.members[run.operation, run.member]
         _plan_run(job, run, start, verdict, member, member.resolve(export.obj))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from caprpc.errors import LocalProtocolError
 from caprpc.interface import Member
+from caprpc.objects.allowance import is_bounded
 from caprpc.objects.context import CURRENT
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer
@@ -37,7 +38,7 @@ class Plan:
     The guard is asked anew for each call; a plan is only found under the very permit that it returned.
     """
 
-    __slots__ = ("function", "is_async", "member", "permit", "takes_nothing")
+    __slots__ = ("bounded", "function", "is_async", "member", "permit", "takes_nothing")
 
     def __init__(self, permit: Permit, member: Member, function: Callable[..., Any], *, is_async: bool) -> None:
         if type(permit) is not Permit:
@@ -46,6 +47,7 @@ class Plan:
         self.member = member
         self.function = function
         self.is_async = is_async
+        self.bounded = is_bounded(permit)
         self.takes_nothing = not member.signature.parameters and not permit.arguments
 
 

@@ -8,16 +8,18 @@ from types import NoneType
 from typing import Any, Final, NoReturn
 
 from caprpc.errors import AuditError, CallRefused, LimitExceeded, declared_text
-from caprpc.ids import OP_ROOT, new_reference
+from caprpc.ids import OP_NEXT, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
+from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.batches import BatchJob, prepare_batch
+from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
 from caprpc.objects.records import Recorder
 from caprpc.objects.roots import RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import Refused
-from caprpc.session import Answer, BatchAnswer, Refusal, Scope, Session
+from caprpc.session import Answer, BatchAnswer, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
 
 _VALUES_ONLY: Final = NoReferences()
@@ -47,6 +49,10 @@ class Endpoint:
     def refused(self, refusal: Refusal) -> None:
         """Record what the session has refused."""
         self.recorder.denied(refusal.message.question, refusal.refused, refusal.reference)
+
+    def overdue(self, event: Overdue) -> None:
+        """Record that the time which the policy gives a call was over."""
+        self.recorder.limited(event.answer, event.permit, "timeout_s", event.permit.rule, event.reference)
 
     def prepare(self, answer: Answer) -> Job | None:
         """Check the arguments of a permitted call and record the decision; None if it is refused after all.
@@ -82,7 +88,7 @@ class Endpoint:
             return Plan(permit, root, partial(self._root_names.get, permit.member), is_async=False)  # type: ignore[arg-type]
         member: Member = export.shape.members[permit.operation, permit.member]
         try:
-            function, is_async = member.bind(answer.obj)
+            function, is_async = bind(member, export)
         except TypeError as exc:
             reference = new_reference()
             self.recorder.failed(answer, permit, reference, exc)
@@ -105,6 +111,8 @@ class Endpoint:
             args, kwargs = signature.decode_args(codec.unpack(answer.payload, session.limits), reader)
             if permit.arguments:
                 permit.check_arguments(signature.named(args, kwargs))
+            if permit.operation == OP_NEXT:
+                args = pull_caps(answer.export, permit, args)
         except (ArgumentError, Refused, LimitExceeded) as exc:
             if isinstance(reader, Reader):
                 session.imports.give_back(reader.received)
@@ -135,17 +143,29 @@ class Endpoint:
             session.return_(answer, NOTHING)
             return
         if answer.answer_id not in session.answers:
-            # The connection has ended meanwhile: nobody is told, and nothing may be handed over any more.
+            # The connection, or the call's time, has ended meanwhile: nobody is told, and nothing may be handed over.
             self._end(job, "cancelled", "")
+            session.finish_answer(answer)
             return
         writer = ResultWriter(session, session.guard, permit, answer.export)
         try:
+            raw: Any = value
             if type(value) is signature.scalar_result:
-                payload = codec.pack_scalars(value, session.sends)
+                payload = codec.pack_scalars(value, session.opening.sends)
             else:
-                payload = codec.pack(signature.encode_result(value, writer), session.sends)
+                raw = signature.encode_result(value, writer)
+                payload = codec.pack(raw, session.opening.sends)
             if len(payload) > session.largest_payload:
                 self._too_large(payload)
+            if plan.bounded:
+                if permit.operation == OP_NEXT:
+                    check_chunk(answer.export, value, len(payload))
+                else:
+                    check_result(permit, raw, len(payload))
+        except Exceeded as exc:
+            session.exports.take_back(writer.handed_over)
+            self._keep_back(job, exc)
+            return
         except (TypeError, ValueError, CallRefused, LimitExceeded) as exc:
             session.exports.take_back(writer.handed_over)
             self._raise(job, "invalid-result", exc)
@@ -187,7 +207,7 @@ class Endpoint:
 
     def finish_batch(self, job: BatchJob) -> None:
         """Reply to a batch."""
-        failures, payload = job.outcome(self.session.sends, self.session.largest_payload)
+        failures, payload = job.outcome(self.session.opening.sends, self.session.largest_payload)
         self.session.return_batch(job.answer, failures, payload)
 
     def _refuse(self, answer: Answer, exc: Exception) -> None:
@@ -208,6 +228,13 @@ class Endpoint:
         self.recorder.failed(job.answer, job.plan.permit, reference, exc)
         self._end(job, code, type(exc).__name__)
         self.session.raise_(job.answer, code, reference=reference)
+
+    def _keep_back(self, job: Job, exc: Exceeded) -> None:
+        """Reply that a result is more than the policy lets out."""
+        reference = new_reference()
+        self.recorder.limited(job.answer, job.plan.permit, exc.reason, exc.rule, reference)
+        self._end(job, "limit", exc.reason)
+        self.session.raise_(job.answer, "limit", reference=reference)
 
     def _end(self, job: Job, outcome: str, error: str) -> None:
         permit = job.plan.permit

@@ -83,14 +83,14 @@ class Outgoing:
         session = self._session
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
-            payload = codec.pack_scalars((args, kwargs), session.sends)
+            payload = codec.pack_scalars((args, kwargs), session.opening.sends)
             question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, on_behalf_of)
             if signature.returns_references:
                 question.homes = {}
             return question
         writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
         try:
-            payload = codec.pack(signature.encode_args(args, kwargs, writer), session.sends)
+            payload = codec.pack(signature.encode_args(args, kwargs, writer), session.opening.sends)
             question = session.ask(
                 target, member.operation, member.name, payload, writer.handed_over, writer.scope, on_behalf_of
             )
@@ -112,7 +112,7 @@ class Outgoing:
         Raises:
             CallRefused, Denied, ReferenceDead, TypeError: As for ``ask``; nothing of the batch was sent.
         """
-        limits = self._session.sends
+        limits = self._session.opening.sends
         runs: list[tuple[Import, Member, list[Any]]] = []
         last: tuple[Import, Member] | None = None
         for target, member, args, kwargs in calls:
@@ -215,7 +215,10 @@ class Outgoing:
         """Return the exception that an ended question is to be raised as."""
         outcome = question.outcome
         if isinstance(outcome, Raise):
-            return self._error(outcome, member)
+            error = self._error(outcome, member)
+            if question.local_failure:
+                error.add_note(question.local_failure)
+            return error
         if isinstance(outcome, Exception):
             return outcome
         return RemoteProtocolError("the peer answered with a message of another kind")

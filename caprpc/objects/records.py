@@ -42,9 +42,7 @@ class Recorder:
         "wants_outcomes",
     )
 
-    def __init__(
-        self, relation: Relation, principal: str, level: Literal["deny", "decision", "outcome"]
-    ) -> None:
+    def __init__(self, relation: Relation, principal: str, level: Literal["deny", "decision", "outcome"]) -> None:
         self._relation = relation
         self._principal = principal
         self._records: list[tuple[Template, int, Extra]] = []
@@ -122,10 +120,17 @@ class Recorder:
             self._relation.write(records)
 
     def failed(self, answer: Answer | BatchAnswer, permit: Permit, reference: str, exc: BaseException) -> None:
-        """Record why a permitted call ended in an error that the peer sees as a code and a number only."""
-        _LOG.error(
-            "%s.%s for %s failed (%s)", permit.facet, permit.member, self._principal, reference, exc_info=exc
-        )
+        """Record why a permitted call ended in an error that the peer sees as a code and a number only.
+
+        If a call of ours has caused it, our own caller is told, too: it is our object that failed.
+        """
+        if answer.cause is not None:
+            called = f"{permit.facet}.{permit.member}" if permit.member else permit.facet
+            answer.cause.local_failure = (
+                f"while serving {called} ({OPERATION_NAMES[permit.operation]}) on your lent object: "
+                f"{type(exc).__name__}: {printable(str(exc), 512)} (reference number {reference})"
+            )
+        _LOG.error("%s.%s for %s failed (%s)", permit.facet, permit.member, self._principal, reference, exc_info=exc)
         self._relation.record(
             "outcome",
             peer=self._principal,
@@ -137,6 +142,20 @@ class Recorder:
             outcome="error",
             error=type(exc).__name__,
             detail=printable(str(exc), 512),
+            reference=reference,
+        )
+
+    def limited(self, answer: Answer | BatchAnswer, permit: Permit, reason: str, rule: str, reference: str) -> None:
+        """Record that a limit of the policy has stopped a permitted call, or kept its result back."""
+        self.fact(
+            "limit",
+            facet=permit.facet,
+            operation=OPERATION_NAMES[permit.operation],
+            member=permit.member,
+            reason=reason,
+            rule=rule,
+            policy=permit.policy,
+            question=answer.answer_id,
             reference=reference,
         )
 

@@ -10,6 +10,7 @@ from weakref import ref
 from caprpc.errors import CallRefused, RemoteProtocolError
 from caprpc.ids import OP_NEXT
 from caprpc.interface import Mismatch, Shape
+from caprpc.objects.allowance import bound_iterator
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
 from caprpc.objects.stubs import Caller, Flavor, Stub, make_stub_class
 from caprpc.policy import Facet, Guard, Permit
@@ -132,6 +133,8 @@ class ResultWriter:
         announced = self._session.announce(facet, LIFETIME_CONNECTION if scope is None else LIFETIME_CALL)
         export = self._session.exports.hand_over(obj, shape, facet, announced, scope)
         self.handed_over.append(export)
+        if export.closer is not None:
+            bound_iterator(export, self._permit)
         export.expires_at = min(export.expires_at, self._target.expires_at)
         return RemoteReference(export.export_id, announced.facet_id)
 

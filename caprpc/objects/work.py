@@ -8,7 +8,7 @@ from caprpc.ids import new_reference
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
-from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
+from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Overdue, Question, Refusal
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -81,6 +81,9 @@ def _sort(link: Link, events: list[Event], work: Work) -> None:
             work.jobs.append(link.endpoint.prepare_batch(event))
         elif isinstance(event, CancelRequest):
             work.cancelled.append(event.answer)
+        elif isinstance(event, Overdue):
+            work.cancelled.append(event.answer)
+            link.endpoint.overdue(event)
         elif isinstance(event, Opened):
             link.opened()
             work.opened = True

@@ -10,11 +10,12 @@ from caprpc.session.calls import (
     Ended,
     Event,
     Opened,
+    Overdue,
     Question,
     Refusal,
 )
 from caprpc.session.opening import Opening
-from caprpc.session.references import FOREVER, Announced, Export, Exports, Home, Import, Imports, Scope
+from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Import, Imports, Scope
 from caprpc.session.session import Session
 from caprpc.session.states import TRANSITIONS, State
 
@@ -25,6 +26,7 @@ __all__ = [
     "Answer",
     "BatchAnswer",
     "CancelRequest",
+    "Closer",
     "Ended",
     "Event",
     "Export",
@@ -34,6 +36,7 @@ __all__ = [
     "Imports",
     "Opened",
     "Opening",
+    "Overdue",
     "Question",
     "Refusal",
     "Scope",

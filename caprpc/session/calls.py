@@ -17,6 +17,7 @@ class Question:
         "handed_over",
         "homes",
         "jobs",
+        "local_failure",
         "outcome",
         "question_id",
         "scope",
@@ -38,6 +39,8 @@ class Question:
         """Callbacks that the call has caused and that its waiting thread is to run, if the driver has such."""
         self.homes: dict[int, Home] | None = None
         """None: the answer holds values only. Else our own objects in it, looked up when it came: it is read later."""
+        self.local_failure = ""
+        """How an object of ours failed last that the peer has used on behalf of this call, for our own caller."""
         self.abandoned = False
         """Nobody waits any more; the references in a late answer are given back at once."""
 
@@ -117,6 +120,17 @@ class CancelRequest:
         self.answer = answer
 
 
+class Overdue:
+    """The time that the policy gives a call is over; it was answered ``deadline``, and its method may still run."""
+
+    __slots__ = ("answer", "permit", "reference")
+
+    def __init__(self, answer: "Answer | BatchAnswer", permit: Permit, reference: str) -> None:
+        self.answer = answer
+        self.permit = permit
+        self.reference = reference
+
+
 class Opened:
     """WELCOME and HELLO have been exchanged; calls may be made."""
 
@@ -138,4 +152,4 @@ class Ended:
         self.reference = reference
 
 
-Event = Answer | BatchAnswer | Question | Refusal | CancelRequest | Opened | Ended
+Event = Answer | BatchAnswer | Question | Refusal | CancelRequest | Overdue | Opened | Ended

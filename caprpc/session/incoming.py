@@ -43,7 +43,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
         return
     answer = Answer(question_id, export, permit, message.payload, meta, cause)
     answers = session.answers
-    if cause is not None or session.state is not State.OPEN or len(answers) >= session.limits.in_flight:
+    if cause is not None or session.state is not State.OPEN or len(answers) >= session.deadlines.room:
         objection = _objection(session, answer)
         if objection is not None:
             code, reason, rule = objection
@@ -51,6 +51,10 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
                 permit.limiter.give_back()
             _refuse(session, message, code, refusal(session, export, message, reason, rule), now, events)
             return
+    if export.uses_left is not None:
+        export.uses_left -= 1
+    if permit.timeout_s is not None:
+        session.deadlines.watch(session, answer, permit, now + permit.timeout_s)
     answers[question_id] = answer
     events.append(answer)
 
@@ -68,19 +72,26 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
         if run.operation not in OPERATION_NAMES or bool(run.member) != (run.operation in NAMED_OPERATIONS):
             raise RemoteProtocolError(f"operation {run.operation} in a batch")
         answer.runs.append(_guard_run(session, answer, run, now))
+    permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
+    times = {permit.timeout_s: permit for permit in permits if permit.timeout_s is not None}
+    if times:
+        # One answer for all of them: it comes before the time of any is over.
+        session.deadlines.watch(session, answer, times[min(times)], now + min(times))
     session.answers[message.question] = answer
     events.append(answer)
 
 
 def on_return(session: "Session", message: m.Return, _now: float, events: list[Event]) -> None:
     """End one of our questions; what nobody waits for any more is given back."""
-    question = session.asked.open.pop(message.question, None)
+    question = session.asked.open.get(message.question)
     if question is None:
         raise RemoteProtocolError(f"an answer to question {message.question}, which is not open")
     if question.target is None:
         raise RemoteProtocolError(f"RETURN to question {message.question}, which was a BATCH")
     if question.homes is not None:
         question.homes = session.homes_in(message.payload)
+    # Closed only now: a question that is open when the session ends gets its end from there.
+    del session.asked.open[message.question]
     if question.scope is not None:
         session.exports.end_scope(question.scope)
     question.outcome = message
@@ -91,21 +102,23 @@ def on_return(session: "Session", message: m.Return, _now: float, events: list[E
 
 def on_batch_return(session: "Session", message: m.BatchReturn, _now: float, events: list[Event]) -> None:
     """End one of our batches."""
-    question = _close(session, message.question)
+    question = _asked(session, message.question)
     if question.target is not None:
         raise RemoteProtocolError(f"BATCH_RETURN to question {message.question}, which was a CALL")
+    del session.asked.open[message.question]
     question.outcome = message
     events.append(question)
 
 
 def on_raise(session: "Session", message: m.Raise, _now: float, events: list[Event]) -> None:
     """End one of our questions with an error; take back what the peer did not take."""
-    question = _close(session, message.question)
+    question = _asked(session, message.question)
     if not message.taken:
         for export in question.handed_over:
             if export.count < 1:
                 raise RemoteProtocolError(f"export {export.export_id} was released, and is now said not to be taken")
             session.exports.take_back((export,))
+    del session.asked.open[message.question]
     if question.scope is not None:
         session.exports.end_scope(question.scope)
     question.outcome = message
@@ -188,8 +201,8 @@ def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, 
     )
 
 
-def _close(session: "Session", number: int) -> Question:
-    question = session.asked.open.pop(number, None)
+def _asked(session: "Session", number: int) -> Question:
+    question = session.asked.open.get(number)
     if question is None:
         raise RemoteProtocolError(f"an answer to question {number}, which is not open")
     return question
@@ -204,26 +217,23 @@ def _open(session: "Session", events: list[Event]) -> None:
     events.append(Opened())
 
 
-def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, now: float) -> Export:
-    """Return an export that is neither absent nor dead, and count a use of it."""
+def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, now: float, uses: int = 1) -> Export:
+    """Return an export that is neither absent nor dead, and is good for so many uses; they are counted later."""
     if export is None:
         if message.target < 0:
             raise RemoteProtocolError("a promised answer as target: this version keeps no answers")
         raise refusal(session, None, message, "no-reference", "")
     if now >= export.expires_at:
         raise refusal(session, export, message, "expired", export.facet.permits.rule)
-    if export.uses_left is not None:
-        if export.uses_left <= 0:
-            raise refusal(session, export, message, "uses", export.facet.permits.rule)
-        export.uses_left -= 1
+    if export.uses_left is not None and export.uses_left < uses:
+        raise refusal(session, export, message, "uses", export.facet.permits.rule)
     return export
 
 
 def _objection(session: "Session", answer: Answer | BatchAnswer) -> tuple[str, str, str] | None:
     """Return code, reason and rule if this connection has no room for a permitted call now."""
-    room = session.limits.in_flight
-    cause = answer.cause
-    if len(session.answers) >= (room if cause is None else 2 * room):
+    room, cause = session.deadlines.room, answer.cause
+    if len(session.answers) >= (room if cause is None else room + session.limits.in_flight):
         return "limit", "in_flight", "limits.in_flight"
     if answer.depth > session.limits.callback_depth:
         return "limit", "depth", "limits.callback_depth"
@@ -244,9 +254,12 @@ def _guard_run(
     try:
         if objection is not None:
             raise refusal(session, export, run, objection[1], objection[2])
+        export = _usable(session, export, run, now, run.count)
         for _ in range(run.count):
-            export = _usable(session, export, run, now)
-            permits.append(session.guard.check(export.facet, run.operation, run.member, now))
+            # One by one: those before a refused one are given back.
+            permits.append(session.guard.check(export.facet, run.operation, run.member, now))  # noqa: PERF401
+        if export.uses_left is not None:
+            export.uses_left -= run.count
     except Refused as refused:
         for permit in permits:
             if permit.limiter is not None:

@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from caprpc.errors import RemoteProtocolError
-from caprpc.limits import Limits
+from caprpc.limits import DEFAULT_LIMITS, Limits
 from caprpc.wire.messages import Hello, PeerLimits, Welcome
 
 VERSION: Final = 1
@@ -20,7 +20,7 @@ _LEAST_FRAME: Final = 1024
 class Opening:
     """What both sides told each other first; owns the connection id."""
 
-    __slots__ = ("acceptor", "connection_id", "nonce", "our_leaf_key", "peer_leaf_key", "peer_limits")
+    __slots__ = ("acceptor", "connection_id", "nonce", "our_leaf_key", "peer_leaf_key", "peer_limits", "sends")
 
     def __init__(self, *, acceptor: bool, our_leaf_key: str, peer_leaf_key: str) -> None:
         self.acceptor = acceptor
@@ -29,6 +29,8 @@ class Opening:
         self.nonce = secrets.token_bytes(NONCE_BYTES)
         self.connection_id = ""
         self.peer_limits = PeerLimits(_LEAST_FRAME, 1, 1, 1)
+        self.sends: Limits = DEFAULT_LIMITS
+        """What we keep to in what we send: our own limits, and those that the peer has announced."""
 
     def greeting(self, limits: Limits) -> Welcome | Hello:
         """Return our first message."""

@@ -5,12 +5,12 @@ Wire protocol, section 7.
 
 import weakref
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final, Protocol
 
 from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
 from caprpc.ids import ExportId
-from caprpc.interface import Shape
+from caprpc.interface import ServedContext, ServedIterator, Shape
 from caprpc.policy import Facet, Permit
 from caprpc.wire.messages import LIFETIME_CALL
 
@@ -50,11 +50,20 @@ class Announced:
         """Our own policy's answers for these operations, filled by the object floor as they are asked for."""
 
 
+class Closer(Protocol):
+    """What must be closed once the peer can name it no more: an iterator, or a context that the peer is in."""
+
+    def abandon(self, error: BaseException, /) -> Awaitable[object] | None:
+        """Close it with ``error``; it runs code of the application. What it returns is to be awaited."""
+
+
 class Export:
     """An object of ours that the peer may name, through one facet."""
 
     __slots__ = (
+        "allowance",
         "announced",
+        "closer",
         "count",
         "expires_at",
         "export_id",
@@ -91,6 +100,10 @@ class Export:
         self.expires_at = FOREVER
         self.uses_left: int | None = None
         self.key: object = None
+        self.closer: Closer | None = None
+        """What is to be closed when the peer has let go of it."""
+        self.allowance: Any = None
+        """How much more an iterator may deliver; kept by the object floor."""
 
     def die(self) -> None:
         """Let go of the object; calls on the number are refused from now on."""
@@ -110,13 +123,15 @@ class Exports:
     and its scope: handing over the same object twice gives the same export.
     """
 
-    __slots__ = ("_by_id", "_by_key", "_next", "gone", "limit")
+    __slots__ = ("_by_id", "_by_key", "_next", "closing", "gone", "limit")
 
     def __init__(self, root: Export, limit: int) -> None:
         self._by_id: dict[int, Export] = {root.export_id: root}
         self._by_key: dict[object, Export] = {}
         self.gone: dict[int, Home] = {}
         """What has just ended: an own reference that was sent before its end is read after it; cleared by sending."""
+        self.closing: list[Closer] = []
+        """What the peer has let go of; closing it runs code of the application, so that the driver does it."""
         self.limit = limit
         """How many the peer may hold: as few as our policy and the peer's own limits say."""
         self._next = 1
@@ -156,6 +171,8 @@ class Exports:
             export = Export(ExportId(self._next), source, shape.adapt(source), shape, facet, announced)
             self._next += 1
             export.key = key
+            if isinstance(export.obj, ServedContext | ServedIterator):
+                export.closer = export.obj  # type: ignore[assignment]  # its subclasses, which are all there is
             self._by_id[export.export_id] = export
             self._by_key[key] = export
             if scope is not None:
@@ -197,7 +214,9 @@ class Exports:
 
     def clear(self) -> list[Export]:
         """Let go of everything; return what was exported, for close handlers."""
-        exports = [export for export in self._by_id.values() if export.export_id != 0]
+        exports = self.live()
+        for export in exports:
+            self._close(export)
         self._by_id.clear()
         self._by_key.clear()
         self.gone.clear()
@@ -212,10 +231,16 @@ class Exports:
         if export.count <= 0:
             if self._by_id.pop(export.export_id, None) is not None:
                 self.gone[export.export_id] = (export.source, export.shape)
+                self._close(export)
             if self._by_key.get(export.key) is export:
                 del self._by_key[export.key]
             if export.scope is not None:
                 export.scope.members.discard(export)
+
+    def _close(self, export: Export) -> None:
+        if export.closer is not None:
+            self.closing.append(export.closer)
+            export.closer = None
 
 
 class Import:
@@ -311,6 +336,10 @@ class Imports:
             pairs.append((imported.export_id, imported.count))
             self._forget(imported)
         return pairs
+
+    def live(self) -> list[Import]:
+        """Return every import."""
+        return list(self._by_id.values())
 
     def release_now(self, imported: Import) -> None:
         """Let go of an import although a stub of it is held; the stub is dead from now on."""

@@ -3,13 +3,11 @@
 No socket, clock, thread or logger in here; time is an argument. Neither side of a session knows who dialed.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError, cut_text
 from caprpc.ids import new_reference
-from caprpc.limits import FIRST_FRAME_BYTES
+from caprpc.limits import FIRST_FRAME_BYTES, no_deeper
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Question
@@ -19,10 +17,12 @@ from caprpc.session.opening import Opening
 from caprpc.session.references import Announced, Export, Exports, Home, Import, Imports, Scope
 from caprpc.session.states import State
 from caprpc.session.tables import Announcements, Asked
+from caprpc.session.timed import Deadlines
 from caprpc.wire import messages as m
-from caprpc.wire.codec import decode_message, encode_message, unpack
+from caprpc.wire.codec import decode_message, encode_message
 from caprpc.wire.frame import FrameBuffer
-from caprpc.wire.values import OwnReference, RemoteReference
+from caprpc.wire.mentions import references_in
+from caprpc.wire.values import OwnReference
 
 _RUN_BYTES: Final = 32
 """Most bytes of a run in a batch beside its member and its payload."""
@@ -40,8 +40,7 @@ class Session:
         self.peer = peer
         self.guard = guard
         self.limits = limits = guard.limits
-        self.sends = limits
-        """What we keep to in what we send: our own limits, and those that the peer has announced."""
+        opening.sends = limits
         self.now = now
         self.opening = opening
         self.enter(State.AWAIT_HELLO if opening.acceptor else State.AWAIT_WELCOME)
@@ -49,6 +48,7 @@ class Session:
         self.imports = Imports(limits.imports, peer.principal)
         self.asked = Asked()
         self.answers: dict[int, Answer | BatchAnswer] = {}
+        self.deadlines = Deadlines(limits.in_flight)
         self.liveness = Liveness(limits, now)
         self.frames = FrameBuffer(FIRST_FRAME_BYTES)
         self.largest_payload = 0
@@ -56,7 +56,6 @@ class Session:
         self._glitches = GlitchBudget(limits, now)
         self.facets = Announcements()
         self._out: list[bytes] = []
-        self._broken = ""
         if opening.acceptor:
             self.queue(opening.greeting(limits))
 
@@ -79,7 +78,7 @@ class Session:
                     raise RemoteProtocolError(f"{name} may not come in state {self.state.value}")
                 handler(self, message, now, events)
         except RemoteProtocolError as exc:
-            self.abort("protocol-error", self._broken or str(exc), events)
+            self.abort("protocol-error", self.liveness.broken or str(exc), events)
         liveness = self.liveness
         liveness.heard_at = now
         if not frames.missing:
@@ -195,8 +194,8 @@ class Session:
             return
         in_scope = target is not None and target.scope is not None and target.scope.alive
         counts: dict[int, int] = {}
-        for reference in _references(unpack(outcome.payload, self.limits)):
-            if type(reference) is OwnReference:
+        for reference in references_in(outcome.payload, self.limits):
+            if isinstance(reference, OwnReference):
                 continue
             if self.facets.received(reference.facet).lifetime == m.LIFETIME_CONNECTION or in_scope:
                 counts[reference.export] = counts.get(reference.export, 0) + 1
@@ -204,10 +203,10 @@ class Session:
             self.queue(m.Release(list(counts.items())))
 
     def homes_in(self, payload: bytes) -> dict[int, Home]:
-        """Return our own objects that an answer names, as long as they are known: what ends them may stand behind it."""
+        """Return our own objects that an answer names while they are known: what ends them may stand behind it."""
         found = {}
-        for reference in _references(unpack(payload, self.limits)):
-            if type(reference) is OwnReference:
+        for reference in references_in(payload, self.limits):
+            if isinstance(reference, OwnReference):
                 home = self.exports.home(reference.export)
                 if home is None:
                     raise RemoteProtocolError(f"our export {reference.export} comes home, which was not handed over")
@@ -217,7 +216,7 @@ class Session:
     def broken(self, detail: str) -> None:
         """Take note that the peer broke the protocol in something that was read late; ``tick`` ends the session."""
         if self.state is not State.CLOSED:
-            self._broken = detail
+            self.liveness.broken = detail
             self.enter(State.BROKEN)
 
     def return_(self, answer: Answer, payload: bytes) -> None:
@@ -226,15 +225,17 @@ class Session:
             self.imports.end_scope(answer.scope)
         if self.answers.pop(answer.answer_id, None) is not None:
             self._out.append(encode_message(m.Return(answer.answer_id, payload)))
+        else:
+            self.deadlines.ended(answer.answer_id)
 
     def return_batch(self, answer: BatchAnswer, failures: list[m.Failure], payload: bytes) -> None:
         """End a batch."""
-        if self._finish(answer):
+        if self.finish_answer(answer):
             self.queue(m.BatchReturn(answer.answer_id, failures, payload))
 
     def raise_(self, answer: Answer, code: str, *, reference: str, type_: str = "", text: str = "") -> None:
         """End an answer with an error; ``text`` is only what was declared public."""
-        if self._finish(answer):
+        if self.finish_answer(answer):
             cut = cut_text(text, self.limits.max_error_text_bytes)
             self.queue(m.Raise(answer.answer_id, answer.taken, code, type_, cut, reference))
 
@@ -294,12 +295,13 @@ class Session:
             self.finish_with(Ended("lost", detail, by_peer=True), events)
 
     def tick(self, now: float, events: list[Event]) -> None:
-        """Do what is due at this time: ask for a sign of life, or give up."""
+        """Do what is due at this time: answer calls whose time is over, ask for a sign of life, or give up."""
         if self.state is State.CLOSED:
             return
         if self.state is State.BROKEN:
-            self.abort("protocol-error", self._broken, events)
+            self.abort("protocol-error", self.liveness.broken, events)
             return
+        self.deadlines.expire(self, now, events)
         verdict = self.liveness.check(now, self.frames.partial_bytes)
         if verdict == "ping":
             self.queue(m.Ping(0))
@@ -310,7 +312,7 @@ class Session:
         """Return the time of the next ``tick``."""
         if self.state is State.BROKEN:
             return 0.0
-        return self.liveness.deadline()
+        return min(self.liveness.deadline(), self.deadlines.next())
 
     def glitch(self, now: float) -> None:
         """Count something that is legal and useless.
@@ -337,8 +339,10 @@ class Session:
             raise LimitExceeded(f"calls nested deeper than {self.limits.callback_depth} (limits.callback_depth)")
         return (m.Meta(on_behalf_of.answer_id) if nested else None), depth
 
-    def _finish(self, answer: Answer | BatchAnswer) -> bool:
+    def finish_answer(self, answer: Answer | BatchAnswer) -> bool:
+        """Close an answer; whether it was open, so that the peer is to be told of its end."""
         if self.answers.pop(answer.answer_id, None) is None:
+            self.deadlines.ended(answer.answer_id)
             return False
         if answer.scope is not None:
             self.imports.end_scope(answer.scope)
@@ -348,8 +352,7 @@ class Session:
         """Take over what the peer has announced: from now on we send nothing that it does not accept."""
         theirs = self.opening.peer_limits
         self.exports.limit = min(self.limits.exports, theirs.max_references)
-        if theirs.max_depth < self.limits.max_depth:
-            self.sends = replace(self.limits, max_depth=theirs.max_depth)
+        self.opening.sends = no_deeper(self.limits, theirs.max_depth)
 
     def finish_with(self, ended: Ended, events: list[Event]) -> None:
         """Close every table; each question ends with ``ConnectionLost``, each answer is cancelled."""
@@ -367,20 +370,3 @@ class Session:
             if export.scope is not None:
                 export.scope.alive = False
         events.append(ended)
-
-
-def _references(raw: Any) -> Iterator[RemoteReference | OwnReference]:
-    """Yield every reference in a decoded value; its depth is bounded by the decoder."""
-    kind = type(raw)
-    if kind is RemoteReference or kind is OwnReference:
-        yield raw
-    elif kind is dict:
-        for key, value in raw.items():
-            yield from _references(key)
-            yield from _references(value)
-    elif kind in _CONTAINERS:
-        for item in raw:
-            yield from _references(item)
-
-
-_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
