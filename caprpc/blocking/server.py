@@ -145,7 +145,6 @@ class Server:
     def serve_forever(self) -> None:
         """Serve until ``SIGTERM`` or ``SIGINT``, then stop gracefully; ``SIGHUP`` reloads. On the main thread."""
         done = threading.Event()
-        failed: list[str] = []
 
         def end(_signal: int, _frame: FrameType | None) -> None:
             done.set()
@@ -168,7 +167,7 @@ class Server:
                     try:
                         self.reload()
                     except CapRPCError as exc:
-                        failed.append(str(exc))
+                        _LOG.error("not reloaded, the last good configuration stays in force: %s", exc)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
