@@ -243,7 +243,7 @@ class Peer:
             connection.in_pool = False
             if not connection.pending:
                 return
-            job = connection.pending.popleft()
+            job = connection.pending.pop(0)
             if connection.pending:
                 self.dispatch(connection)
         connection.run(job)

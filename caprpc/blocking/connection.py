@@ -86,7 +86,7 @@ class Connection:
         )
         self.reader: object = None
         """What stands for the thread that reads the socket now: the question it waits for, or a token; or None."""
-        self.pending: deque[AnyJob] = deque()
+        self.pending: list[AnyJob] = []
         """Calls that have arrived and not started, in order."""
         self.armed = False
         """Whether the host's selector watches the socket for input."""

@@ -181,7 +181,7 @@ class Reactor:
         if self._slow.blocks(job):
             self.dispatch(connection)
             return None
-        return pending.popleft()
+        return pending.pop(0)
 
     def dispatch(self, connection: Connection) -> None:
         """Have a worker start the first pending call of a connection; the connection's lock is held."""
@@ -195,7 +195,7 @@ class Reactor:
             connection.in_pool = False
             if not connection.pending:
                 return
-            job = connection.pending.popleft()
+            job = connection.pending.pop(0)
             if connection.pending:
                 self.dispatch(connection)
         started = time.perf_counter()

@@ -28,7 +28,8 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.unsent: deque[memoryview | bytes] = deque()
+        self.unsent: deque[memoryview | bytes] | None = None
+        """Made when the socket takes less than there is: an empty deque holds 600 bytes."""
         self.unsent_bytes = 0
         self.blocked_since: float | None = None
         self.closed = False
@@ -111,7 +112,7 @@ class Wire:
             # The reader meets the same error and ends the connection.
             return
         if sent < len(cipher):
-            self.unsent.append(memoryview(cipher)[sent:])
+            self.unsent = deque((memoryview(cipher)[sent:],))
             self.unsent_bytes += len(cipher) - sent
             self.blocked_since = time.monotonic()
 
@@ -124,7 +125,6 @@ class Wire:
             except BlockingIOError:
                 return False
             except OSError:
-                self.unsent.clear()
                 break
             self.blocked_since = time.monotonic()
             self.unsent_bytes -= sent
@@ -132,6 +132,7 @@ class Wire:
                 self.unsent[0] = memoryview(piece)[sent:]
                 return False
             self.unsent.popleft()
+        self.unsent = None
         self.unsent_bytes = 0
         self.blocked_since = None
         return True

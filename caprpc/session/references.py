@@ -4,7 +4,6 @@ Wire protocol, section 7.
 """
 
 import weakref
-from collections import deque
 from collections.abc import Awaitable, Iterable
 from typing import Any, Final, Protocol
 
@@ -47,7 +46,7 @@ class Announced:
         self.operations = operations
         self.lifetime = lifetime
         self.rights: dict[tuple[int, str], object] = {}
-        """Our own policy's answers for these operations, filled by the object floor as they are asked for."""
+        """What our own policy accepted when it let us do these; filled by the object floor as they are asked for."""
 
 
 class Closer(Protocol):
@@ -248,7 +247,7 @@ class Import:
 
     __slots__ = ("alive", "announced", "count", "dropped", "export_id", "holder", "scope", "stub")
 
-    def __init__(self, export_id: int, announced: Announced, holder: str, dropped: "deque[Import]") -> None:
+    def __init__(self, export_id: int, announced: Announced, holder: str, dropped: "list[Import]") -> None:
         self.export_id = export_id
         self.announced = announced
         self.holder = holder
@@ -279,7 +278,7 @@ class Imports:
         self._by_id: dict[int, Import] = {}
         self._limit = limit
         self._holder = holder
-        self.dropped: deque[Import] = deque()
+        self.dropped: list[Import] = []
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -329,7 +328,7 @@ class Imports:
         """Return the RELEASE pairs that are due."""
         pairs: list[tuple[int, int]] = []
         while self.dropped:
-            imported = self.dropped.popleft()
+            imported = self.dropped.pop()
             in_use = imported.stub is not None and imported.stub() is not None
             if in_use or not imported.count or self._by_id.get(imported.export_id) is not imported:
                 continue
