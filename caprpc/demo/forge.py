@@ -4,7 +4,6 @@ A stub knows what it may do and sends nothing else, so an honest server cannot e
 whatever it wants was announced to it and is granted by its own policy; the bytes leave, and the other side decides.
 """
 
-from collections import deque
 from typing import Any
 
 from caprpc.interface import Member, Parameter, Signature
@@ -24,7 +23,7 @@ def forge(reference: object, operation: int, name: str, args: tuple[object, ...]
     key = (operation, name)
     claimed = Announced(real.announced.facet_id, real.announced.interface, frozenset({key}), real.announced.lifetime)
     claimed.rights[key] = "forged"
-    target = Import(real.export_id, claimed, real.holder, deque())
+    target = Import(real.export_id, claimed, real.holder, [])
     parameters = tuple(
         Parameter(f"argument_{number}", ANY_FORM, positional=True, keyword=False) for number in range(len(args))
     )
