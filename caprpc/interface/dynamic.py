@@ -15,6 +15,9 @@ from caprpc.interface.references import ReferenceReader, ReferenceWriter
 MAX_ANY_DEPTH: Final = 64
 """Nesting that the walk below follows; ``limits.max_depth`` is smaller and is checked by the wire."""
 
+MAX_ANY_ITEMS: Final = 1_048_576
+"""Items that the walk below copies: as many as a policy may set ``limits.max_items`` to, which the wire checks."""
+
 
 def _buffer_form() -> Form:
     """Return the form of ``memoryview``: an ``array`` may be sent, a read-only view arrives."""
@@ -50,11 +53,26 @@ _ATOMS: Final = frozenset({NoneType, bool, int, float, str, bytes, array, *VALUE
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
 
 
+class _Items:
+    """How many items a snapshot may still take: what is shared is copied for each place where it stands."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = MAX_ANY_ITEMS
+
+    def take(self, count: int) -> None:
+        """Count the entries of one container."""
+        self.left -= count
+        if self.left < 0:
+            raise Mismatch("Any", f"a value of more than {MAX_ANY_ITEMS} items")
+
+
 def _encode_any(value: Any, _refs: ReferenceWriter, _parameter: str) -> Any:
-    return value if type(value) in _ATOMS else _snapshot(value, MAX_ANY_DEPTH)
+    return value if type(value) in _ATOMS else _snapshot(value, MAX_ANY_DEPTH, _Items())
 
 
-def _snapshot(value: Any, depth: int) -> Any:
+def _snapshot(value: Any, depth: int, budget: _Items) -> Any:
     """Return a copy of a value that nobody else can change, of value types all through."""
     kind = type(value)
     if kind in _ATOMS:
@@ -63,14 +81,15 @@ def _snapshot(value: Any, depth: int) -> Any:
         raise Mismatch("Any", type_name(value), "only values travel as Any; declare an Interface for an object")
     if not depth:
         raise Mismatch("Any", f"{kind.__name__} that holds itself or is nested too deep")
+    budget.take(len(value))
     if kind is dict:
         table = value.copy()
         if _ATOMS.issuperset(map(type, table)) and _ATOMS.issuperset(map(type, table.values())):
             return table
-        return {_snapshot(key, depth - 1): _snapshot(item, depth - 1) for key, item in table.items()}
+        return {_snapshot(key, depth - 1, budget): _snapshot(item, depth - 1, budget) for key, item in table.items()}
     items = list(value)
     if not _ATOMS.issuperset(map(type, items)):
-        items = [_snapshot(item, depth - 1) for item in items]
+        items = [_snapshot(item, depth - 1, budget) for item in items]
     return items if kind is list else kind(items)
 
 
