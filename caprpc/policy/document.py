@@ -161,7 +161,8 @@ class Table:
         value = exact_number(self.take(key), lambda message, hint="": self.complain(key, f"{key!r} {message}", hint))
         if value is None:
             return None
-        if not low <= value <= high:
+        # Bounds are meant as they are written: the float 0.1 is a little more than the decimal 0.1.
+        if not Decimal(repr(low)) <= value <= Decimal(repr(high)):
             self.complain(key, f"{key!r} must be between {low:g} and {high:g}, not {value}")
             return None
         return float(value)
