@@ -9,7 +9,23 @@ from typing import Any
 from caprpc.interface import Member, Parameter, Signature
 from caprpc.interface.dynamic import ANY_FORM
 from caprpc.objects.targets import stub_of
+from caprpc.policy import Guard
 from caprpc.session import Announced, Import
+
+
+class _Claims(dict[tuple[int, str], object]):
+    """Says of every operation that our own policy has granted it."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    def __contains__(self, _key: object) -> bool:
+        return True
+
+    def get(self, _key: object, _default: object = None) -> Any:
+        """Return what stands for a right that was looked up under the policy in force."""
+        return self._guard.accepts
 
 
 def forge(reference: object, operation: int, name: str, args: tuple[object, ...]) -> Any:
@@ -22,7 +38,7 @@ def forge(reference: object, operation: int, name: str, args: tuple[object, ...]
     real: Import = stub._caprpc_import
     key = (operation, name)
     claimed = Announced(real.announced.facet_id, real.announced.interface, frozenset({key}), real.announced.lifetime)
-    claimed.rights[key] = "forged"
+    claimed.rights = _Claims(stub._caprpc_call.__self__._connection.link.session.guard)
     target = Import(real.export_id, claimed, real.holder, [])
     parameters = tuple(
         Parameter(f"argument_{number}", ANY_FORM, positional=True, keyword=False) for number in range(len(args))
