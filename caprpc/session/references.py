@@ -272,12 +272,14 @@ class Imports:
     checking that nobody has taken the reference again meanwhile.
     """
 
-    __slots__ = ("_by_id", "_holder", "_limit", "dropped")
+    __slots__ = ("_by_id", "_due", "_holder", "_limit", "dropped")
 
     def __init__(self, limit: int, holder: str) -> None:
         self._by_id: dict[int, Import] = {}
         self._limit = limit
         self._holder = holder
+        self._due: list[tuple[int, int]] = []
+        """Counts of imports that were let go of by hand; the table has forgotten them."""
         self.dropped: list[Import] = []
 
     def __len__(self) -> int:
@@ -326,7 +328,7 @@ class Imports:
 
     def collect(self) -> list[tuple[int, int]]:
         """Return the RELEASE pairs that are due."""
-        pairs: list[tuple[int, int]] = []
+        pairs, self._due = self._due, []
         while self.dropped:
             imported = self.dropped.pop()
             in_use = imported.stub is not None and imported.stub() is not None
@@ -343,7 +345,8 @@ class Imports:
     def release_now(self, imported: Import) -> None:
         """Let go of an import although a stub of it is held; the stub is dead from now on."""
         if self._by_id.get(imported.export_id) is imported:
-            imported.stub = None
+            self._due.append((imported.export_id, imported.count))
+            self._forget(imported)
             self.dropped.append(imported)
 
     def end_scope(self, scope: Scope) -> None:

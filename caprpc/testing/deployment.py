@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from caprpc.interface import interface_closure
+from caprpc.pki.certificates import Validity
 from caprpc.policy import contracts_to_toml
-from caprpc.testing.pki import ThrowawayPki
+from caprpc.testing.pki import ThrowawayLeaf, ThrowawayPki
 
 
 class Side:
@@ -16,6 +17,7 @@ class Side:
         self.identity = root / "identity"
         self.policies = root / "policies"
         self.audit = root / "audit"
+        self.principal = ""
 
     @property
     def directories(self) -> dict[str, Path]:
@@ -34,6 +36,8 @@ class Deployment:
         self.trust_domain = trust_domain
         self.pki = ThrowawayPki()
         self.ca = self.pki.ca(trust_domain)
+        self.trusted = [self.ca]
+        self._leaves: dict[str, ThrowawayLeaf] = {}
 
     def side(
         self, name: str, policies: dict[str, str], interfaces: Iterable[Callable[..., Any]] = (), *, spiffe: str = ""
@@ -48,8 +52,8 @@ class Deployment:
         """
         side = Side(self.root / name)
         side.policies.mkdir(parents=True, mode=0o700)
-        leaf = self.ca.leaf(spiffe or f"spiffe://{self.trust_domain}/{name}", dns_names=("localhost",))
-        self.pki.write_identity(side.identity, leaf, trust=[self.ca])
+        side.principal = spiffe or f"spiffe://{self.trust_domain}/{name}"
+        self.reissue(name, side)
         files = []
         for policy, text in policies.items():
             self.write_policy(side, policy, text)
@@ -57,6 +61,29 @@ class Deployment:
         self._write(side.policies / "contracts.toml", contracts_to_toml(interface_closure(interfaces)))
         self.write_index(side, files, 1)
         return side
+
+    def trust(self, other: "Deployment") -> None:
+        """Have the sides made from now on accept peers of another deployment's CA, too."""
+        self.trusted.append(other.ca)
+
+    def reissue(self, name: str, side: Side, validity: Validity | None = None) -> None:
+        """Write a fresh certificate for a side, valid for a day around now unless told otherwise."""
+        leaf = self._leaves[name] = self.ca.leaf(side.principal, dns_names=("localhost",), validity=validity)
+        self.pki.write_identity(side.identity, leaf, trust=self.trusted)
+
+    def revoke(self, name: str, reader: Side) -> None:
+        """Put the certificate of a side on the CA's list, and the new list into the directory of ``reader``."""
+        self.ca.revoke(self._leaves[name].certificate)
+        (reader.identity / "crl.pem").write_bytes(b"".join(ca.crl_pem() for ca in self.trusted))
+
+    def rewrite(self, side: Side, policies: dict[str, str], version: int) -> None:
+        """Replace the policies of a side under a new version."""
+        for policy, text in policies.items():
+            self.write_policy(side, policy, text)
+        for path in side.policies.glob("*.toml"):
+            if path.stem not in {"caprpc", "contracts", *policies}:
+                path.unlink()
+        self.write_index(side, [f'"{policy}.toml"' for policy in policies], version)
 
     def write_policy(self, side: Side, policy: str, text: str) -> None:
         """Write one policy file."""
