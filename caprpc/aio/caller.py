@@ -120,6 +120,8 @@ class Caller:
         """Give the end of a question to whoever awaits it."""
         future = question.waiter
         if type(future) is CallAwaitable and not future.done():
+            # The two refer to each other: a reference in the result must not stay until the garbage is collected.
+            question.waiter = None
             try:
                 future.set_result(future.conclude(question))
             except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
