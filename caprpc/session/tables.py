@@ -3,11 +3,16 @@
 Wire protocol, sections 4 and 7.
 """
 
+from typing import Final
+
 from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.policy import Facet
 from caprpc.session.calls import Question
 from caprpc.session.references import Announced, Export, Import
 from caprpc.wire import messages as m
+
+MOST_RIGHTS: Final = 65_536
+"""Members of all facets of one side together: 4,096 facets of 4,096 members each would be 4 GiB of ours."""
 
 
 class Asked:
@@ -52,17 +57,19 @@ class Asked:
 class Announcements:
     """Facets by number, ours and theirs; each is announced once, before the first reference of it."""
 
-    __slots__ = ("_ours", "_theirs")
+    __slots__ = ("_our_rights", "_ours", "_their_rights", "_theirs")
 
     def __init__(self) -> None:
         self._ours: dict[tuple[Facet, int], Announced] = {}
         self._theirs: dict[int, Announced] = {}
+        self._our_rights = 0
+        self._their_rights = 0
 
     def announce(self, facet: Facet, lifetime: int, most: int) -> tuple[Announced, m.Facet | None]:
         """Return the announced form, and the message to send first if the peer does not know it yet.
 
         Raises:
-            LimitExceeded: The peer knows ``most`` facets.
+            LimitExceeded: The peer knows ``most`` facets, or as many members of them as it takes.
         """
         key = (facet, lifetime)
         known = self._ours.get(key)
@@ -71,6 +78,9 @@ class Announcements:
         if len(self._ours) >= most:
             raise LimitExceeded(f"the peer takes {most} facets (its limits.imports)")
         operations = sorted(facet.permits)
+        if self._our_rights + len(operations) > MOST_RIGHTS:
+            raise LimitExceeded(f"the peer takes facets with {MOST_RIGHTS} members altogether")
+        self._our_rights += len(operations)
         announced = Announced(len(self._ours) + 1, facet.interface, frozenset(operations), lifetime)
         self._ours[key] = announced
         return announced, m.Facet(announced.facet_id, announced.interface, operations, lifetime)
@@ -79,7 +89,8 @@ class Announcements:
         """Take a FACET of the peer.
 
         Raises:
-            RemoteProtocolError: The number is taken or out of order, or there are more than ``limit``.
+            RemoteProtocolError: The number is taken or out of order, there are more than ``limit``, or they have more
+                than ``MOST_RIGHTS`` members altogether.
         """
         number = message.facet
         if number != len(self._theirs) + 1 or number > limit:
@@ -87,6 +98,9 @@ class Announcements:
             raise RemoteProtocolError(f"FACET {number}, {expected} expected, at most {limit} (limits.imports)")
         if message.lifetime not in (m.LIFETIME_CONNECTION, m.LIFETIME_CALL):
             raise RemoteProtocolError(f"FACET {number} of lifetime {message.lifetime}, 0 or 1 expected")
+        self._their_rights += len(message.members)
+        if self._their_rights > MOST_RIGHTS:
+            raise RemoteProtocolError(f"facets with more than {MOST_RIGHTS} members altogether")
         operations = frozenset(message.members)
         self._theirs[number] = Announced(number, message.interface, operations, message.lifetime)
 
