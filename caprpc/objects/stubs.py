@@ -4,7 +4,7 @@ A stub has no public attribute besides the members of its interface. It is local
 ``dir``, ``isinstance`` and ``bool``, and refuses to be copied or pickled; none of these sends a byte.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 
@@ -119,6 +119,15 @@ def _method(member: Member) -> Callable[..., Any]:
     return method
 
 
+def _async_iteration(member: Member) -> Callable[..., Any]:
+    async def iterate(self: Stub) -> AsyncIterator[Any]:
+        # ``async for`` takes an iterator at once, and the reference to one has to be awaited.
+        async for item in await self._caprpc_call(self._caprpc_import, member, (), {}):
+            yield item
+
+    return iterate
+
+
 def _getter(member: Member) -> Callable[[Stub], Any]:
     def get(self: Stub) -> Any:
         return self._caprpc_call(self._caprpc_import, member, (), {})
@@ -178,6 +187,8 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
         elif operation == OP_EXIT:
             dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
             body[dunder] = _named(member, _exit(member), dunder, shape.name)
+        elif operation == OP_ITERATE and flavor is Flavor.ASYNC:
+            body["__aiter__"] = _named(member, _async_iteration(member), "__aiter__", shape.name)
         elif operation in _DUNDERS and operation not in (OP_NEXT, OP_CLOSE):
             dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
             if dunder:
