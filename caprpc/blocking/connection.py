@@ -226,6 +226,7 @@ class Connection:
             if cause is not self.reader:
                 self._wake_sleepers(cause)
         if work.opened:
+            self.wire.opened()
             self.high_water_bytes = self.link.session.limits.write_high_water_bytes
             self.host.opened(self)
         if not work.jobs:

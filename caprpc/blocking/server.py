@@ -270,10 +270,10 @@ class Server:
 
     def _sync_log(self) -> None:
         try:
-            self._admission.log.tick(time.monotonic())
-        except CapRPCError:
+            self._admission.tick(time.monotonic())
+        except CapRPCError as exc:
             # The relation refuses records from now on: every call on it fails closed and says so.
-            return
+            _LOG.error("audit log: %s", exc)
 
     def _defect(self, fileno: int) -> None:
         """An exception that should not be has come up while a connection was served: end that connection."""

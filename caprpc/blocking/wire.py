@@ -34,13 +34,17 @@ class Wire:
         self.blocked_since: float | None = None
         self.closed = False
         self._buffer: bytearray | None = None
-        self._spin = Spin()
+        self._spin: Spin | None = None
         sock.setblocking(True)
         seconds, fraction = divmod(_SLICE_S, 1)
         # A kernel timeout costs nothing a call; settimeout() would add a poll to each (3 µs).
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(seconds), int(fraction * 1e6)))
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def opened(self) -> None:
+        """Look for answers before sleeping from now on; a handshake takes the other side longer than that pays."""
+        self._spin = Spin()
 
     def read_now(self) -> bytes | memoryview | None:
         """Return what has arrived, b"" at the end of the stream, None if there is nothing now."""
@@ -68,20 +72,21 @@ class Wire:
 
     def read(self, deadline: float | None) -> bytes | memoryview | None:
         """Wait: return what has arrived, b"" at the end of the stream, None after half a second or at the deadline."""
-        until = self._spin.until()
-        if until:
+        spin = self._spin
+        until = spin.until() if spin is not None else 0.0
+        if spin is not None and until:
             clock = time.perf_counter
             while True:
                 try:
                     data = self._read_large(_PEEK)
                 except BlockingIOError:
                     if clock() > until:
-                        self._spin.wasted()
+                        spin.wasted()
                         break
                 except OSError:
                     return b""
                 else:
-                    self._spin.paid()
+                    spin.paid()
                     if len(data) == _READ_BYTES:
                         self._buffer = bytearray(_LARGE_READ_BYTES)
                     return data

@@ -19,13 +19,16 @@ from caprpc.session.states import State
 from caprpc.session.tables import Announcements, Asked
 from caprpc.session.timed import Deadlines
 from caprpc.wire import messages as m
-from caprpc.wire.codec import decode_message, encode_message
+from caprpc.wire.codec import decode_message, encode_frames, encode_message
 from caprpc.wire.frame import FrameBuffer
 from caprpc.wire.mentions import references_in
 from caprpc.wire.values import OwnReference
 
 _RUN_BYTES: Final = 32
 """Most bytes of a run in a batch beside its member and its payload."""
+
+_BULK_BYTES: Final = 64 * 1024
+"""A larger payload is sent as it is, behind its head, and not copied into a frame."""
 
 
 class Session:
@@ -110,6 +113,12 @@ class Session:
         """Whether ``data_to_send`` would return something."""
         return bool(self._out) or bool(self.imports.dropped)
 
+    def _queue_with_payload(self, message: m.Call | m.Return) -> None:
+        if len(message.payload) > _BULK_BYTES:
+            self._out.extend(encode_frames(message))
+        else:
+            self._out.append(encode_message(message))
+
     def enter(self, state: State) -> None:
         """Go to another state: from now on only what ``TRANSITIONS`` lists for it may come."""
         self.state = state
@@ -140,9 +149,7 @@ class Session:
             meta, depth = self._check_ask(on_behalf_of, len(payload))
         question = self.asked.new(target, depth, handed_over)
         question.scope = scope
-        self._out.append(
-            encode_message(m.Call(question.question_id, target.export_id, operation, member, meta, payload))
-        )
+        self._queue_with_payload(m.Call(question.question_id, target.export_id, operation, member, meta, payload))
         return question
 
     def ask_batch(self, runs: list[m.Run]) -> Question:
@@ -224,7 +231,7 @@ class Session:
         if answer.scope is not None:
             self.imports.end_scope(answer.scope)
         if self.answers.pop(answer.answer_id, None) is not None:
-            self._out.append(encode_message(m.Return(answer.answer_id, payload)))
+            self._queue_with_payload(m.Return(answer.answer_id, payload))
         else:
             self.deadlines.ended(answer.answer_id)
 

@@ -20,7 +20,7 @@ from msgspec.msgpack import Ext as Extension
 from caprpc.errors import RemoteProtocolError, printable
 from caprpc.limits import DEFAULT_LIMITS, KIB, Limits
 from caprpc.wire.frame import HEADER_BYTES
-from caprpc.wire.messages import AnyMessage, Call, Return
+from caprpc.wire.messages import AnyMessage, BulkCall, BulkReturn, Call, Return
 from caprpc.wire.scan import EXPANSION_FREE_BYTES, scan
 from caprpc.wire.trees import Builder, Flattener, plain_budget
 
@@ -44,6 +44,9 @@ _DECODE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError, K
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(AnyMessage).decode
+_decode_large: Final = msgspec.msgpack.Decoder(BulkCall | BulkReturn).decode
+_BULK_KINDS: Final = frozenset({4, 5})
+"""Kinds of CALL and RETURN, which stand in the second byte."""
 _unpackb: Final = msgpack.unpackb
 
 
@@ -57,6 +60,15 @@ def encode_message(message: AnyMessage) -> bytes:
     return len(body).to_bytes(HEADER_BYTES, "big") + body
 
 
+def encode_frames(message: Call | Return) -> list[bytes]:
+    """Return the frame of a message in pieces to be sent one behind the other; a large payload is not copied."""
+    payload = message.payload
+    if len(payload) <= _WHOLE_CHECK_BYTES:
+        return [encode_message(message)]
+    head = _large_head(message)
+    return [(len(head) + len(payload)).to_bytes(HEADER_BYTES, "big") + head, payload]
+
+
 def decode_message(body: bytes | bytearray) -> AnyMessage:
     """Return the message of one frame body.
 
@@ -64,11 +76,15 @@ def decode_message(body: bytes | bytearray) -> AnyMessage:
         RemoteProtocolError: The body is no message, breaks a bound of a field, or is not canonical.
     """
     try:
-        message: AnyMessage = _decode(body)
         if len(body) <= _WHOLE_CHECK_BYTES:
+            message: AnyMessage = _decode(body)
             canonical = _encode(message) == body
-        else:
+        elif body[1] in _BULK_KINDS:
+            message = _decode_bulk(body)
             canonical = _large_is_canonical(message, body)
+        else:
+            message = _decode(body)
+            canonical = _encode(message) == body
     except (msgspec.MsgspecError, *_DECODE_ERRORS) as exc:
         raise RemoteProtocolError(f"message of {len(body)} bytes: {printable(str(exc))}") from None
     if not canonical:
@@ -218,19 +234,32 @@ def _check_keys(value: Any, limits: Limits) -> None:
             _check_keys(item, limits)
 
 
-def _large_is_canonical(message: AnyMessage, body: bytes | bytearray) -> bool:
+def _decode_bulk(body: bytes | bytearray) -> Call | Return:
+    """Decode a message whose payload stays in ``body``."""
+    bulk = _decode_large(body)
+    # A memoryview has everything that is asked of a large payload: length, items, slices.
+    payload: Any = bulk.payload
+    if type(bulk) is BulkReturn:
+        return Return(bulk.question, payload)
+    return Call(bulk.question, bulk.target, bulk.operation, bulk.member, bulk.meta, payload)
+
+
+def _large_is_canonical(message: Call | Return, body: bytes | bytearray) -> bool:
     """Compare all but the payload, which is the last field of the kinds that may be large."""
+    head = _large_head(message)
+    return body.startswith(head) and len(body) == len(head) + len(message.payload)
+
+
+def _large_head(message: Call | Return) -> bytes:
+    """Return the canonical encoding of a message up to its payload, which is large."""
     if type(message) is Call:
         head = _encode(Call(message.question, message.target, message.operation, message.member, message.meta, b""))
-    elif type(message) is Return:
-        head = _encode(Return(message.question, b""))
     else:
-        return _encode(message) == body
+        head = _encode(Return(message.question, b""))
     # An empty byte string ends the head: 0xC4 0x00. In its place stands 0xC5 or 0xC6 with the payload's length.
     size = len(message.payload)
     width = 2 if size < 0x1_0000 else 4
-    head = head[:-2] + (b"\xc5" if width == 2 else b"\xc6") + size.to_bytes(width, "big")
-    return body.startswith(head)
+    return head[:-2] + (b"\xc5" if width == 2 else b"\xc6") + size.to_bytes(width, "big")
 
 
 def _see_extension(_code: int, _data: bytes) -> None:

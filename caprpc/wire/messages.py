@@ -104,6 +104,24 @@ class Return(Message, tag=5):
     payload: bytes
 
 
+class BulkCall(Message, tag=4):
+    """A CALL with a large payload, which stays where the frame was received."""
+
+    question: Id
+    target: Target
+    operation: Operation
+    member: Name
+    meta: Meta | None
+    payload: memoryview
+
+
+class BulkReturn(Message, tag=5):
+    """A RETURN with a large payload, which stays where the frame was received."""
+
+    question: Id
+    payload: memoryview
+
+
 class Raise(Message, tag=6):
     """A question ends with an error.
 
