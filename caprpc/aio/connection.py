@@ -171,9 +171,11 @@ class Connection(asyncio.BufferedProtocol):
         started = time.perf_counter()
         try:
             value = job.run()
-        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+        except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
             job.forget()
             self.link.endpoint.fail(job, exc)
+            if isinstance(exc, KeyboardInterrupt):
+                raise
         else:
             job.forget()
             self.link.endpoint.finish(job, value)
@@ -198,7 +200,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.reply_cancelled(job)
             else:
                 self.reply_error(job, exc)
-        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+        except (Exception, SystemExit) as exc:  # application code: whatever it raises becomes the answer of its call
             self.reply_error(job, exc)
         else:
             self.reply(job, value)
@@ -255,6 +257,7 @@ class Connection(asyncio.BufferedProtocol):
         now = time.monotonic()
         busy = self.link.admitted is None
         if self.link.admitted is not None:
+            self.link.session.now = now
             busy = bool(self.link.session.asked.open)
             self.caller.check_deadlines(now)
             limit = self.link.session.limits.write_timeout_s

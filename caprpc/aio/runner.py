@@ -68,7 +68,7 @@ class MethodRunner:
         started = time.perf_counter()
         try:
             value = job.run()
-        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+        except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
             soon(connection.reply_error, job, exc)
         else:
             soon(connection.reply, job, value)

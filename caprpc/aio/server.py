@@ -226,7 +226,7 @@ class Server:
 
     def _sync_log(self) -> None:
         try:
-            self._admission.log.tick(time.monotonic())
+            self._admission.tick(time.monotonic())
         except CapRPCError as exc:
             # The relation refuses records from now on: every call on it fails closed and says so.
             _LOG.error("audit log: %s", exc)

@@ -37,7 +37,7 @@ class AsyncMethods:
     async def _run(self, connection: Connection, job: Job) -> None:
         try:
             value = await job.run_async()
-        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+        except (Exception, SystemExit) as exc:  # application code: whatever it raises becomes the answer of its call
             connection.reply_error(job, exc)
         except asyncio.CancelledError as exc:
             connection.reply_error(job, exc)

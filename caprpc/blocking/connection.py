@@ -246,14 +246,18 @@ class Connection:
             self.host.wants_write(self)
 
     def tick(self, now: float) -> list[CallFuture]:
-        """Do what is due at this time."""
-        blocked = self.wire.blocked_since
-        if blocked is not None and self.link.admitted is not None:
-            limit = self.link.session.limits.write_timeout_s
-            if now - blocked > limit:
+        """Do what is due at this time; called about once a second."""
+        link = self.link
+        if link.admitted is not None:
+            link.session.now = now
+            blocked, limit = self.wire.blocked_since, link.session.limits.write_timeout_s
+            if blocked is not None and now - blocked > limit:
                 return self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
-        if now >= self.link.deadline():
-            return self.route(sort_out(self.link, self.link.tick(now)))
+        if now >= link.deadline():
+            return self.route(sort_out(link, link.tick(now)))
+        if link.wants_to_send:
+            # References that were dropped meanwhile are given back now.
+            self.flush()
         return []
 
     def check_validity(self) -> list[CallFuture]:

@@ -39,7 +39,8 @@ class RootNames:
             made = declared if isinstance(declared, InterfaceBase) else declared(self._peer)  # type: ignore[operator]
             if not isinstance(made, InterfaceBase):
                 raise ConfigurationError(
-                    f"the factory of root {name!r} returned a {type(made).__name__}, an implementation of an Interface expected"
+                    f"the factory of root {name!r} returned a {type(made).__name__}; an object whose class implements "
+                    "an Interface expected"
                 )
             self._made[name] = made
         return self._made[name]
@@ -143,5 +144,6 @@ class RootMember:
         """
         shape = shape_for(obj, self._facet.interface)
         if shape is None:
-            raise TypeError(f"{type(obj).__name__} does not implement {self._facet.interface}, which {self._facet.permits.rule} grants")
+            rule = self._facet.permits.rule
+            raise TypeError(f"{type(obj).__name__} does not implement {self._facet.interface}, which {rule} grants")
         return writer.hand_over(obj, shape, self._facet)

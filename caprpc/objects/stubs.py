@@ -99,7 +99,7 @@ class Stub:
 
     def _caprpc_refuse(self, *_args: object) -> NoReturn:
         raise TypeError(
-            f"a reference to {self._caprpc_shape.name} cannot be copied or pickled: it is a right on this connection only"
+            f"a reference to {self._caprpc_shape.name} cannot be copied or pickled: it is a right on this connection"
         )
 
     __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _caprpc_refuse

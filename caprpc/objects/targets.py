@@ -36,4 +36,5 @@ def target_of(method: object) -> tuple[Stub, Import, Member]:
         member = stub._caprpc_shape.members.get((OP_INVOKE, ""))
         if member is not None:
             return stub, stub._caprpc_import, member
-    raise TypeError(f"a method of a reference expected, such as ref.method without parentheses, got a {type(method).__name__}")
+    given = type(method).__name__
+    raise TypeError(f"a method of a reference expected, such as ref.method without parentheses, got a {given}")

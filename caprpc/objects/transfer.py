@@ -79,10 +79,10 @@ class ArgumentWriter:
             return home
         lend = self._guard.lend(self._interface, self._member, parameter)
         if lend is None:
+            to = f"{self._interface}.{self._member}"
             raise CallRefused(
-                f"our policy {self._guard.policy.file} lends nothing to {self._interface}.{self._member} ({parameter}); "
-                f'to allow it add: [[lend]] to = "{self._interface}.{self._member}" param = "{parameter}" as = "<facet>" '
-                'lifetime = "call"'
+                f"our policy {self._guard.policy.file} lends nothing to {to} ({parameter}); to allow it add: "
+                f'[[lend]] to = "{to}" param = "{parameter}" as = "<facet>" lifetime = "call"'
             )
         facet = self._guard.facet(lend.facet)
         by_call = lend.lifetime == "call"
@@ -122,8 +122,8 @@ class ResultWriter:
         facet = self._guard.facet_for_result(self._permit)
         if facet is None:
             raise CallRefused(
-                f"{self._permit.rule}: the policy lets no reference out of {self._permit.member}; to allow it name a facet "
-                f'under [offer.{self._permit.facet}.returns]: {self._permit.member} = "<facet>"'
+                f"{self._permit.rule}: the policy lets no reference out of {self._permit.member}; to allow it name a "
+                f'facet under [offer.{self._permit.facet}.returns]: {self._permit.member} = "<facet>"'
             )
         return self.hand_over(obj, shape, facet)
 

@@ -58,7 +58,9 @@ def test_policy_of_the_how_to_loads(directory):
     assert directory.load().warnings == ()
 
 
-@pytest.mark.parametrize("word", [*sorted(LISTS), *sorted(FLAGS), *(field.name for field in fields(MemberLimit)), *sorted(REASONS)])
+@pytest.mark.parametrize(
+    "word", [*sorted(LISTS), *sorted(FLAGS), *(field.name for field in fields(MemberLimit)), *sorted(REASONS)]
+)
 def test_reference_has_every_word(word):
     assert re.search(rf"`{word}\b", REFERENCE)
 
