@@ -3,6 +3,7 @@
 Sans I/O but for reading its own files in ``load`` and ``reload``.
 """
 
+import logging
 import ssl
 import threading
 import time
@@ -20,6 +21,14 @@ from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas
 from caprpc.tls import Identity, TlsChannel, TlsRefused, client_context, server_context, still_valid, verify_peer
 
+_LOG: Final = logging.getLogger("caprpc")
+
+NOTE_PROBLEMS_S: Final = 3600.0
+"""How often the operator is told of a certificate or a revocation list that expires soon."""
+
+MOST_RELATIONS: Final = 64
+"""Audit relations opened before their peers come: opening one waits for the disk, and a descriptor is held for each."""
+
 VALIDITY_CHECK_S: Final = 30.0
 """An established connection is checked this often: it ends within 60 s after its certificate has expired."""
 
@@ -32,6 +41,10 @@ class Epoch:
     policies: PolicySet
     context: ssl.SSLContext
     """For the role that this side has: a certificate may be good for one of them only."""
+
+    def channel(self, *, acceptor: bool, hostname: str | None) -> TlsChannel:
+        """Return the TLS side of a new connection."""
+        return TlsChannel(self.context, server_side=acceptor, server_hostname=hostname)
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +94,8 @@ class Admission:
         self._quotas: dict[str, PrincipalQuotas] = {}
         self._live: set[Admitted] = set()
         self._lock = threading.Lock()
+        self._reloading = threading.Lock()
+        self._note_at = time.monotonic() + NOTE_PROBLEMS_S
 
     @classmethod
     def load(
@@ -113,24 +128,13 @@ class Admission:
             server_limits=server_limits,
         )
         try:
-            admission.record_policies("loaded")
+            admission._in_force("loaded")
         except AuditError:
             log.close()
             raise
         return admission
 
-    @property
-    def leaf_key(self) -> str:
-        """Our own leaf's key digest, part of every connection id."""
-        return self.epoch.identity.leaf_key
-
-    def channel(self, *, acceptor: bool, hostname: str | None) -> TlsChannel:
-        """Return the TLS side of a new connection, under the current epoch."""
-        return TlsChannel(self.epoch.context, server_side=acceptor, server_hostname=hostname)
-
-    def admit(
-        self, channel: TlsChannel, hostname: str | None, address: str, expected: str | None
-    ) -> Admitted:
+    def admit(self, channel: TlsChannel, hostname: str | None, address: str, expected: str | None) -> Admitted:
         """Return what decides about the peer of a finished handshake.
 
         Raises:
@@ -154,7 +158,8 @@ class Admission:
         most = policy.connections or self.server_limits.connections_per_principal
         if not quotas.open_connection(most):
             raise IdentityRefused(
-                "connections", f"{peer.principal} has {most} connections already ([limits] connections in {policy.file})"
+                "connections",
+                f"{peer.principal} has {most} connections already ([limits] connections, {policy.file})",
             )
         try:
             relation = self.log.relation(peer.principal)
@@ -164,6 +169,13 @@ class Admission:
         admitted = Admitted(peer, policy, Guard(policy, quotas), relation, quotas, time.monotonic())
         with self._lock:
             self._live.add(admitted)
+        newest = self.epoch
+        if newest is not epoch:
+            # A reload came between: either it has seen us in ``_live``, or we see its epoch here.
+            self._narrow(admitted, newest)
+            if admitted.guard.closed:
+                self.release(admitted)
+                raise IdentityRefused("no-policy", f"a reload took away the policy of {peer.principal}")
         return admitted
 
     def release(self, admitted: Admitted) -> None:
@@ -192,10 +204,12 @@ class Admission:
         now = self.wall()
         reason = still_valid(admitted.peer, epoch.identity, now)
         if reason is not None:
-            return EndOf("expired" if reason == "expired" else "revoked", f"certificate of {admitted.peer.principal}: {reason}")
-        not_after = admitted.policy.not_after
-        if not_after is not None and now >= not_after.timestamp():
-            return EndOf("expired", f"{admitted.policy.file}: not_after {not_after.isoformat()} has passed")
+            code = "expired" if reason == "expired" else "revoked"
+            return EndOf(code, f"certificate of {admitted.peer.principal}: {reason}")
+        for policy in (admitted.policy, admitted.guard.policy):
+            not_after = policy.not_after
+            if not_after is not None and now >= not_after.timestamp():
+                return EndOf("expired", f"{policy.file}: not_after {not_after.isoformat()} has passed")
         if admitted.guard.closed:
             return EndOf("revoked", f"no policy is for {admitted.peer.principal} any more")
         return None
@@ -207,31 +221,63 @@ class Admission:
             ConfigurationError: The new files are wrong; the last good ones stay in force.
         """
         identity, policies = self._directories
-        try:
-            epoch = _read_epoch(
-                identity, policies, self._contracts, previous=self.epoch.policies, accepts=self._accepts
-            )
-        except ConfigurationError as exc:
-            self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
-            raise
-        self.epoch = epoch
-        with self._lock:
-            live = list(self._live)
-        for admitted in live:
+        with self._reloading:
             try:
-                policy = epoch.policies.match(admitted.peer, datetime.fromtimestamp(self.wall(), UTC))
-            except IdentityRefused:
-                admitted.guard.narrow(None)
-            else:
-                if policy.digest != admitted.policy.digest:
-                    admitted.guard.narrow(policy)
-        self.record_policies("reloaded")
+                epoch = _read_epoch(
+                    identity, policies, self._contracts, previous=self.epoch.policies, accepts=self._accepts
+                )
+            except ConfigurationError as exc:
+                self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
+                raise
+            self.epoch = epoch
+            with self._lock:
+                live = list(self._live)
+            for admitted in live:
+                self._narrow(admitted, epoch)
+            self._in_force("reloaded")
         return f"policies version {epoch.policies.version}, {len(epoch.policies.policies)} in force"
 
-    def record_policies(self, event: str) -> None:
-        """Record which policies are in force."""
+    def tick(self, now: float) -> None:
+        """Make the audit log last, and say about hourly what expires soon; call it once a second, off the loop.
+
+        Raises:
+            AuditError: The log takes no more records.
+        """
+        if now >= self._note_at:
+            self._note_at = now + NOTE_PROBLEMS_S
+            self._note_problems()
+        self.log.tick(now)
+
+    def _narrow(self, admitted: Admitted, epoch: Epoch) -> None:
+        """Have a live connection do no more than what the policies of an epoch let it."""
+        guard = admitted.guard
+        try:
+            policy = epoch.policies.match(admitted.peer, datetime.fromtimestamp(self.wall(), UTC))
+        except IdentityRefused:
+            guard.narrow(None)
+        else:
+            if policy.digest != guard.policy.digest:
+                guard.narrow(policy)
+
+    def _in_force(self, event: str) -> None:
+        """Record which policies are in force and what expires soon, and open the relations of the peers they name."""
         policies = self.epoch.policies
         self.log.general.record("policy", event=event, policy=policies.digest, count=len(policies.policies))
+        self._note_problems()
+        if self._accepts:
+            for principal in sorted({name for policy in policies.policies for name in policy.principals})[
+                :MOST_RELATIONS
+            ]:
+                try:
+                    self.log.relation(principal)
+                except AuditError as exc:
+                    # It keeps out the one peer whose records it would hold; the others are not concerned.
+                    _LOG.error("%s cannot be admitted: %s", principal, exc)
+
+    def _note_problems(self) -> None:
+        for problem in self.epoch.identity.problems(self.wall()):
+            _LOG.warning("%s", problem)
+            self.log.general.record("policy", event="identity", detail=problem)
 
     def close(self) -> None:
         """Close the audit log."""

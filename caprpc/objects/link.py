@@ -17,7 +17,7 @@ from caprpc.objects.records import Recorder
 from caprpc.objects.roots import root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
-from caprpc.session import Ended, Event, Opening, Session
+from caprpc.session import Ended, Event, Opening, Session, State
 from caprpc.tls import ChannelState, TlsChannel, TlsRefused
 from caprpc.wire import codec
 from caprpc.wire.messages import GoAway
@@ -37,6 +37,7 @@ class Link:
         "_caller",
         "_expected",
         "_hostname",
+        "_our_leaf_key",
         "_receive",
         "_unsent",
         "admitted",
@@ -69,7 +70,9 @@ class Link:
         self._expected = expected
         self._address = address
         self._unsent: list[bytes] = []
-        self.channel: TlsChannel = admission.channel(acceptor=acceptor, hostname=hostname)
+        epoch = admission.epoch
+        self._our_leaf_key = epoch.identity.leaf_key
+        self.channel: TlsChannel = epoch.channel(acceptor=acceptor, hostname=hostname)
         self._receive = self.channel.receive
         self.admitted: Admitted | None = None
         self.ended: Ended | None = None
@@ -182,14 +185,22 @@ class Link:
             if now < self.deadline():
                 return []
             limit = self._admission.server_limits.handshake_timeout_s
-            return self._refuse(TlsRefused("timeout", f"no finished handshake within {limit:g} s (handshake_timeout_s)"))
+            return self._refuse(TlsRefused("timeout", f"no handshake within {limit:g} s (handshake_timeout_s)"))
         events: list[Event] = []
         if now >= self.admitted.checked_at + VALIDITY_CHECK_S:
             events = self.check_validity()
         if self.ended is None:
             self.session.tick(now, events)
+            if self.channel.rekey_due and self.session.state is not State.CLOSED:
+                self._wear_out(events)
             self._note_end(events)
         return events
+
+    def _wear_out(self, events: list[Event]) -> None:
+        """Have a connection that has encrypted too much under one key end once nothing is under way."""
+        self.session.drain()
+        if self.session.drained:
+            self.session.abort("closed", "the connection has carried as much as its keys are good for", events)
 
     def check_validity(self) -> list[Event]:
         """End the connection if the peer's certificate has expired or was revoked, or no policy is for it any more."""
@@ -207,7 +218,7 @@ class Link:
         peer, policy = admitted.peer, admitted.policy
         recorder = Recorder(admitted.relation, peer.principal, policy.audit_level)
         opening = Opening(
-            acceptor=self.channel.server_side, our_leaf_key=self._admission.leaf_key, peer_leaf_key=peer.leaf_key
+            acceptor=self.channel.server_side, our_leaf_key=self._our_leaf_key, peer_leaf_key=peer.leaf_key
         )
         root = root_export(self._admission.roots, peer, admitted.guard)
         session = Session(peer, admitted.guard, root, opening, now)
@@ -260,7 +271,8 @@ class Link:
         else:
             reference = new_reference()
             code = getattr(exc, "code", "tls")
-            if self.channel.state in _WRITABLE:
+            # A side that dialed has said nothing yet and does not begin with a server that it refuses.
+            if self.channel.state in _WRITABLE and self.channel.server_side:
                 self._unsent = [codec.encode_message(GoAway("refused", "", reference))]
             self._admission.rejected(self._address, self.channel, exc, reference)
             self.ended = Ended("refused", f"{code}: {exc}", by_peer=False, reference=reference)
@@ -285,4 +297,3 @@ def _sealed(channel: TlsChannel, frames: list[bytes]) -> Iterator[bytes]:
             size += len(frame)
     if batch:
         yield channel.seal(batch[0] if len(batch) == 1 else b"".join(batch))
-

@@ -78,9 +78,10 @@ class Outgoing:
             ReferenceDead: The reference is dead.
             TypeError: The arguments do not fit the declaration.
         """
-        if not target.alive or (member.operation, member.name) not in target.announced.rights:
-            self._check(target, member)
         session = self._session
+        rights = target.announced.rights
+        if not target.alive or rights.get((member.operation, member.name)) is not session.guard.accepts:
+            self._check(target, member)
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
             payload = codec.pack_scalars((args, kwargs), session.opening.sends)
@@ -243,7 +244,7 @@ class Outgoing:
     def _check(self, target: Import, member: Member) -> None:
         announced = target.announced
         key = (member.operation, member.name)
-        if key not in announced.rights:
+        if announced.rights.get(key) is not self._session.guard.accepts:
             self._check_right(announced, key)
         if not target.alive:
             raise ReferenceDead(
@@ -259,14 +260,15 @@ class Outgoing:
                 code="denied",
                 peer=self._session.peer.principal,
             )
-        accepted = self._session.guard.accept(announced.interface, *key)
-        if accepted is None:
+        accepts = self._session.guard.accepts
+        if (announced.interface, *key) not in accepts:
             wanted = f'{operation} = ["{name}"]' if name else f"{operation} = true"
             raise CallRefused(
                 f"{called}: our policy {self._session.guard.policy.file} does not let us make this call; to allow it add "
                 f"[accept.{announced.interface}] {wanted}"
             )
-        announced.rights[key] = accepted
+        # Under what was in force when it was looked up: a reload in between leaves behind what is known to be old.
+        announced.rights[key] = accepts
 
 
 def _results_of(outcome: BatchReturn, count: int, limits: Limits) -> list[Any]:

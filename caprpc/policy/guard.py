@@ -189,9 +189,11 @@ class Guard:
         closed: Whether a reload took the peer's policy away: nothing is permitted any more.
         limits: The limits of the connection; they only ever become tighter.
         roots: The facet of export 0.
+        accepts: What we may do with what is theirs; another object after each ``narrow``, so that an answer which was
+            kept beside the object it came from is known to be old.
     """
 
-    __slots__ = ("_accepts", "_facets", "_lends", "_narrowing", "_quotas", "closed", "limits", "policy", "roots")
+    __slots__ = ("_facets", "_lends", "_narrowing", "_quotas", "accepts", "closed", "limits", "policy", "roots")
 
     def __init__(self, policy: Policy, quotas: PrincipalQuotas) -> None:
         self.policy = policy
@@ -204,7 +206,7 @@ class Guard:
         }
         self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, compiled.opaque)
         self.roots = Facet(ROOT_FACET, "Root", compiled.roots)
-        self._accepts = policy.accepts
+        self.accepts = policy.accepts
         self._lends = policy.lends
         self._narrowing = threading.Lock()
 
@@ -263,7 +265,7 @@ class Guard:
 
         For ``OP_ROOT`` the name is free: any call on the interface being accepted lets us ask for such a root.
         """
-        return self._accepts.get((interface, operation, "" if operation == OP_ROOT else member))
+        return self.accepts.get((interface, operation, "" if operation == OP_ROOT else member))
 
     def lend(self, interface: str, member: str, parameter: str) -> Lend | None:
         """Return the rule by which our object may be passed to a parameter of theirs, or None: it may not."""
@@ -293,7 +295,7 @@ class Guard:
             }
             self.roots.permits = PermitTable(kept, self.policy.roots_rule, digest)
             accepts = {} if policy is None else policy.accepts
-            self._accepts = {key: rule for key, rule in accepts.items() if key in self._accepts}
+            self.accepts = {key: rule for key, rule in accepts.items() if key in self.accepts}
             self._lends = narrower_lends(self._lends, {} if policy is None else policy.lends)
 
 

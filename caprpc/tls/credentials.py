@@ -21,7 +21,7 @@ from caprpc.errors import ConfigurationError, IdentityRefused
 from caprpc.pki.files import check_directory, read_owned
 from caprpc.pki.fingerprint import key_fingerprint
 from caprpc.pki.pem import parse_certificates
-from caprpc.tls.profile import Authority, Leaf, parse_authority, parse_leaf
+from caprpc.tls.profile import Authority, Leaf, LeafCache, parse_authority, parse_leaf
 from caprpc.tls.revocation import RevocationTable
 
 FILES: Final = ("cert.pem", "key.pem", "anchors.pem", "crl.pem")
@@ -56,6 +56,8 @@ class Identity:
     authorities: Mapping[bytes, Authority] = field(repr=False)
     """The trust anchors by their DER, parsed once: a handshake looks them up."""
     revocation: RevocationTable = field(repr=False)
+    leaves: LeafCache = field(default_factory=LeafCache, repr=False, compare=False)
+    """Leaves of peers that were parsed under this epoch."""
 
     @classmethod
     def load(cls, directory: Path | str, *, now: float | None = None) -> "Identity":

@@ -8,7 +8,7 @@ from caprpc.errors import IdentityRefused, printable
 from caprpc.peer import PeerIdentity
 from caprpc.tls.channel import TlsChannel
 from caprpc.tls.credentials import Identity
-from caprpc.tls.profile import Authority, Leaf, check_name_constraints, parse_authority, parse_leaf
+from caprpc.tls.profile import Authority, Leaf, check_name_constraints, parse_authority
 
 MAX_CHAIN: Final = 6
 """Most certificates in a chain, anchor included."""
@@ -74,7 +74,7 @@ def verify_peer(
     chain = channel.verified_chain()
     if not 2 <= len(chain) <= MAX_CHAIN:
         raise IdentityRefused("chain", f"verified chain of {len(chain)} certificates, expected 2 to {MAX_CHAIN}")
-    leaf = parse_leaf(chain[0])
+    leaf = identity.leaves.parse(chain[0])
     role = "client" if channel.server_side else "server"
     if role not in leaf.roles:
         raise IdentityRefused("eku", f"{leaf.spiffe.text} may not act as a {role}: extended key usage lacks {role}Auth")

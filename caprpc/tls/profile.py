@@ -24,6 +24,9 @@ MAX_CERTIFICATE_BYTES: Final = 16 * 1024
 MAX_ALTERNATIVE_NAMES: Final = 64
 """Most subject alternative names of a leaf."""
 
+MAX_CACHED_LEAVES: Final = 1024
+"""Most leaves that a cache holds: some MiB; only what a trusted CA has signed comes that far."""
+
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096
 """Above this a verification costs more than the caller deserves."""
@@ -76,6 +79,28 @@ def parse_leaf(der: bytes) -> Leaf:
         IdentityRefused: It does not fit the profile; the code says in what.
     """
     return _parse(der, _leaf_of)
+
+
+class LeafCache:
+    """Leaves by their DER, so that a peer which connects again costs no parsing; a leaf is what its bytes say.
+
+    Thread-safe: entries are only added, and all are dropped when there are ``MAX_CACHED_LEAVES``.
+    """
+
+    __slots__ = ("_leaves",)
+
+    def __init__(self) -> None:
+        self._leaves: dict[bytes, Leaf] = {}
+
+    def parse(self, der: bytes) -> Leaf:
+        """Return the leaf of a chain, as ``parse_leaf``."""
+        leaf = self._leaves.get(der)
+        if leaf is None:
+            leaf = parse_leaf(der)
+            if len(self._leaves) >= MAX_CACHED_LEAVES:
+                self._leaves.clear()
+            self._leaves[der] = leaf
+        return leaf
 
 
 def parse_authority(der: bytes) -> Authority:
