@@ -32,14 +32,14 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run(*arguments):
-    words = ["demo", *map(str, arguments)]
+def run(*arguments, pairing="aio-aio"):
+    words = ["demo", "--pairing", pairing, *map(str, arguments)]
     return CliRunner().invoke(main, words, prog_name="caprpc", catch_exceptions=False)
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_every_pairing_counts_refuses_and_verifies(place, pairing):
-    result = run("--pairing", pairing)
+    result = run(pairing=pairing)
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     said = result.stdout
