@@ -58,19 +58,34 @@ def check_roots(roots: Mapping[str, object]) -> dict[str, object]:
     """Return the roots of a server after a look at each.
 
     Raises:
-        ConfigurationError: One is neither an implementation of an interface nor a factory.
+        ConfigurationError: There is none, or one is neither an implementation of an interface nor a factory, or it
+            lacks a member that its interface declares.
     """
+    if not roots:
+        raise ConfigurationError("a server without roots offers nothing", hint='pass roots={"name": object}')
     for name, root in roots.items():
         if not name.isidentifier() or name.startswith("_") or not name.isascii():
             raise ConfigurationError(f"root name {name!r}: an ASCII identifier without a leading underscore expected")
-        if isinstance(root, type) and issubclass(root, InterfaceBase):
-            continue
-        if not isinstance(root, InterfaceBase) and not callable(root):
+        cls = root if isinstance(root, type) else type(root)
+        if issubclass(cls, InterfaceBase):
+            _check_implementation(name, cls)
+        elif not callable(root):
             raise ConfigurationError(
                 f"root {name!r} is a {type(root).__name__}; an object whose class implements an Interface, "
                 "or a factory taking the peer, expected"
             )
     return dict(roots)
+
+
+def _check_implementation(name: str, cls: type) -> None:
+    for base in cls.__mro__:
+        if interface_info(base) is None:
+            continue
+        for member in shape_of(base).members.values():
+            try:
+                member.check(cls)
+            except TypeError as exc:
+                raise ConfigurationError(f"root {name!r}: {exc}") from exc
 
 
 def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContract]:

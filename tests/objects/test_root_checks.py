@@ -1,0 +1,53 @@
+"""What a server's roots must be is checked before anything listens."""
+
+import pytest
+
+from caprpc.errors import ConfigurationError
+from caprpc.interface import Interface, method
+from caprpc.objects.roots import check_roots
+
+
+class Clock(Interface):
+    @method(effect="read")
+    def now(self) -> int: ...
+
+    @method(effect="read")
+    def zone(self) -> str: ...
+
+
+class HalfAClock(Clock):
+    def now(self) -> int:
+        return 0
+
+
+class WholeClock(HalfAClock):
+    def zone(self) -> str:
+        return "UTC"
+
+
+@pytest.mark.parametrize("root", [HalfAClock(), HalfAClock])
+def test_a_root_that_lacks_a_member_is_refused_by_name(root):
+    with pytest.raises(ConfigurationError, match=r"root 'clock': HalfAClock does not implement zone of Clock"):
+        check_roots({"clock": root})
+
+
+@pytest.mark.parametrize("root", [WholeClock(), WholeClock, lambda peer: WholeClock()])
+def test_objects_classes_and_factories_are_roots(root):
+    assert check_roots({"clock": root}) == {"clock": root}
+
+
+@pytest.mark.parametrize("root", [3, "clock", None, object()])
+def test_a_root_that_is_neither_object_nor_factory_is_refused(root):
+    with pytest.raises(ConfigurationError, match="an object whose class implements an Interface"):
+        check_roots({"clock": root})
+
+
+@pytest.mark.parametrize("name", ["_clock", "clock face", "", "cl\u00f6ck", "1clock"])
+def test_a_root_name_is_an_identifier(name):
+    with pytest.raises(ConfigurationError, match="root name"):
+        check_roots({name: WholeClock()})
+
+
+def test_a_server_without_roots_is_refused():
+    with pytest.raises(ConfigurationError, match="without roots"):
+        check_roots({})
