@@ -120,7 +120,7 @@ def test_a_running_call_ends_before_the_server_does(server, site, shop, driver):
 def test_without_grace_a_running_call_is_lost(server, site, shop, driver):
     process = server("--grace", "0", *driver)
     with connect(site, process) as peer, pytest.raises(errors.ConnectionLost):
-        peer.root("shop", shop.Shop).wait(3.0, lambda _text: process.popen.terminate())
+        peer.root("shop", shop.Shop).wait(1.5, lambda _text: process.popen.terminate())
     assert process.popen.wait(15) == 0
 
 
