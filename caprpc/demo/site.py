@@ -1,7 +1,7 @@
 """The directories of the demonstration: a throw-away CA, an identity for each peer, policies, audit logs."""
 
 import shutil
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from pathlib import Path
