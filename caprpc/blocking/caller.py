@@ -70,6 +70,11 @@ class Caller:
 
     def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> CallFuture:
         """Make a call and return its future."""
+        return self._start(target, member, args, kwargs, Flavor.BLOCKING)
+
+    def _start(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object], flavor: Flavor
+    ) -> CallFuture:
         connection = self._connection
         link = connection.link
         behalf = self._on_behalf_of()
@@ -77,7 +82,7 @@ class Caller:
             with self._lock:
                 if link.session.may_ask(behalf):
                     question = link.outgoing.ask(target, member, args, kwargs, behalf)
-                    future = question.waiter = CallFuture(self, question, member)
+                    future = question.waiter = CallFuture(self, question, member, flavor)
                     if not self._corks:
                         connection.flush()
                     return future
@@ -89,16 +94,14 @@ class Caller:
         """Make a call from a running event loop; the answer is read by another thread."""
         connection = self._connection
         loop = asyncio.get_running_loop()
-        future = self.start(target, member, args, kwargs)
+        future = self._start(target, member, args, kwargs, Flavor.ASYNC)
         awaitable: asyncio.Future[Any] = loop.create_future()
 
         def resolve() -> None:
             if awaitable.done():
                 return
             try:
-                with self._lock:
-                    result = connection.link.outgoing.conclude(future.question, member, Flavor.ASYNC)
-                awaitable.set_result(result)
+                awaitable.set_result(future.result())
             except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
                 awaitable.set_exception(exc)
 
@@ -134,6 +137,16 @@ class Caller:
             return outgoing.conclude(question, member, Flavor.BLOCKING)
         with self._lock:
             return outgoing.conclude(question, member, Flavor.BLOCKING)
+
+    def settle(self, future: CallFuture) -> None:
+        """Have an ended future read its answer."""
+        outgoing = self._connection.link.outgoing
+        if not future.member.signature.returns_references:
+            # Values touch no table: no lock.
+            future.settle(outgoing)
+            return
+        with self._lock:
+            future.settle(outgoing)
 
     def wait_for(self, question: Question, deadline: float) -> None:
         """Wait until a question has ended or the time has come, reading the socket if nobody else does."""

@@ -213,8 +213,13 @@ class Connection:
             if self._followers and question is not self.reader:
                 self._wake_sleepers(question)
             waiter = question.waiter
-            if type(waiter) is CallFuture and waiter.has_callbacks:
-                futures.append(waiter)
+            if type(waiter) is CallFuture:
+                if question.homes is not None:
+                    # References are read now: if nobody asks for the result, they go with the future.
+                    waiter.settle(self.link.outgoing)
+                question.waiter = None
+                if waiter.has_callbacks:
+                    futures.append(waiter)
         for job in work.jobs:
             cause = job.answer.cause
             if cause is None or cause.waiter is not THREAD:

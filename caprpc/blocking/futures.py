@@ -6,6 +6,8 @@ from concurrent.futures import CancelledError
 from typing import Any, Protocol
 
 from caprpc.interface import Member
+from caprpc.objects.outgoing import Outgoing
+from caprpc.objects.stubs import Flavor
 from caprpc.session import Question
 
 
@@ -15,8 +17,8 @@ class Waitable(Protocol):
     def wait_for(self, question: Question, deadline: float) -> None:
         """Wait until the question has ended, reading the socket if nobody else does."""
 
-    def conclude(self, question: Question, member: Member) -> Any:
-        """Return the result of an ended question, or raise what it ended with."""
+    def settle(self, future: "CallFuture") -> None:
+        """Have an ended future read its answer, under the connection's lock if that touches the tables."""
 
     def abandon(self, question: Question) -> None:
         """Tell the peer that nobody waits any more."""
@@ -28,12 +30,13 @@ class CallFuture:
     It has the methods of ``concurrent.futures.Future`` that callers use.
     """
 
-    __slots__ = ("_callbacks", "_cancelled", "_connection", "_member", "_value", "question")
+    __slots__ = ("_callbacks", "_cancelled", "_connection", "_flavor", "_value", "member", "question")
 
-    def __init__(self, connection: Waitable, question: Question, member: Member) -> None:
+    def __init__(self, connection: Waitable, question: Question, member: Member, flavor: Flavor) -> None:
         self._connection = connection
         self.question = question
-        self._member = member
+        self.member = member
+        self._flavor = flavor
         self._callbacks: list[Callable[[CallFuture], object]] | None = None
         self._cancelled = False
         self._value: tuple[Any, Exception | None] | None = None
@@ -72,14 +75,19 @@ class CallFuture:
             if question.outcome is None:
                 raise TimeoutError(f"no answer within {timeout:g} s; the call goes on")
         if self._value is None:
-            try:
-                self._value = (self._connection.conclude(question, self._member), None)
-            except Exception as exc:  # whatever the call ended with belongs to whoever asks for the result
-                self._value = (None, exc)
-        value, error = self._value
+            self._connection.settle(self)
+        value, error = self._value or (None, None)
         if error is not None:
             raise error
         return value
+
+    def settle(self, outgoing: Outgoing) -> None:
+        """Read the answer, once: references in it are counted as they are read."""
+        if self._value is None and not self._cancelled:
+            try:
+                self._value = (outgoing.conclude(self.question, self.member, self._flavor), None)
+            except Exception as exc:  # whatever the call ended with belongs to whoever asks for the result
+                self._value = (None, exc)
 
     def exception(self, timeout: float | None = None) -> Exception | None:
         """Return what the call raised, None if it returned; raises as ``result`` if there is no end yet."""
