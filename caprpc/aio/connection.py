@@ -34,6 +34,9 @@ class Host(Protocol):
     def authenticated(self, connection: "Connection") -> None:
         """The peer has proved who it is."""
 
+    def let_go(self, closers: list[Closer]) -> None:
+        """Close what the peer can name no more, off the loop what does not await."""
+
     def ended(self, connection: "Connection", event: Ended) -> None:
         """The connection is over; called once."""
 
@@ -267,9 +270,16 @@ class Connection(asyncio.BufferedProtocol):
         if now >= self.link.deadline():
             self.route(sort_out(self.link, self.link.tick(now)))
         if not self.closed:
+            self._let_go()
             if self.link.wants_to_send:
                 self.flush()
-            self._timer = self.loop.call_later(TICK_S if busy else IDLE_TICK_S, self._tick)
+            wait = TICK_S if busy else max(TICK_S, min(IDLE_TICK_S, self.link.deadline() - now))
+            self._timer = self.loop.call_later(wait, self._tick)
+
+    def _let_go(self) -> None:
+        closers = self.link.closing()
+        if closers:
+            self.host.let_go(closers)
 
     def _end(self, event: Ended) -> None:
         if self.closed:
@@ -285,4 +295,5 @@ class Connection(asyncio.BufferedProtocol):
             task.cancel()
         if self._transport is not None:
             self._transport.close()
+        self._let_go()
         self.host.ended(self, event)

@@ -2,10 +2,13 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 
 from caprpc.blocking.connection import Connection
+from caprpc.objects.closing import close_now, close_rest
 from caprpc.objects.dispatch import Job
 from caprpc.objects.work import AnyJob
+from caprpc.session import Answer, BatchAnswer, Closer
 
 
 class AsyncMethods:
@@ -16,14 +19,35 @@ class AsyncMethods:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._running: dict[Answer | BatchAnswer, Future[None]] = {}
 
     def start(self, connection: Connection, job: AnyJob) -> bool:
         """Start a method; its reply is sent when it ends."""
         if not isinstance(job, Job):
             return False
         loop = self._running_loop()
-        asyncio.run_coroutine_threadsafe(self._run(connection, job), loop)
+        answer = job.answer
+        self._running[answer] = asyncio.run_coroutine_threadsafe(self._run(connection, job), loop)
+        self._running[answer].add_done_callback(lambda _future: self._running.pop(answer, None))
         return True
+
+    def cancel(self, answer: Answer | BatchAnswer) -> None:
+        """Cancel the method that answers a call nobody waits for any more."""
+        running = self._running.get(answer)
+        if running is not None:
+            running.cancel()
+
+    def let_go(self, closers: list[Closer]) -> None:
+        """Close what a peer has let go of on this thread, and on the loop what must be awaited."""
+        rest = close_now(closers)
+        if not rest:
+            return
+        with self._lock:
+            closed = self._closed
+        if closed:
+            asyncio.run(close_rest(rest))
+        else:
+            asyncio.run_coroutine_threadsafe(close_rest(rest), self._running_loop())
 
     def close(self) -> None:
         """Cancel what runs and end the thread."""
@@ -40,8 +64,10 @@ class AsyncMethods:
         except (Exception, SystemExit) as exc:  # application code: whatever it raises becomes the answer of its call
             connection.reply_error(job, exc)
         except asyncio.CancelledError as exc:
-            connection.reply_error(job, exc)
-            raise
+            if not job.answer.cancelled:
+                connection.reply_error(job, exc)
+                raise
+            connection.reply_cancelled(job)
         else:
             connection.reply(job, value)
 
