@@ -124,13 +124,14 @@ class Recorder:
 
         If a call of ours has caused it, our own caller is told, too: it is our object that failed.
         """
+        called = f"{permit.facet}.{permit.member}" if permit.member else permit.facet
         if answer.cause is not None:
-            called = f"{permit.facet}.{permit.member}" if permit.member else permit.facet
             answer.cause.local_failure = (
                 f"while serving {called} ({OPERATION_NAMES[permit.operation]}) on your lent object: "
                 f"{type(exc).__name__}: {printable(str(exc), 512)} (reference number {reference})"
             )
-        _LOG.error("%s.%s for %s failed (%s)", permit.facet, permit.member, self._principal, reference, exc_info=exc)
+        operation = OPERATION_NAMES[permit.operation]
+        _LOG.error("%s (%s) for %s failed (%s)", called, operation, self._principal, reference, exc_info=exc)
         self._relation.record(
             "outcome",
             peer=self._principal,
