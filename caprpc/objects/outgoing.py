@@ -1,4 +1,4 @@
-"""Calls we make: our own policy is asked, arguments are checked and written, and answers are read against the declaration."""
+"""Calls we make: our policy is asked, arguments are checked and written, answers are read as declared."""
 
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
 from caprpc.limits import Limits
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
+from caprpc.policy import grant_line
 from caprpc.session import Announced, Answer, BatchAnswer, Export, Import, Question, Session
 from caprpc.wire import codec
 from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Failure, Raise, Return, Run
@@ -195,10 +196,10 @@ class Outgoing:
         except RemoteProtocolError as exc:
             self._session.broken(str(exc))
             raise
-        if not outcome.failures and len(set(members)) == 1:
-            if set(map(type, values)) == {members[0].signature.scalar_result}:
-                # Every result is the scalar that the one member returns: there is nothing to decode.
-                return values
+        alike = not outcome.failures and len(set(members)) == 1
+        if alike and set(map(type, values)) == {members[0].signature.scalar_result}:
+            # Every result is the scalar that the one member returns: there is nothing to decode.
+            return values
         failed = {failure.position: failure for failure in outcome.failures}
         results: list[Any] = []
         for position, (raw, member) in enumerate(zip(values, members, strict=True)):
@@ -248,7 +249,8 @@ class Outgoing:
             self._check_right(announced, key)
         if not target.alive:
             raise ReferenceDead(
-                f"this reference to {announced.interface} is dead: its call or its connection has ended, or it was revoked"
+                f"this reference to {announced.interface} is dead: its call or its connection has ended, or it was "
+                "revoked or released"
             )
 
     def _check_right(self, announced: Announced, key: tuple[int, str]) -> None:
@@ -262,10 +264,9 @@ class Outgoing:
             )
         accepts = self._session.guard.accepts
         if (announced.interface, *key) not in accepts:
-            wanted = f'{operation} = ["{name}"]' if name else f"{operation} = true"
             raise CallRefused(
-                f"{called}: our policy {self._session.guard.policy.file} does not let us make this call; to allow it add "
-                f"[accept.{announced.interface}] {wanted}"
+                f"{called}: our policy {self._session.guard.policy.file} does not let us make this call; to allow it "
+                f"add under [accept.{announced.interface}]: {grant_line(*key)}"
             )
         # Under what was in force when it was looked up: a reload in between leaves behind what is known to be old.
         announced.rights[key] = accepts

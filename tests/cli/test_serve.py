@@ -153,7 +153,7 @@ def test_a_failing_method_is_one_line_here_and_a_traceback_in_the_log(server, si
         peer.root("shop", shop.Shop).fail()
     code, _, err = process.end()
     assert code == 0
-    assert f"Shopping.fail for spiffe://test.example/alice failed ({caught.value.reference})" in err
+    assert f"Shopping.fail (call) for spiffe://test.example/alice failed ({caught.value.reference})" in err
     assert "Traceback" not in err
     log = (tmp_path / "service.log").read_text(encoding="utf-8")
     assert caught.value.reference in log
