@@ -171,6 +171,8 @@ class Endpoint:
             self._raise(job, "invalid-result", exc)
             return
         self._end(job, "ok", "")
+        if writer.handed_over and answer.answer_id not in session.answers:
+            session.exports.take_back(writer.handed_over)
         session.return_(answer, payload)
 
     def fail(self, job: Job | BatchJob, exc: BaseException) -> None:
@@ -240,7 +242,11 @@ class Endpoint:
         permit = job.plan.permit
         ended(permit)
         if self.recorder.wants_outcomes:
-            self.recorder.outcome(job.answer, permit, outcome, error)
+            try:
+                self.recorder.outcome(job.answer, permit, outcome, error)
+            except AuditError:
+                # What cannot be recorded is not told: this takes the place of the reply.
+                self.session.raise_(job.answer, "internal", reference=new_reference())
 
     def _too_large(self, payload: bytes) -> NoReturn:
         most = self.session.largest_payload

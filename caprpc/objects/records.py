@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 from caprpc.audit import NO_EXTRA, Extra, Relation, Template, extra
-from caprpc.errors import printable
+from caprpc.errors import AuditError, printable
 from caprpc.ids import OPERATION_NAMES
 from caprpc.interface import Member
 from caprpc.policy import Permit, Refused
@@ -132,12 +132,10 @@ class Recorder:
             )
         operation = OPERATION_NAMES[permit.operation]
         _LOG.error("%s (%s) for %s failed (%s)", called, operation, self._principal, reference, exc_info=exc)
-        self._relation.record(
+        self._try_fact(
             "outcome",
-            peer=self._principal,
-            connection=self.connection_id,
             facet=permit.facet,
-            operation=OPERATION_NAMES[permit.operation],
+            operation=operation,
             member=permit.member,
             question=answer.answer_id,
             outcome="error",
@@ -148,7 +146,7 @@ class Recorder:
 
     def limited(self, answer: Answer | BatchAnswer, permit: Permit, reason: str, rule: str, reference: str) -> None:
         """Record that a limit of the policy has stopped a permitted call, or kept its result back."""
-        self.fact(
+        self._try_fact(
             "limit",
             facet=permit.facet,
             operation=OPERATION_NAMES[permit.operation],
@@ -177,6 +175,14 @@ class Recorder:
                 policy=permit.policy,
             )
         self._relation.append(template, answer.answer_id)
+
+    def _try_fact(self, kind: str, **fields: str | int) -> None:
+        """Write a fact of a call whose reply tells the peer nothing but a code and a number."""
+        try:
+            self.fact(kind, **fields)
+        except AuditError as exc:
+            # The reply goes out all the same: it tells that something failed, and the next call is not permitted.
+            _LOG.error("the audit log took no record of a failed call: %s", exc)
 
     def fact(self, kind: str, **fields: str | int) -> None:
         """Write any other fact of this connection now."""

@@ -197,6 +197,9 @@ class Service(Interface):
     @method(effect="read", blocking=True)
     def wait(self) -> str: ...
 
+    @method(effect="read", blocking=True)
+    def wait_for_leaf(self) -> Leaf: ...
+
     @method(effect="read")
     def short(self, text: str) -> str: ...
 
@@ -328,6 +331,10 @@ class Plain(Service):
         self.waiting.set()
         return "open" if self.gate.wait(WAIT_S) else "never"
 
+    def wait_for_leaf(self):
+        self.wait()
+        return LeafImpl("late")
+
     def short(self, text):
         return text
 
@@ -346,8 +353,9 @@ class Methods(Plain):
 
     def line_counter(self, fileobj, function):
         n = 0
-        for n, line in enumerate(fileobj.readlines(), 1):
+        for line in fileobj.readlines():
             function(line)
+            n += 1
         return n
 
     def read_kept_file(self):
@@ -380,6 +388,10 @@ class Coroutines(Plain):
         return await leaf.name()
 
     async def noop(self):
+        await asyncio.sleep(0)
+
+    async def note(self, number):
+        self.numbers.append(number)
         await asyncio.sleep(0)
 
     async def principal(self):
@@ -416,6 +428,7 @@ text = {{ max_len = 3 }}
 [offer.Service.returns]
 same = "Leaf"
 kept = "Leaf"
+wait_for_leaf = "Leaf"
 table = "Table"
 [offer.Leaf]
 interface = "Leaf"
@@ -644,6 +657,10 @@ class Pairing:
 
         return asyncio.run(main())
 
+    def held_by_peers(self):
+        """Return how many objects of the server its peers hold."""
+        return sum(len(connection.link.session.exports) for connection in list(self.host.server._connections))
+
     def close(self):
         self.service.gate.set()
         self._stack.close()
@@ -656,6 +673,7 @@ class Scene:
         self.deployment = deployment = Deployment(root)
         policies = {name: PEERS.format(name) + OFFER for name in ("alice", "bob")}
         self.policies = policies
+        self.client_policy = PEERS.format("server") + CLIENT
         self.server = deployment.side("server", policies, [Service, Table])
         self.clients = {
             name: deployment.side(name, {"server": PEERS.format("server") + CLIENT}, [Service, Table])
@@ -724,15 +742,8 @@ def parts():
     """Return the classes that scenarios need."""
 
     class Parts:
-        leaf, rejected, color, point, plain, methods, service = (
-            LeafImpl,
-            Rejected,
-            Color,
-            Point,
-            Plain,
-            Methods,
-            Service,
-        )
-        wait_s = WAIT_S
+        leaf, rejected, color, point, service = LeafImpl, Rejected, Color, Point, Service
+        methods, coroutines = Methods, Coroutines
+        interfaces = (Service, Table)
 
     return Parts

@@ -178,7 +178,7 @@ def test_call_that_goes_around_the_stub_is_denied_and_recorded(pairing, scene):
     async def scenario(face):
         service = await face.root()
         imported = service._caprpc_import
-        imported.announced.rights[1, "hidden"] = object()
+        imported.announced.rights[1, "hidden"] = face.peer._connection.link.session.guard.accepts
         with pytest.raises(Denied) as caught:
             await face(service.hidden())
         return caught.value
@@ -261,7 +261,10 @@ def test_submitted_calls_answer_their_futures(pairing):
     pairing.run(scenario)
 
 
-def test_calls_start_in_the_order_in_which_they_were_made(pairing):
+def test_calls_start_in_the_order_in_which_they_were_made(pairing, parts):
+    # With coroutines: the bodies of ``def`` methods that start one after the other may overtake on their threads.
+    pairing.service = parts.coroutines()
+
     async def scenario(face):
         service = await face.root()
         futures = [face.submit(service.note, n) for n in range(200)]

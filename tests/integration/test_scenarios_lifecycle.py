@@ -87,6 +87,28 @@ def test_connection_that_is_lost_ends_the_call(pairing):
     pairing.run(scenario)
 
 
+def test_answer_that_is_late_is_given_back_and_the_connection_goes_on(pairing, scene, parts):
+    if "hasty" not in scene.clients:
+        policy = scene.client_policy + "[limits]\ncall_timeout_s = 0.1\n"
+        scene.clients["hasty"] = scene.deployment.side(
+            "hasty", {"server": policy}, parts.interfaces, spiffe="spiffe://test.example/alice"
+        )
+
+    async def scenario(face):
+        service = await face.root()
+        waiting = face.submit(service.wait_for_leaf)
+        with pytest.raises(caprpc.DeadlineExceeded):
+            await face(service.wait_for_leaf())
+        pairing.service.gate.set()
+        waiting.cancel()
+        await face(service.noop())
+        session = face.peer._connection.link.session
+        await face.pause(lambda: not session.asked.open and len(session.imports) == 1)
+        await face.pause(lambda: pairing.held_by_peers() == 1)
+
+    pairing.run(scenario, side="hasty")
+
+
 def test_stopping_server_lets_running_calls_end(pairing):
     async def scenario(face):
         service = await face.root()
@@ -315,9 +337,10 @@ def test_peer_of_another_authority_is_refused_with_a_number(kinds, own_scene, ma
     pairing = make_pairing(*kinds, parts.methods(), own_scene)
     other = Deployment(tmp_path / "other")
     other.trust(own_scene.deployment)
-    side = other.side("mallory", {}, [], spiffe="spiffe://test.example/alice")
-    own_scene.clients["mallory"] = side
-    (side.policies / "x").unlink(missing_ok=True)
+    policies = {"server": own_scene.client_policy.replace("@CA@", own_scene.deployment.ca.fingerprint)}
+    own_scene.clients["mallory"] = other.side(
+        "mallory", policies, parts.interfaces, spiffe="spiffe://test.example/alice"
+    )
     pairing.serve()
     with pytest.raises(ConnectRefused):
         pairing.run(None, side="mallory")

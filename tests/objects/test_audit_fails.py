@@ -1,0 +1,43 @@
+"""The audit log that takes no records: nothing that it does not know of happens, and nobody waits in vain."""
+
+import pytest
+
+from caprpc import AuditError, ConnectionLost, RemoteError
+from caprpc.ids import OP_CALL
+from caprpc.interface import shape_of
+
+
+def broken(*_args, **_kwargs):
+    raise AuditError("the disk is full")
+
+
+def break_log(end, monkeypatch, *names):
+    relation = end.link.endpoint.recorder._relation
+    for name in names:
+        monkeypatch.setattr(type(relation), name, broken)
+
+
+def test_call_that_cannot_be_recorded_does_not_run(world, monkeypatch):
+    w = world()
+    break_log(w.pair.server, monkeypatch, "commit", "record", "append")
+    with pytest.raises((RemoteError, ConnectionLost)):
+        w.node.keep(w.Leaves())
+    assert w.impl.held == []
+
+
+@pytest.mark.parametrize("level", ["decision", "outcome"])
+@pytest.mark.parametrize("name", ["same", "wrong", "fail"])
+def test_outcome_that_cannot_be_recorded_is_not_told(name, level, world, monkeypatch):
+    w = world(server_more=f'[audit]\nlevel = "{level}"\n')
+    args = {"fail": ("other", w.Leaves())}.get(name, ())
+    w.pair.server.holds = True
+    member = shape_of(w.Node).members[OP_CALL, name]
+    pending = w.pair.client.start(w.node._caprpc_import, member, args, {})
+    w.pair.run()
+    break_log(w.pair.server, monkeypatch, "commit", "record", "append")
+    w.pair.server.holds = False
+    if name == "same" and level == "decision":
+        assert pending.result() is not None
+        return
+    with pytest.raises((RemoteError, ConnectionLost)):
+        pending.result()
