@@ -10,7 +10,7 @@ from typing import Any, Final, Self, TypeVar
 
 from caprpc.address import Address
 from caprpc.aio.connection import Connection
-from caprpc.aio.runner import MethodRunner
+from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import ConnectRefused
 from caprpc.ids import OP_SET
 from caprpc.interface import shape_of
@@ -19,7 +19,7 @@ from caprpc.objects.admission import Admission
 from caprpc.objects.refusals import refusal
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import stub_of, target_of
-from caprpc.session import Ended
+from caprpc.session import Closer, Ended
 
 T = TypeVar("T")
 
@@ -103,6 +103,7 @@ class Peer:
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._state: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def principal(self) -> str:
@@ -129,6 +130,7 @@ class Peer:
         if not self._connection.closed:
             self._connection.end("closed")
         await self._gone.wait()
+        await asyncio.gather(*self._closing)
         self.runner.close()
         self._on_close(self)
 
@@ -183,6 +185,12 @@ class Peer:
 
     def authenticated(self, _connection: Connection) -> None:
         """The peer has proved who it is."""
+
+    def let_go(self, closers: list[Closer]) -> None:
+        """The peer can name these no more: close them."""
+        task = asyncio.get_running_loop().create_task(close_off_loop(closers))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def ended(self, _connection: Connection, event: Ended) -> None:
         """The connection is over."""

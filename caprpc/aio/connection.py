@@ -13,7 +13,7 @@ from caprpc.objects.batches import BatchJob
 from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, sort_out
-from caprpc.session import Answer, BatchAnswer, Ended
+from caprpc.session import Answer, BatchAnswer, Closer, Ended
 
 TICK_S: Final = 0.05
 """How often deadlines are looked at while something is under way."""

@@ -1,5 +1,6 @@
 """Where a ``def`` method runs on an asyncio host: on the loop once it has proved fast, else on a thread of a pool."""
 
+import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -7,7 +8,9 @@ from typing import TYPE_CHECKING, Final
 from caprpc.ids import OP_ROOT
 from caprpc.interface import Member
 from caprpc.objects.batches import BatchJob
+from caprpc.objects.closing import close_now, close_rest
 from caprpc.objects.work import AnyJob
+from caprpc.session import Closer
 
 if TYPE_CHECKING:
     from caprpc.aio.connection import Connection
@@ -75,3 +78,8 @@ class MethodRunner:
         if time.perf_counter() - started <= FAST_S:
             for member in job.members:
                 self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
+
+
+async def close_off_loop(closers: list[Closer]) -> None:
+    """Close all of them: on a thread what might block, in this task what is awaited."""
+    await close_rest(await asyncio.to_thread(close_now, closers))

@@ -13,13 +13,13 @@ from typing import Final, Self
 from caprpc.address import Address
 from caprpc.aio.client import READ_BUFFER_BYTES
 from caprpc.aio.connection import Connection
-from caprpc.aio.runner import MethodRunner
+from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget
 from caprpc.objects.admission import Admission
 from caprpc.objects.roots import check_roots, contracts_of_roots
-from caprpc.session import Ended
+from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -245,6 +245,12 @@ class Server:
         if self._connections.get(connection) is False:
             self._connections[connection] = True
             self._budget.unauthenticated -= 1
+
+    def let_go(self, closers: list[Closer]) -> None:
+        """The peer can name these no more: close them."""
+        task = asyncio.get_running_loop().create_task(close_off_loop(closers))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def ended(self, connection: Connection, _event: Ended) -> None:
         """The connection is over: forget it."""

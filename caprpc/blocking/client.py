@@ -23,7 +23,7 @@ from caprpc.objects.refusals import refusal
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import stub_of, target_of
 from caprpc.objects.work import AnyJob
-from caprpc.session import Ended
+from caprpc.session import Answer, BatchAnswer, Closer, Ended
 
 T = TypeVar("T")
 
@@ -229,6 +229,14 @@ class Peer:
     def start_async(self, connection: Connection, job: AnyJob) -> bool:
         """Start an ``async def`` callback on the loop kept for such."""
         return self._async_methods.start(connection, job)
+
+    def cancelled(self, answer: Answer | BatchAnswer) -> None:
+        """Nobody waits for a call any more: a method that awaits something stops there."""
+        self._async_methods.cancel(answer)
+
+    def let_go(self, closers: list[Closer]) -> None:
+        """The peer can name these no more: close them on a thread that holds no lock."""
+        self._workers.submit(lambda: self._async_methods.let_go(closers))
 
     def opened(self, _connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""

@@ -17,7 +17,7 @@ from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, admit, sort_out
-from caprpc.session import Answer, Ended, Question
+from caprpc.session import Answer, BatchAnswer, Closer, Ended, Question
 
 _LONGEST_SLEEP_S: Final = 3600.0
 """A bound that ``Lock.acquire`` takes for no bound."""
@@ -49,6 +49,12 @@ class Host(Protocol):
 
     def start_async(self, connection: "Connection", job: AnyJob) -> bool:
         """Start an ``async def`` method on the loop kept for such methods; it replies by itself."""
+
+    def cancelled(self, answer: Answer | BatchAnswer) -> None:
+        """The peer waits for a call no more, or its time is over."""
+
+    def let_go(self, closers: list[Closer]) -> None:
+        """Close what the peer can name no more, on some other thread."""
 
     def opened(self, connection: "Connection") -> None:
         """WELCOME and HELLO have been exchanged."""
@@ -230,6 +236,8 @@ class Connection:
             cause.jobs.append(job)
             if cause is not self.reader:
                 self._wake_sleepers(cause)
+        for answer in work.cancelled:
+            self.host.cancelled(answer)
         if work.opened:
             self.wire.opened()
             self.high_water_bytes = self.link.session.limits.write_high_water_bytes
@@ -255,6 +263,7 @@ class Connection:
         link = self.link
         if link.admitted is not None:
             link.session.now = now
+            self._let_go()
             blocked, limit = self.wire.blocked_since, link.session.limits.write_timeout_s
             if blocked is not None and now - blocked > limit:
                 return self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
@@ -280,16 +289,20 @@ class Connection:
         self.pending.clear()
         for sleep in self._followers:
             _wake(sleep)
+        self._let_go()
         # Before the descriptor is closed: its number may be given to the next connection at once.
         self.host.ended(self, event)
         self.wire.close()
 
+    def _let_go(self) -> None:
+        closers = self.link.closing()
+        if closers:
+            self.host.let_go(closers)
+
     def run(self, job: AnyJob) -> None:
         """Run one call of the peer on this thread and reply."""
         if job.answer.cancelled:
-            with self.lock:
-                self.link.endpoint.finish_cancelled(job)
-                self.flush()
+            self.reply_cancelled(job)
             return
         if job.is_async and self.host.start_async(self, job):
             return
@@ -315,6 +328,12 @@ class Connection:
         job.forget()
         with self.lock:
             self.link.endpoint.fail(job, exc)
+            self.flush()
+
+    def reply_cancelled(self, job: AnyJob) -> None:
+        """Send that a call of the peer was cancelled."""
+        with self.lock:
+            self.link.endpoint.finish_cancelled(job)
             self.flush()
 
 

@@ -21,7 +21,7 @@ from caprpc.objects.accepting import AcceptBudget
 from caprpc.objects.admission import Admission
 from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.work import AnyJob
-from caprpc.session import Ended
+from caprpc.session import Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -317,6 +317,14 @@ class Server:
     def start_async(self, connection: Connection, job: AnyJob) -> bool:
         """Start an ``async def`` method on the loop kept for such methods."""
         return self._async_methods.start(connection, job)
+
+    def cancelled(self, answer: Answer | BatchAnswer) -> None:
+        """Nobody waits for a call any more: a method that awaits something stops there."""
+        self._async_methods.cancel(answer)
+
+    def let_go(self, closers: list[Closer]) -> None:
+        """The peer can name these no more: close them on a thread that holds no lock."""
+        self._workers.submit(lambda: self._async_methods.let_go(closers))
 
     def opened(self, connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""

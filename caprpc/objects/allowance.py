@@ -46,7 +46,7 @@ class Allowance:
             self._bounds.append(bound)
 
     def caps(self, max_items: int, max_bytes: int) -> list[int]:
-        """Return how much to pull: what the peer asks for, at most what is left, and one item to see whether it ends."""
+        """Return how much to pull: what the peer asks for, at most what is left; one item shows whether it ends."""
         for items, size, _ in self._bounds:
             if items is not None:
                 max_items = min(max_items, items - self._items)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.errors import RemoteProtocolError, cut_text, declared_text
+from caprpc.errors import AuditError, RemoteProtocolError, cut_text, declared_text
 from caprpc.ids import OP_ENTER, OP_EXIT, OP_NEXT, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
@@ -33,7 +33,7 @@ Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, An
 class BatchJob:
     """The permitted calls of one batch, run in order; a failed call does not stop the others."""
 
-    __slots__ = ("answer", "endpoint", "failures", "members", "results", "todo", "waits")
+    __slots__ = ("answer", "endpoint", "failures", "members", "results", "todo", "unrecorded", "waits")
 
     is_async = False
 
@@ -45,6 +45,8 @@ class BatchJob:
         self.todo: list[Planned] = []
         self.members: set[Member] = set()
         """What it runs."""
+        self.unrecorded = False
+        """The audit log did not take an outcome: no result may leave."""
         self.waits = False
         """Some method in it is known to block."""
 
@@ -53,8 +55,9 @@ class BatchJob:
         token = CURRENT.set(self)
         results, answer = self.results, self.answer
         outcomes = self.endpoint.recorder.wants_outcomes
+        todo = iter(self.todo)
         try:
-            for position, permit, member, function, args, kwargs in self.todo:
+            for position, permit, member, function, args, kwargs in todo:
                 if answer.cancelled:
                     self._failed(position, permit, "cancelled")
                     continue
@@ -62,6 +65,9 @@ class BatchJob:
                     value = function(*args, **kwargs)
                 except Exception as exc:  # application code: everything it raises becomes the answer of its call
                     self._raised(position, permit, member, exc)
+                except BaseException:  # the thread is asked to end; the driver answers what has not run
+                    self._failed(position, permit, "internal")
+                    raise
                 else:
                     plain = type(value) is member.signature.scalar_result and permit.max_bytes is None
                     if plain and permit.limiter is None and not outcomes:
@@ -70,11 +76,11 @@ class BatchJob:
                     else:
                         self._returned(position, permit, member, value)
         finally:
+            self.todo = list(todo)
             CURRENT.reset(token)
 
     def forget(self) -> None:
-        """Let go of the arguments."""
-        self.todo = []
+        """Do nothing: arguments of a batch are values, and those of calls that did not run are still to be answered."""
 
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""
@@ -88,6 +94,9 @@ class BatchJob:
         If those cannot be packed, or are more than the ``most`` bytes that the peer takes, every call has failed.
         """
         count = len(self.results)
+        if self.unrecorded:
+            failures = [Failure(position, True, "internal", "", "", new_reference()) for position in range(count)]
+            return failures, codec.pack([None] * count, limits)
         try:
             payload = codec.pack(self.results, limits)
         except (TypeError, ValueError):
@@ -141,7 +150,10 @@ class BatchJob:
     def _ended(self, permit: Permit, outcome: str, error: str) -> None:
         ended(permit)
         if self.endpoint.recorder.wants_outcomes:
-            self.endpoint.recorder.outcome(self.answer, permit, outcome, error)
+            try:
+                self.endpoint.recorder.outcome(self.answer, permit, outcome, error)
+            except AuditError:
+                self.unrecorded = True
 
 
 def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:

@@ -17,7 +17,7 @@ from caprpc.objects.records import Recorder
 from caprpc.objects.roots import root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
-from caprpc.session import Ended, Event, Opening, Session, State
+from caprpc.session import Closer, Ended, Event, Opening, Session, State
 from caprpc.tls import ChannelState, TlsChannel, TlsRefused
 from caprpc.wire import codec
 from caprpc.wire.messages import GoAway
@@ -202,6 +202,16 @@ class Link:
         if self.session.drained:
             self.session.abort("closed", "the connection has carried as much as its keys are good for", events)
 
+    def closing(self) -> list[Closer]:
+        """Return what the peer has let go of, and forget it: the driver closes it on some thread, without the lock."""
+        if self.admitted is None:
+            return []
+        exports = self.session.exports
+        closers = exports.closing
+        if closers:
+            exports.closing = []
+        return closers
+
     def check_validity(self) -> list[Event]:
         """End the connection if the peer's certificate has expired or was revoked, or no policy is for it any more."""
         if self.admitted is None or self.ended is not None:
@@ -270,12 +280,11 @@ class Link:
             events = self.lost(f"TLS: {exc}")
         else:
             reference = new_reference()
-            code = getattr(exc, "code", "tls")
             # A side that dialed has said nothing yet and does not begin with a server that it refuses.
             if self.channel.state in _WRITABLE and self.channel.server_side:
                 self._unsent = [codec.encode_message(GoAway("refused", "", reference))]
             self._admission.rejected(self._address, self.channel, exc, reference)
-            self.ended = Ended("refused", f"{code}: {exc}", by_peer=False, reference=reference)
+            self.ended = Ended("refused", str(exc), by_peer=False, reference=reference)
             events = [self.ended]
         return events
 
