@@ -55,9 +55,8 @@ class BatchJob:
         token = CURRENT.set(self)
         results, answer = self.results, self.answer
         outcomes = self.endpoint.recorder.wants_outcomes
-        todo = iter(self.todo)
         try:
-            for position, permit, member, function, args, kwargs in todo:
+            for position, permit, member, function, args, kwargs in self.todo:
                 if answer.cancelled:
                     self._failed(position, permit, "cancelled")
                     continue
@@ -65,9 +64,6 @@ class BatchJob:
                     value = function(*args, **kwargs)
                 except Exception as exc:  # application code: everything it raises becomes the answer of its call
                     self._raised(position, permit, member, exc)
-                except BaseException:  # the thread is asked to end; the driver answers what has not run
-                    self._failed(position, permit, "internal")
-                    raise
                 else:
                     plain = type(value) is member.signature.scalar_result and permit.max_bytes is None
                     if plain and permit.limiter is None and not outcomes:
@@ -76,11 +72,11 @@ class BatchJob:
                     else:
                         self._returned(position, permit, member, value)
         finally:
-            self.todo = list(todo)
             CURRENT.reset(token)
 
     def forget(self) -> None:
-        """Do nothing: arguments of a batch are values, and those of calls that did not run are still to be answered."""
+        """Let go of the arguments."""
+        self.todo = []
 
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""

@@ -41,3 +41,16 @@ def test_outcome_that_cannot_be_recorded_is_not_told(name, level, world, monkeyp
         return
     with pytest.raises((RemoteError, ConnectionLost)):
         pending.result()
+
+
+def test_batch_whose_outcomes_cannot_be_recorded_tells_no_result(world, monkeypatch):
+    w = world(server_more='[audit]\nlevel = "outcome"\n')
+    member = shape_of(w.Node).members[OP_CALL, "echo"]
+    w.pair.server.holds = True
+    question = w.pair.client.link.outgoing.ask_batch([(w.node._caprpc_import, member, ([1],), {})] * 3)
+    w.pair.run()
+    break_log(w.pair.server, monkeypatch, "commit", "record", "append")
+    w.pair.server.holds = False
+    w.pair.run()
+    results = w.pair.client.link.outgoing.conclude_batch(question, [member] * 3)
+    assert [error.code for error in results] == ["internal"] * 3
