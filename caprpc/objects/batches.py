@@ -55,8 +55,9 @@ class BatchJob:
         token = CURRENT.set(self)
         results, answer = self.results, self.answer
         outcomes = self.endpoint.recorder.wants_outcomes
+        todo = iter(self.todo)
         try:
-            for position, permit, member, function, args, kwargs in self.todo:
+            for position, permit, member, function, args, kwargs in todo:
                 if answer.cancelled:
                     self._failed(position, permit, "cancelled")
                     continue
@@ -64,6 +65,9 @@ class BatchJob:
                     value = function(*args, **kwargs)
                 except Exception as exc:  # application code: everything it raises becomes the answer of its call
                     self._raised(position, permit, member, exc)
+                except BaseException:  # the thread is asked to end; the driver answers what has not run
+                    self._failed(position, permit, "internal")
+                    raise
                 else:
                     plain = type(value) is member.signature.scalar_result and permit.max_bytes is None
                     if plain and permit.limiter is None and not outcomes:
@@ -72,11 +76,11 @@ class BatchJob:
                     else:
                         self._returned(position, permit, member, value)
         finally:
+            self.todo = list(todo)
             CURRENT.reset(token)
 
     def forget(self) -> None:
-        """Let go of the arguments."""
-        self.todo = []
+        """Do nothing: arguments of a batch are values, and those of calls that did not run are still to be answered."""
 
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""

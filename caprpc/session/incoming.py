@@ -43,7 +43,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
         return
     answer = Answer(question_id, export, permit, message.payload, meta, cause)
     answers = session.answers
-    if cause is not None or session.state is not State.OPEN or len(answers) >= session.deadlines.room:
+    if cause is not None or session.state is not State.OPEN or len(answers) >= answers.room:
         objection = _objection(session, answer)
         if objection is not None:
             code, reason, rule = objection
@@ -54,7 +54,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
     if export.uses_left is not None:
         export.uses_left -= 1
     if permit.timeout_s is not None:
-        session.deadlines.watch(session, answer, permit, now + permit.timeout_s)
+        session.answers.watch(answer, permit, now + permit.timeout_s)
     answers[question_id] = answer
     events.append(answer)
 
@@ -76,7 +76,7 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     times = {permit.timeout_s: permit for permit in permits if permit.timeout_s is not None}
     if times:
         # One answer for all of them: it comes before the time of any is over.
-        session.deadlines.watch(session, answer, times[min(times)], now + min(times))
+        session.answers.watch(answer, times[min(times)], now + min(times))
     session.answers[message.question] = answer
     events.append(answer)
 
@@ -232,7 +232,7 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
 
 def _objection(session: "Session", answer: Answer | BatchAnswer) -> tuple[str, str, str] | None:
     """Return code, reason and rule if this connection has no room for a permitted call now."""
-    room, cause = session.deadlines.room, answer.cause
+    room, cause = session.answers.room, answer.cause
     if len(session.answers) >= (room if cause is None else room + session.limits.in_flight):
         return "limit", "in_flight", "limits.in_flight"
     if answer.depth > session.limits.callback_depth:

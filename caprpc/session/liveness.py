@@ -16,7 +16,17 @@ UNTIL_DEATH: Final = 2.0
 class Liveness:
     """Decides from the times it is told when to ask for a sign of life and when to give up."""
 
-    __slots__ = ("_asked_at", "_checked", "_limits", "_opened", "_since", "broken", "frame_since", "heard_at")
+    __slots__ = (
+        "_asked_at",
+        "_checked",
+        "_limits",
+        "_opened",
+        "_since",
+        "broken",
+        "frame_since",
+        "glitches",
+        "heard_at",
+    )
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
@@ -24,6 +34,7 @@ class Liveness:
         self._checked = now
         self._asked_at = NEVER
         self._opened = False
+        self.glitches = GlitchBudget(limits, now)
         self.broken = ""
         """What the peer broke the protocol with, if that was found late: the session ends at its next tick."""
         self.heard_at = now

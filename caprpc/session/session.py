@@ -12,12 +12,12 @@ from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Question
 from caprpc.session.incoming import HANDLERS
-from caprpc.session.liveness import GlitchBudget, Liveness
+from caprpc.session.liveness import Liveness
 from caprpc.session.opening import Opening
 from caprpc.session.references import Announced, Export, Exports, Home, Import, Imports, Scope
 from caprpc.session.states import State
 from caprpc.session.tables import Announcements, Asked
-from caprpc.session.timed import Deadlines
+from caprpc.session.timed import Answers
 from caprpc.wire import messages as m
 from caprpc.wire.codec import decode_message, encode_frames, encode_message
 from caprpc.wire.frame import FrameBuffer
@@ -50,13 +50,11 @@ class Session:
         self.exports = Exports(root, limits.exports)
         self.imports = Imports(limits.imports, peer.principal)
         self.asked = Asked()
-        self.answers: dict[int, Answer | BatchAnswer] = {}
-        self.deadlines = Deadlines(limits.in_flight)
+        self.answers = Answers(limits.in_flight)
         self.liveness = Liveness(limits, now)
         self.frames = FrameBuffer(FIRST_FRAME_BYTES)
         self.largest_payload = 0
         """Bytes of arguments or of a result that the peer takes in one frame."""
-        self._glitches = GlitchBudget(limits, now)
         self.facets = Announcements()
         self._out: list[bytes] = []
         if opening.acceptor:
@@ -233,7 +231,7 @@ class Session:
         if self.answers.pop(answer.answer_id, None) is not None:
             self._queue_with_payload(m.Return(answer.answer_id, payload))
         else:
-            self.deadlines.ended(answer.answer_id)
+            self.answers.ended(answer.answer_id)
 
     def return_batch(self, answer: BatchAnswer, failures: list[m.Failure], payload: bytes) -> None:
         """End a batch."""
@@ -308,7 +306,7 @@ class Session:
         if self.state is State.BROKEN:
             self.abort("protocol-error", self.liveness.broken, events)
             return
-        self.deadlines.expire(self, now, events)
+        self.answers.expire(self, now, events)
         verdict = self.liveness.check(now, self.frames.partial_bytes)
         if verdict == "ping":
             self.queue(m.Ping(0))
@@ -319,7 +317,7 @@ class Session:
         """Return the time of the next ``tick``."""
         if self.state is State.BROKEN:
             return 0.0
-        return min(self.liveness.deadline(), self.deadlines.next())
+        return min(self.liveness.deadline(), self.answers.next_due())
 
     def glitch(self, now: float) -> None:
         """Count something that is legal and useless.
@@ -327,7 +325,7 @@ class Session:
         Raises:
             RemoteProtocolError: The budget is spent.
         """
-        if not self._glitches.spend(now):
+        if not self.liveness.glitches.spend(now):
             raise RemoteProtocolError(f"more than {self.limits.glitch_burst} useless messages (limits.glitch_burst)")
 
     def _check_ask(self, on_behalf_of: Answer | BatchAnswer | None, size: int) -> tuple[m.Meta | None, int]:
@@ -349,7 +347,7 @@ class Session:
     def finish_answer(self, answer: Answer | BatchAnswer) -> bool:
         """Close an answer; whether it was open, so that the peer is to be told of its end."""
         if self.answers.pop(answer.answer_id, None) is None:
-            self.deadlines.ended(answer.answer_id)
+            self.answers.ended(answer.answer_id)
             return False
         if answer.scope is not None:
             self.imports.end_scope(answer.scope)

@@ -1,4 +1,4 @@
-"""Calls that the policy gives a time: which are due, and which still run after they were answered."""
+"""The answers we owe: which of them the policy gives a time, and which still run after they were answered."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -17,37 +17,37 @@ Timed = tuple[float, Answer | BatchAnswer, Permit]
 """When a call is due, the call, and the permit that says so."""
 
 
-class Deadlines:
-    """The times of open answers, and the room that calls take which run on after theirs.
+class Answers(dict[int, Answer | BatchAnswer]):
+    """Open answers by their number, and their times.
 
     Invariant: ``room`` is ``limits.in_flight`` less the calls that were answered ``deadline`` and have not ended, so
     that a peer cannot pile up methods which never end.
     """
 
-    __slots__ = ("_by_id", "_overdue", "room")
+    __slots__ = ("_overdue", "_timed", "room")
 
     def __init__(self, in_flight: int) -> None:
+        super().__init__()
         self.room = in_flight
-        self._by_id: dict[int, Timed] = {}
+        self._timed: dict[int, Timed] = {}
         self._overdue: set[int] = set()
 
-    def watch(self, session: "Session", answer: Answer | BatchAnswer, permit: Permit, due: float) -> None:
+    def watch(self, answer: Answer | BatchAnswer, permit: Permit, due: float) -> None:
         """Have ``answer`` end at ``due`` at the latest (``limit.*.timeout_s``); the time that it waits counts, too."""
-        if len(self._by_id) >= len(session.answers) + _SPARE:
-            self._by_id = {number: timed for number, timed in self._by_id.items() if number in session.answers}
-        self._by_id[answer.answer_id] = (due, answer, permit)
+        if len(self._timed) >= len(self) + _SPARE:
+            self._timed = {number: timed for number, timed in self._timed.items() if number in self}
+        self._timed[answer.answer_id] = (due, answer, permit)
 
-    def next(self) -> float:
+    def next_due(self) -> float:
         """Return when the first of them is due; infinity if there is none."""
-        return min((due for due, _, _ in self._by_id.values()), default=float("inf"))
+        return min((due for due, _, _ in self._timed.values()), default=float("inf"))
 
     def expire(self, session: "Session", now: float, events: list[Event]) -> None:
         """Answer ``deadline`` to every call whose time is over, and let its method know."""
-        over = [timed for timed in self._by_id.values() if timed[0] <= now]
-        for _, answer, permit in over:
+        for _, answer, permit in [timed for timed in self._timed.values() if timed[0] <= now]:
             number = answer.answer_id
-            del self._by_id[number]
-            if session.answers.get(number) is not answer:
+            del self._timed[number]
+            if self.get(number) is not answer:
                 continue
             reference = new_reference()
             taken = isinstance(answer, BatchAnswer) or answer.taken
