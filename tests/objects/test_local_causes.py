@@ -1,0 +1,119 @@
+"""Whose fault it was: a call that fails because our own lent object failed tells us so, and tells the peer nothing."""
+
+import traceback
+
+import pytest
+
+from caprpc import RemoteError
+from caprpc.ids import OP_CALL
+from caprpc.interface import shape_of
+
+
+def shown(error):
+    return "".join(traceback.format_exception(error))
+
+
+def test_caller_sees_how_its_lent_object_failed(world):
+    w = world()
+
+    class Failing(w.Leaves):
+        def name(self):
+            raise LookupError("line 3 is not UTF-8")
+
+    with pytest.raises(RemoteError) as caught:
+        w.node.borrow(Failing())
+    assert caught.value.code == "internal"
+    (note,) = caught.value.__notes__
+    assert "while serving Lent.name (call) on your lent object: LookupError: line 3 is not UTF-8" in note
+    reference = note.split("reference number ")[1].rstrip(")")
+    assert [r["reference"] for r in w.records("client") if r["kind"] == "outcome"] == [reference]
+
+
+def test_caller_sees_how_its_lent_function_failed(world):
+    w = world()
+    with pytest.raises(RemoteError) as caught:
+        w.node.apply(lambda value: 1 // value, 0)
+    assert "on your lent object: ZeroDivisionError" in shown(caught.value)
+
+
+def test_peer_learns_nothing_of_it(world):
+    w = world()
+
+    class Failing(w.Leaves):
+        def name(self):
+            raise LookupError("a secret of the client")
+
+    seen = []
+    base = type(w.impl)
+
+    def borrow(self, leaf):
+        try:
+            return base.borrow(self, leaf)
+        except RemoteError as exc:
+            seen.append(shown(exc))
+            raise
+
+    w.impl.__class__ = type("Curious", (base,), {"borrow": borrow})
+    with pytest.raises(RemoteError):
+        w.node.borrow(Failing())
+    assert len(seen) == 1
+    assert "secret" not in seen[0]
+
+
+def test_failure_of_another_call_is_not_shown(world):
+    w = world()
+    with pytest.raises(RemoteError):
+        w.node.apply(lambda value: 1 // value, 0)
+    with pytest.raises(RemoteError) as caught:
+        w.node.wrong()
+    assert not hasattr(caught.value, "__notes__")
+
+
+def raising(w, text):
+    """Have ``echo`` raise a declared error with a text; return its member, as a batch takes it."""
+    member = shape_of(w.Node).members[OP_CALL, "echo"]
+
+    def echo(_self, _value):
+        raise w.Refusal(text)
+
+    w.impl.__class__ = type("Raising", (type(w.impl),), {"echo": echo})
+    return member
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "\u20ac" * 300, "lone \ud800 surrogate", "\U0001f600" * 200, ""])
+def test_text_of_a_declared_error_crosses_cut_and_encodable_in_a_batch_as_in_a_call(world, monkeypatch, text):
+    w = world()
+    member = raising(w, text)
+    monkeypatch.setattr(member, "errors", (w.Refusal,))
+    with pytest.raises(w.Refusal) as caught:
+        w.node.echo([1])
+    (result,) = w.pair.client.batch([(w.node._caprpc_import, member, ([1],), {})])
+    assert type(result) is w.Refusal
+    assert str(result) == str(caught.value)
+    assert len(str(result).encode()) <= 256
+    assert w.pair.client.ended is w.pair.server.ended is None
+
+
+def test_calls_of_a_batch_that_did_not_run_are_answered_when_the_thread_is_asked_to_end(world):
+    w = world()
+    member = shape_of(w.Node).members[OP_CALL, "echo"]
+
+    def echo(_self, value):
+        if value == [2]:
+            raise SystemExit
+        return value
+
+    w.impl.__class__ = type("Ending", (type(w.impl),), {"echo": echo})
+    w.pair.server.holds = True
+    calls = [(w.node._caprpc_import, member, ([n],), {}) for n in (1, 2, 3)]
+    question = w.pair.client.link.outgoing.ask_batch(calls)
+    w.pair.run()
+    job = w.pair.server.jobs.popleft()
+    with pytest.raises(SystemExit) as caught:
+        job.run()
+    job.forget()
+    w.pair.server.link.endpoint.fail(job, caught.value)
+    w.pair.run()
+    first, second, third = w.pair.client.link.outgoing.conclude_batch(question, [member] * 3)
+    assert first == [1]
+    assert (second.code, third.code) == ("internal", "internal")
