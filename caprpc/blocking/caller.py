@@ -157,8 +157,12 @@ class Caller:
 
     def abandon(self, question: Question) -> None:
         """Tell the peer that nobody waits for this answer any more."""
+        link = self._connection.link
         with self._lock:
-            self._connection.link.session.cancel(question)
+            link.session.cancel(question)
+            while question.jobs:
+                # Callbacks that this thread was to run: each is still owed an answer.
+                link.endpoint.finish_cancelled(question.jobs.popleft())
             self._connection.flush()
 
     def _ask(self, ask: Callable[[Answer | BatchAnswer | None], Question], waiter: object) -> Question:
@@ -183,8 +187,7 @@ class Caller:
             if question.outcome is None or question.jobs:
                 connection.wait(question, time.monotonic() + limit, question)
         except BaseException:
-            if question.outcome is None:
-                self.abandon(question)
+            self.abandon(question)
             raise
         if question.outcome is None:
             self.abandon(question)

@@ -121,6 +121,9 @@ class Connection:
             while owns and question.jobs:
                 self.run(question.jobs.popleft())
             if question.outcome is not None or time.monotonic() >= deadline:
+                if question.outcome is not None and owns and question.jobs:
+                    # They came together with the answer, behind the look above.
+                    continue
                 return
             sleep: threading.Lock | None = None
             leads = False

@@ -167,8 +167,14 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
     for run, export, verdict in answer.runs:
         start = len(job.results)
         job.results.extend([None] * run.count)
-        if isinstance(verdict, Refused) or export is None or run.operation in _ONE_BY_ONE:
-            refused = verdict if isinstance(verdict, Refused) else refusal_of(verdict[0], "batch", "")
+        if isinstance(verdict, Refused) or export is None or export.obj is None or run.operation in _ONE_BY_ONE:
+            # An export may have died since the batch came, by what stands behind it.
+            dead = export is not None and export.obj is None
+            refused = (
+                verdict
+                if isinstance(verdict, Refused)
+                else refusal_of(verdict[0], "expired" if dead else "batch", verdict[0].rule if dead else "")
+            )
             for position in range(start, start + run.count):
                 reference = new_reference()
                 recorder.denied(answer.answer_id, refused, reference)
@@ -208,6 +214,7 @@ def _plan_run(
             refused = exc if isinstance(exc, Refused) else refusal_of(permit, "argument", permit.rule)
             recorder.denied(answer.answer_id, refused, reference)
             ended(permit)
+            job.endpoint.session.glitch(job.endpoint.session.now)
             if isinstance(exc, Refused):
                 job.refuse(position, exc.code, reference)
             else:

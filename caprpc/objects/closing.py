@@ -14,8 +14,10 @@ _CONTEXT: Final = frozenset({OP_ENTER, OP_EXIT})
 _LOG: Final = logging.getLogger("caprpc")
 
 
-def bind(member: Member, export: Export) -> tuple[Callable[..., Any], bool]:
+def bind(member: Member, export: Export, obj: Any) -> tuple[Callable[..., Any], bool]:
     """Return what runs a member of an exported object, and whether it is a coroutine function.
+
+    ``obj`` is the object as it was when the call came: the export may have died since.
 
     An interface that declares ``__enter__`` and ``__exit__`` may be entered again once it was left, and not before;
     what the peer has entered is left when it has let go of the export.
@@ -23,7 +25,6 @@ def bind(member: Member, export: Export) -> tuple[Callable[..., Any], bool]:
     Raises:
         TypeError: The object's class does not implement the interface, or not this member.
     """
-    obj: Any = export.obj
     bound = member.bind(obj)
     if member.operation not in _CONTEXT or isinstance(obj, ServedContext):
         return bound

@@ -88,14 +88,16 @@ class Endpoint:
             return Plan(permit, root, partial(self._root_names.get, permit.member), is_async=False)  # type: ignore[arg-type]
         member: Member = export.shape.members[permit.operation, permit.member]
         try:
-            function, is_async = bind(member, export)
+            function, is_async = bind(member, export, answer.obj)
         except TypeError as exc:
             reference = new_reference()
             self.recorder.failed(answer, permit, reference, exc)
             ended(permit)
             self.session.raise_(answer, "internal", reference=reference)
             return None
-        plan = export.plans[permit] = Plan(permit, member, function, is_async=is_async)
+        plan = Plan(permit, member, function, is_async=is_async)
+        if export.obj is not None:
+            export.plans[permit] = plan
         return plan
 
     def _arguments(self, answer: Answer, plan: Plan) -> tuple[list[Any], dict[str, Any]] | None:
@@ -224,6 +226,7 @@ class Endpoint:
         self.recorder.denied(answer.answer_id, refused, reference)
         ended(permit)
         self.session.raise_(answer, code, reference=reference, text=text)
+        self.session.glitch(self.session.now)
 
     def _raise(self, job: Job, code: str, exc: BaseException) -> None:
         reference = new_reference()

@@ -1,5 +1,6 @@
 """References, iteration and callbacks, over every pairing."""
 
+import asyncio
 import gc
 
 import pytest
@@ -265,3 +266,38 @@ def test_coalesced_calls_are_sent_together(scene, tmp_path, parts):
             futures = [caprpc.submit(service.echo_int, n) for n in range(50)]
             assert peer._connection.link.session.wants_to_send
         assert [future.result(5) for future in futures] == list(range(50))
+
+
+def test_callback_that_the_answer_overtakes_still_runs_and_is_answered(make_hurried):
+    """The peer calls us and answers without waiting for what it called."""
+    pairing, heard = make_hurried
+    pairing.run(_hurry(heard))
+    assert heard == [7] * 10
+
+
+def _hurry(heard):
+    async def scenario(face):
+        service = await face.root()
+        for _ in range(10):
+            await face(service.apply(lambda n: heard.append(n) or n, 7))
+        await face(service.noop())
+        session = face.peer._connection.link.session
+        await face.pause(lambda: not session.answers)
+
+    return scenario
+
+
+@pytest.fixture(params=[("blocking", "blocking"), ("aio", "blocking"), ("aio", "aio")], ids=str)
+def make_hurried(request, scene, tmp_path, parts):
+    """Return a pairing whose server calls back and does not wait."""
+
+    class Hurried(parts.coroutines):
+        async def apply(self, function, value):
+            # Sent, and kept until it has ended; the answer goes out before.
+            self.calling = asyncio.ensure_future(function(value))
+            await asyncio.sleep(0)
+            return 0
+
+    pairing = scene.pairing(*request.param, scene, tmp_path, Hurried)
+    yield pairing, []
+    pairing.close()

@@ -592,3 +592,37 @@ def test_nothing_is_handed_over_after_the_end(world):
     w.pair.server.run_job(job)
     assert len(w.pair.server.session.exports) == 0
     assert unpack(pack([])) == []
+
+
+def test_callback_that_came_before_the_answer_runs_although_its_object_is_dead_by_now(world):
+    w = world()
+    heard = []
+    w.pair.server.holds = True
+    pending = w.pair.client.start(w.node._caprpc_import, member(w, "apply"), (lambda n: heard.append(n) or n, 1), {})
+    w.pair.run()
+    job = w.pair.server.jobs.popleft()
+    function, value = job.args
+    callback = w.pair.server.link.outgoing.ask(
+        function._caprpc_import, function._caprpc_shape.members[4, ""], (value,), {}, job.answer
+    )
+    # The callback and the answer go in one packet.
+    w.pair.server.link.endpoint.finish(job, 0)
+    assert pending.result() == 0
+    w.pair.run()
+    assert heard == [1]
+    assert type(callback.outcome) is m.Return
+
+
+def test_batch_on_an_object_that_is_dead_by_now_is_refused(world):
+    w = world()
+    w.pair.server.holds = True
+    w.pair.client.start(w.node._caprpc_import, member(w, "borrow"), (w.Leaves(),), {})
+    w.pair.run()
+    job = w.pair.server.jobs.popleft()
+    (leaf,) = job.args
+    name = leaf._caprpc_shape.members[OP_CALL, "name"]
+    batch = w.pair.server.link.outgoing.ask_batch([(leaf._caprpc_import, name, (), {})])
+    w.pair.server.link.endpoint.finish(job, "x")
+    w.pair.run()
+    assert [failure.code for failure in batch.outcome.failures] == ["denied"]
+    assert w.pair.client.ended is None
