@@ -1,1 +1,1 @@
-"""Tools for tests of services: a throw-away PKI and, in time, in-memory pairs."""
+"""Tools for tests of services: a throw-away PKI, deployments, and in-memory pairs."""
