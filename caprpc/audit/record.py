@@ -5,9 +5,9 @@ A record is one line: a JSON object in printable ASCII, with fixed key order and
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 from typing import Final
 
 FieldValue = str | int | Mapping[str, str]
@@ -105,6 +105,8 @@ FIELDS: Final[Mapping[str, type]] = {
 """Every field and its type, in the order in which a record holds them."""
 
 _POSITION: Final = {name: position for position, name in enumerate(FIELDS)}
+_PREFIX: Final = {name: b',"%b":' % name.encode("ascii") for name in FIELDS}
+"""What stands before the value of each field."""
 _CHAINED: Final = frozenset({"seq", "time", "mono", "prev"})
 _BEFORE_QUESTION: Final = frozenset(name for name, at in _POSITION.items() if at < _POSITION["question"])
 
@@ -180,9 +182,10 @@ def encode(seq: int, stamp: Stamp, fields: Mapping[str, FieldValue], prev: str) 
 
 def escape(text: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
     """Return text as a JSON string of printable ASCII, of about ``max_bytes`` at most; a cut says how long it was."""
-    encoded = _json_text(text[: max_bytes + 1])
-    if len(encoded) - 2 <= max_bytes and len(text) <= max_bytes:
-        return encoded
+    if len(text) <= max_bytes:
+        encoded = _json_text(text)
+        if len(encoded) - 2 <= max_bytes:
+            return encoded
     mark = f"[cut: {len(text)} characters]"
     budget = max(max_bytes - len(mark), 0)
     low, high = 0, min(len(text), budget)
@@ -197,7 +200,8 @@ def escape(text: str, max_bytes: int = MAX_TEXT_BYTES) -> bytes:
 
 def _json_text(text: str) -> bytes:
     # json escapes everything outside ASCII and below 0x20; DEL is left, and terminals obey it.
-    return json.dumps(text, ensure_ascii=True).replace("\x7f", "\\u007f").encode("ascii")
+    encoded = encode_basestring_ascii(text).encode("ascii")
+    return encoded.replace(b"\x7f", b"\\u007f") if b"\x7f" in encoded else encoded
 
 
 def _kind_of(fields: Mapping[str, FieldValue]) -> str:
@@ -211,8 +215,9 @@ def _fitted(fields: Mapping[str, FieldValue], max_bytes: int) -> dict[str, bytes
     """Encode each field as ``,"name":value`` in record order, halving the longest until all fit."""
     for name, value in fields.items():
         _check_field(name, value)
-    encoded = {name: _member(name, fields[name], None) for name in sorted(fields, key=_POSITION.__getitem__)}
-    while sum(map(len, encoded.values())) > max_bytes:
+    order = fields if len(fields) < 2 else sorted(fields, key=_POSITION.__getitem__)
+    encoded = {name: _member(name, fields[name], None) for name in order}
+    while len(b"".join(encoded.values())) > max_bytes:
         longest = max(encoded, key=lambda name: len(encoded[name]))
         shorter = _member(longest, fields[longest], len(encoded[longest]) // 2)
         if len(shorter) >= len(encoded[longest]):
@@ -223,6 +228,8 @@ def _fitted(fields: Mapping[str, FieldValue], max_bytes: int) -> dict[str, bytes
 
 def _check_field(name: str, value: FieldValue) -> None:
     expected = FIELDS.get(name)
+    if expected is str and type(value) is str and name not in _CHAINED:
+        return
     if expected is None or name in _CHAINED:
         raise TypeError(f"an audit record has no field {name!r} that a caller may set")
     fits = isinstance(value, Mapping) if expected is dict else type(value) is expected
@@ -235,7 +242,7 @@ def _check_field(name: str, value: FieldValue) -> None:
 def _member(name: str, value: FieldValue, max_bytes: int | None) -> bytes:
     limit = max_bytes if max_bytes is not None else _LONG_TEXT.get(name, MAX_TEXT_BYTES)
     if isinstance(value, str):
-        return b',"%b":%b' % (name.encode("ascii"), escape(value, limit))
+        return b"%b%b" % (_PREFIX[name], escape(value, limit))
     if isinstance(value, Mapping):
         return b',"%b":%b' % (name.encode("ascii"), _object(value, max_bytes if max_bytes is not None else 768))
     return b',"%b":%d' % (name.encode("ascii"), value)
