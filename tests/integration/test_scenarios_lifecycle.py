@@ -359,3 +359,26 @@ def test_peer_without_a_policy_is_refused_with_a_number_that_the_log_explains(ki
         pairing.run(None, side="stranger")
     (reject,) = [record for record in pairing.host.records() if record["kind"] == "reject"]
     assert (reject["reason"], reject["reference"]) == ("no-policy", caught.value.reference)
+
+
+@pytest.mark.parametrize("kind", ["blocking", "aio"])
+def test_result_that_many_threads_ask_for_is_counted_once(kind, parts, make_pairing):
+    pairing = make_pairing(kind, "blocking", parts.methods())
+
+    async def scenario(face):
+        service = await face.root()
+        for _ in range(20):
+            future = face.submit(service.table)
+            got = []
+            threads = [threading.Thread(target=lambda f=future, g=got: g.append(f.result(10))) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len({id(table) for table in got}) == 1
+            assert got[0]._caprpc_import.count == pairing.held_by_peers() - 1 == 1
+            del future, got, threads, thread
+            await face(service.noop())
+            await face.pause(lambda: pairing.held_by_peers() == 1)
+
+    pairing.run(scenario)
