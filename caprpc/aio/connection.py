@@ -20,6 +20,9 @@ TICK_S: Final = 0.05
 
 IDLE_TICK_S: Final = 1.0
 
+LINGER_S: Final = 1.0
+"""How long a peer may take what was sent before the end of the connection."""
+
 
 class Host(Protocol):
     """What a connection needs of the server or client it belongs to."""
@@ -248,6 +251,11 @@ class Connection(asyncio.BufferedProtocol):
         """End the connection if its peer's certificate or policy is no longer good."""
         self.route(sort_out(self.link, self.link.check_validity()))
 
+    def cut_off(self) -> None:
+        """Close the socket now, whatever the peer has not taken."""
+        if self._transport is not None:
+            self._transport.abort()
+
     @property
     def idle(self) -> bool:
         """Whether nothing runs and nothing waits to be sent."""
@@ -266,6 +274,7 @@ class Connection(asyncio.BufferedProtocol):
             limit = self.link.session.limits.write_timeout_s
             if self._blocked_since is not None and now - self._blocked_since > limit:
                 self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
+                self.cut_off()
                 return
         if now >= self.link.deadline():
             self.route(sort_out(self.link, self.link.tick(now)))
@@ -293,7 +302,11 @@ class Connection(asyncio.BufferedProtocol):
             self.caller.fill_room()
         for task in list(self._tasks.values()):
             task.cancel()
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is not None:
+            transport.close()
+            if transport.get_write_buffer_size():
+                # asyncio waits for ever until the peer has taken the rest.
+                self.loop.call_later(LINGER_S, self.cut_off)
         self._let_go()
         self.host.ended(self, event)

@@ -120,6 +120,7 @@ class Server:
             await asyncio.sleep(0.01)
         for connection in list(self._connections):
             connection.end("the server stops")
+            connection.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

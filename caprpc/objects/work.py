@@ -1,6 +1,7 @@
 """What a driver has to do after bytes have come: jobs to run, questions that ended, and how the connection stands."""
 
 import logging
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from caprpc.errors import AuditError, RemoteProtocolError
@@ -13,6 +14,8 @@ from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Ope
 _LOG: Final = logging.getLogger("caprpc")
 
 AnyJob = Job | BatchJob
+
+_ENDINGS: Final = (Question, CancelRequest, Ended)
 
 
 class Work:
@@ -34,14 +37,13 @@ def sort_out(link: Link, events: list[Event]) -> Work:
     The driver holds the connection's lock.
     """
     work = Work()
+    todo = iter(events)
     try:
-        _sort(link, events, work)
+        _sort(link, todo, work)
     except RemoteProtocolError as exc:
-        work.jobs.clear()
-        _sort(link, link.protocol_error(exc), work)
+        _sort_rest(link, todo, link.protocol_error(exc), work)
     except AuditError as exc:
-        work.jobs.clear()
-        _sort(link, link.abort("internal", f"the audit log takes no records: {exc}"), work)
+        _sort_rest(link, todo, link.abort("internal", f"the audit log takes no records: {exc}"), work)
     if link.admitted is not None:
         work.jobs = link.endpoint.commit(work.jobs)
     return work
@@ -66,7 +68,16 @@ def admit(link: Link, answer: Answer) -> Job | Work:
     return job if job is not None else Work()
 
 
-def _sort(link: Link, events: list[Event], work: Work) -> None:
+def _sort_rest(link: Link, todo: Iterator[Event], aborted: list[Event], work: Work) -> None:
+    """Sort what is left when the connection has to end: whoever waits is told, and no call of the peer runs any more.
+
+    The session may have ended before, by a later message of the same read: then its end is in ``todo``.
+    """
+    work.jobs.clear()
+    _sort(link, (event for event in (*todo, *aborted) if isinstance(event, _ENDINGS)), work)
+
+
+def _sort(link: Link, events: Iterable[Event], work: Work) -> None:
     for event in events:
         kind = type(event)
         if kind is Answer:

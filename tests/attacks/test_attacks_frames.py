@@ -128,6 +128,15 @@ def test_nothing_after_an_error_is_looked_at(world, driver):
     assert world.service.ran == []
 
 
+def test_two_errors_in_one_record_end_the_connection(world, driver):
+    running = world.serve(driver)
+    for second in (b"\xc1", b"\x92\x0b\xff", b"\x92\x09\x01"):
+        peer = world.open(running)
+        vault = peer.root()
+        peer.send(peer.call(vault, "echo", payload=b"\xc1"), frame(second))
+        assert refused(peer)
+
+
 def test_a_second_hello_ends_the_connection(world, driver):
     running = world.serve(driver)
     peer = world.open(running)

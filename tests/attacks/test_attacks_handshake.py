@@ -90,7 +90,11 @@ def context_of(tmp_path, leaf=None, alpn=("caprpc/1",)):
 
 
 def self_signed(world):
-    return ThrowawayPki().ca("self", path_length=0).leaf(f"spiffe://{world.deployment.trust_domain}/mallory", role="client")
+    return (
+        ThrowawayPki()
+        .ca("self", path_length=0)
+        .leaf(f"spiffe://{world.deployment.trust_domain}/mallory", role="client")
+    )
 
 
 def assert_turned_away(world, running, stranger):
@@ -120,7 +124,9 @@ def test_a_stranger_who_sends_calls_with_its_own_flight_is_turned_away(world, dr
     assert_turned_away(world, running, stranger)
 
 
-@pytest.mark.parametrize("alpn", [(), ("http/1.1",), ("h2", "http/1.1"), ("caprpc/2",), tuple(f"p{n}" for n in range(1000))])
+@pytest.mark.parametrize(
+    "alpn", [(), ("http/1.1",), ("h2", "http/1.1"), ("caprpc/2",), tuple(f"p{n}" for n in range(1000))]
+)
 def test_other_application_protocols_are_turned_away(world, driver, alpn, tmp_path):
     running = world.serve(driver)
     leaf = world.deployment.ca.leaf(f"spiffe://{world.deployment.trust_domain}/mallory", role="client")

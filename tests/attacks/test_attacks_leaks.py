@@ -13,7 +13,19 @@ from caprpc.wire.codec import encode_message, pack
 LEAKS = ["object", "class", "self", "module", "list", "dict", "function", "lambda", "generator", "exception", "slip"]
 UNFIT = ["cycle", "deep", "surrogate", "huge"]
 FAILURES = ["chained", "group", "value", "os", "recursion", "exit", "generator", "no-such-kind"]
-SECRETS = [CANARY, "vault_service", "/tests/", "/caprpc/", "site-packages", "Traceback", "Safe", "Plain", "/etc/shadow", "0x7f", "PATH"]
+SECRETS = [
+    CANARY,
+    "vault_service",
+    "/tests/",
+    "/caprpc/",
+    "site-packages",
+    "Traceback",
+    "Safe",
+    "Plain",
+    "/etc/shadow",
+    "0x7f",
+    "PATH",
+]
 
 
 def secrets_in(data):
@@ -229,7 +241,9 @@ def test_a_hostile_result_of_a_callback_is_refused_before_the_body_sees_it(world
     assert peer.value(vault, "noop") is None
 
 
-@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "MemoryError", "Shortage"])
+@pytest.mark.parametrize(
+    "name", ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "CancelledError", "MemoryError", "Shortage"]
+)
 def test_a_callback_cannot_raise_control_exceptions(world, driver, name):
     running = world.serve(driver)
     peer = world.open(running)

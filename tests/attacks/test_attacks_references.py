@@ -155,7 +155,14 @@ def test_a_forged_reference_never_becomes_a_local_object(world, driver):
     for forged in (own(vault), own(slip_of(peer, vault).export)):
         answer = peer.ask(vault, "call_back", [forged])
         assert (answer.code, answer.taken) == ("invalid-arguments", False)
-    texts = ["Slip", "caprpc.objects.targets.Stub", "builtins.dict", {"__class__": "Slip", "id": vault}, [1, 1], f"<Slip {vault}>"]
+    texts = [
+        "Slip",
+        "caprpc.objects.targets.Stub",
+        "builtins.dict",
+        {"__class__": "Slip", "id": vault},
+        [1, 1],
+        f"<Slip {vault}>",
+    ]
     for text in texts:
         assert peer.ask(vault, "take", [text]).code == "invalid-arguments"
     assert world.service.ran == []
@@ -220,7 +227,16 @@ def test_promised_answers_are_protocol_errors(world, driver):
         assert ends(peer)
 
 
-@pytest.mark.parametrize("meta", [m.Meta(None, 5), m.Meta(None, None, True), m.Meta(None, None, False, b"trace"), m.Meta(77), m.Meta(None, 2**53 - 1)])
+@pytest.mark.parametrize(
+    "meta",
+    [
+        m.Meta(None, 5),
+        m.Meta(None, None, True),
+        m.Meta(None, None, False, b"trace"),
+        m.Meta(77),
+        m.Meta(None, 2**53 - 1),
+    ],
+)
 def test_reserved_words_beside_a_call_end_the_connection(world, driver, meta):
     running = world.serve(driver)
     peer = world.open(running)
@@ -295,7 +311,9 @@ def test_imports_end_at_their_limit_and_room_comes_back(world, driver):
     vault = peer.root()
     announce(peer, interface="Callable", operations=[(OP_INVOKE, "")])
     kept = []
-    world.service.__class__ = type("Keeps", (type(world.service),), {"keep": lambda _self, function: kept.append(function)})
+    world.service.__class__ = type(
+        "Keeps", (type(world.service),), {"keep": lambda _self, function: kept.append(function)}
+    )
     codes = [peer.ask(vault, "keep", [reference(100 + n, 1)]) for n in range(8)]
     assert sum(isinstance(code, m.Return) for code in codes) <= 4
     assert {code.code for code in codes if isinstance(code, m.Raise)} == {"limit"}

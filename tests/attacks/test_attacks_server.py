@@ -14,7 +14,10 @@ from caprpc.wire import messages as m
 from caprpc.wire.codec import pack
 
 RIGHTS = [
-    *((OP_CALL, name) for name in ("noop", "add", "echo", "call_back", "keep", "slip", "slips", "numbers", "take", "fail")),
+    *(
+        (OP_CALL, name)
+        for name in ("noop", "add", "echo", "call_back", "keep", "slip", "slips", "numbers", "take", "fail")
+    ),
     (OP_GET, "label"),
 ]
 
@@ -95,7 +98,15 @@ def duel(world, driver):
     return run
 
 
-CONTROL = ["SystemExit", "KeyboardInterrupt", "GeneratorExit", "StopIteration", "CancelledError", "MemoryError", "BaseException"]
+CONTROL = [
+    "SystemExit",
+    "KeyboardInterrupt",
+    "GeneratorExit",
+    "StopIteration",
+    "CancelledError",
+    "MemoryError",
+    "BaseException",
+]
 
 
 def test_control_exceptions_by_wire_are_remote_errors(duel):
@@ -172,7 +183,17 @@ def test_results_of_other_types_are_refused(duel, name, args, value):
 
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"\xc1", b"\x91" * 1000, b"\xd0\x01", b"\x07\x07", pack([1]) * 2, b"\xdd\xff\xff\xff\xff", b"\xd4\x03\x00", pack(reference(5, 99))],
+    [
+        b"",
+        b"\xc1",
+        b"\x91" * 1000,
+        b"\xd0\x01",
+        b"\x07\x07",
+        pack([1]) * 2,
+        b"\xdd\xff\xff\xff\xff",
+        b"\xd4\x03\x00",
+        pack(reference(5, 99)),
+    ],
 )
 def test_results_that_break_the_encoding_end_the_connection(duel, payload):
     def script(peer):
@@ -225,7 +246,9 @@ def unsolicited(case, question):
     }[case]
 
 
-@pytest.mark.parametrize("case", ["unknown", "twice", "batch", "other", "zero", "finish", "hello", "second welcome", "release"])
+@pytest.mark.parametrize(
+    "case", ["unknown", "twice", "batch", "other", "zero", "finish", "hello", "second welcome", "release"]
+)
 def test_replies_that_nobody_asked_for_end_the_connection(duel, case):
     seen = []
 
@@ -291,8 +314,20 @@ def test_nothing_of_the_client_can_be_called_that_was_not_lent(duel):
 
     def script(peer):
         call = peer.next_call()
-        targets = [(0, OP_ROOT, "vault"), (0, OP_ROOT, "server"), (0, OP_CALL, "x"), (1, OP_CALL, "text"), (7, OP_INVOKE, "")]
-        targets += [(1, OP_GET, "__globals__"), (1, OP_GET, "__code__"), (1, OP_CALL, "__call__"), (1, OP_ITERATE, ""), (1, OP_NEXT, "")]
+        targets = [
+            (0, OP_ROOT, "vault"),
+            (0, OP_ROOT, "server"),
+            (0, OP_CALL, "x"),
+            (1, OP_CALL, "text"),
+            (7, OP_INVOKE, ""),
+        ]
+        targets += [
+            (1, OP_GET, "__globals__"),
+            (1, OP_GET, "__code__"),
+            (1, OP_CALL, "__call__"),
+            (1, OP_ITERATE, ""),
+            (1, OP_NEXT, ""),
+        ]
         for target, operation, name in targets:
             codes.append(peer.ask(target, name, operation=operation).code)
         cause = m.Meta(call.question)
