@@ -14,10 +14,9 @@ from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Even
 from caprpc.session.incoming import HANDLERS
 from caprpc.session.liveness import Liveness
 from caprpc.session.opening import Opening
-from caprpc.session.references import Announced, Export, Exports, Home, Import, Imports, Scope
+from caprpc.session.references import Announced, Export, Home, Import, Scope
 from caprpc.session.states import State
-from caprpc.session.tables import Announcements, Asked
-from caprpc.session.timed import Answers
+from caprpc.session.tables import Tables
 from caprpc.wire import messages as m
 from caprpc.wire.codec import decode_message, encode_frames, encode_message
 from caprpc.wire.frame import FrameBuffer
@@ -31,8 +30,8 @@ _BULK_BYTES: Final = 64 * 1024
 """A larger payload is sent as it is, behind its head, and not copied into a frame."""
 
 
-class Session:
-    """Owns the tables of one connection and the order in which they change.
+class Session(Tables):
+    """Owns the order in which the tables of one connection change.
 
     The driver gives it bytes and the time, takes ``events`` in order, and sends what ``data_to_send`` returns.
     """
@@ -40,22 +39,19 @@ class Session:
     def __init__(self, peer: PeerIdentity, guard: Guard, root: Export, opening: Opening, now: float) -> None:
         if not isinstance(peer, PeerIdentity):
             raise LocalProtocolError("a session needs the identity that a finished handshake proved")
+        limits = guard.limits
+        super().__init__(root, limits, peer.principal)
         self.peer = peer
         self.guard = guard
-        self.limits = limits = guard.limits
+        self.limits = limits
         opening.sends = limits
         self.now = now
         self.opening = opening
         self.enter(State.AWAIT_HELLO if opening.acceptor else State.AWAIT_WELCOME)
-        self.exports = Exports(root, limits.exports)
-        self.imports = Imports(limits.imports, peer.principal)
-        self.asked = Asked()
-        self.answers = Answers(limits.in_flight)
         self.liveness = Liveness(limits, now)
         self.frames = FrameBuffer(FIRST_FRAME_BYTES)
         self.largest_payload = 0
         """Bytes of arguments or of a result that the peer takes in one frame."""
-        self.facets = Announcements()
         self._out: list[bytes] = []
         if opening.acceptor:
             self.queue(opening.greeting(limits))

@@ -6,9 +6,11 @@ Wire protocol, sections 4 and 7.
 from typing import Final
 
 from caprpc.errors import LimitExceeded, RemoteProtocolError
+from caprpc.limits import Limits
 from caprpc.policy import Facet
 from caprpc.session.calls import Question
-from caprpc.session.references import Announced, Export, Import
+from caprpc.session.references import Announced, Export, Exports, Import, Imports
+from caprpc.session.timed import Answers
 from caprpc.wire import messages as m
 
 MOST_RIGHTS: Final = 65_536
@@ -110,3 +112,14 @@ class Announcements:
         if announced is None:
             raise RemoteProtocolError(f"a reference of facet {number}, which was not announced")
         return announced
+
+
+class Tables:
+    """The five tables of one connection; a session is what changes them, in the order in which messages come."""
+
+    def __init__(self, root: Export, limits: Limits, holder: str) -> None:
+        self.exports = Exports(root, limits.exports)
+        self.imports = Imports(limits.imports, holder)
+        self.asked = Asked()
+        self.answers = Answers(limits.in_flight)
+        self.facets = Announcements()
