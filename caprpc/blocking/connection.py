@@ -120,10 +120,13 @@ class Connection:
         while True:
             while owns and question.jobs:
                 self.run(question.jobs.popleft())
-            if question.outcome is not None or time.monotonic() >= deadline:
-                if question.outcome is not None and owns and question.jobs:
+            if question.outcome is not None:
+                if owns and question.jobs:
                     # They came together with the answer, behind the look above.
                     continue
+                return
+            if time.monotonic() >= deadline:
+                self.pass_on()
                 return
             sleep: threading.Lock | None = None
             leads = False
@@ -142,6 +145,12 @@ class Connection:
                     self._followers.pop(sleep, None)
             elif leads:
                 self.lead(question, deadline, token)
+
+    def pass_on(self) -> None:
+        """Let another thread read, if none does: this one may have been woken to read and gives up."""
+        with self.lock:
+            if self.reader is None:
+                self._step_down()
 
     def lead(self, question: Question, deadline: float | None, token: object) -> None:
         """Read until the question has ended, callbacks for its thread have come, or the time has passed.
