@@ -187,6 +187,7 @@ class Caller:
             if question.outcome is None or question.jobs:
                 connection.wait(question, time.monotonic() + limit, question)
         except BaseException:
+            connection.pass_on()
             self.abandon(question)
             raise
         if question.outcome is None:
