@@ -1,5 +1,6 @@
 """The blocking client: ``caprpc.connect`` and ``caprpc.Client``."""
 
+import logging
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from caprpc.blocking.connection import Connection
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.spare import Spare
 from caprpc.blocking.workers import Workers
-from caprpc.errors import ConnectRefused
+from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.interface import shape_of
 from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.admission import Admission
@@ -24,6 +25,8 @@ from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import stub_of, target_of
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
+
+_LOG: Final = logging.getLogger("caprpc")
 
 T = TypeVar("T")
 
@@ -127,7 +130,7 @@ class Peer:
             address=str(address),
             expected=expected,
         )
-        self._spare = Spare(self._connection)
+        self._spare = Spare(self._connection, lambda now: _keep_log(admission, now))
         try:
             self._open(address, deadline)
         except BaseException:
@@ -315,6 +318,15 @@ def release(reference: object) -> None:
     """Give a reference back now instead of when it is collected; using it afterwards raises ``ReferenceDead``."""
     stub = stub_of(reference)
     stub._caprpc_call.__self__.release(stub)
+
+
+def _keep_log(admission: Admission, now: float) -> None:
+    """Make the audit log last over a power cut, and say what expires soon."""
+    try:
+        admission.tick(now)
+    except CapRPCError as exc:
+        # The relation refuses records from now on: every call on it fails closed and says so.
+        _LOG.error("audit log: %s", exc)
 
 
 def _dial(address: Address, timeout_s: float) -> socket.socket:

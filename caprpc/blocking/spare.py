@@ -7,6 +7,7 @@ slices, because waking it for each call would cost more than the call.
 import select
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from caprpc.blocking.connection import Connection
@@ -21,8 +22,10 @@ LONGEST_S: Final = 1.0
 class Spare:
     """One thread for one connection; it holds the reader's role only while it takes what has arrived."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, on_tick: Callable[[float], None]) -> None:
+        """Take the connection, and what is to be done about once a second besides."""
         self._connection = connection
+        self._on_tick = on_tick
         self._nudged = threading.Event()
         self._thread = threading.Thread(target=self._run, name="caprpc-spare", daemon=True)
         self._ticked = time.monotonic()
@@ -90,3 +93,4 @@ class Spare:
             futures = [] if connection.wire.closed else connection.tick(now)
         for future in futures:
             future.notify()
+        self._on_tick(now)

@@ -12,6 +12,7 @@ import pytest
 import caprpc
 import caprpc.aio
 from caprpc import DeadlineExceeded, Interface, method
+from caprpc.audit import AuditLog
 from caprpc.testing.deployment import Deployment
 
 WAIT_S = 10.0
@@ -195,3 +196,21 @@ def test_generator_that_a_peer_lets_go_of_is_closed_while_the_connection_goes_on
         caprpc.release(numbers)
         until(lambda: impl.log == ["closed"])
         assert slow.quick() == 1
+
+
+def test_audit_log_of_an_idle_client_is_made_to_last(sides, tmp_path, monkeypatch):
+    server, client = sides
+    kept = threading.Event()
+    tick = AuditLog.tick
+
+    def note(log, now):
+        tick(log, now)
+        if "spiffe://test.example/server" in log._relations:
+            kept.set()
+
+    monkeypatch.setattr(AuditLog, "tick", note)
+    with (
+        serving("aio", {**server.directories, "audit": tmp_path / "server"}, {"slow": SlowImpl()}) as address,
+        caprpc.connect(address, **client.directories, audit=tmp_path / "client"),
+    ):
+        assert kept.wait(WAIT_S)
