@@ -10,10 +10,10 @@ from caprpc.policy.document import Table
 _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     # Narrowing only. What a wider value would let in kills the process, not the connection: C stacks (depth),
     # quadratic arithmetic (integers), colliding keys (pairs), terminal floods (error text), slots held by a peer
-    # that says nothing (hello).
+    # that says nothing (hello). Keys of up to 31 bytes have the short heads that the codec does not look for.
     "max_depth": (2, DEFAULT_LIMITS.max_depth),
     "max_int_bits": (64, DEFAULT_LIMITS.max_int_bits),
-    "max_key_bytes": (16, DEFAULT_LIMITS.max_key_bytes),
+    "max_key_bytes": (32, DEFAULT_LIMITS.max_key_bytes),
     "max_error_text_bytes": (0, DEFAULT_LIMITS.max_error_text_bytes),
     "max_pair_keys": (0, DEFAULT_LIMITS.max_pair_keys),
     "callback_depth": (0, DEFAULT_LIMITS.callback_depth),

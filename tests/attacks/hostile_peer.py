@@ -38,8 +38,6 @@ class RawPeer:
         self._answers = {}
         self._question = 0
 
-    # -- bytes ---------------------------------------------------------------------------------------------------------
-
     def shake_hands(self):
         self._send_cipher()
         end = time.monotonic() + self.timeout_s
@@ -116,8 +114,6 @@ class RawPeer:
                 messages.append(message)
         return messages
 
-    # -- the opening -----------------------------------------------------------------------------------------------------
-
     def open(self, limits=GENEROUS):
         """Open as the dialer: take WELCOME and send HELLO."""
         self.shake_hands()
@@ -125,8 +121,6 @@ class RawPeer:
         assert isinstance(self.welcome, m.Welcome), self.welcome
         self.send(m.Hello([1], NONCE, limits, []))
         return self
-
-    # -- calls -----------------------------------------------------------------------------------------------------------
 
     def next_question(self):
         self._question += 1

@@ -109,9 +109,21 @@ def test_bodies_that_are_no_message_end_the_connection(world, driver):
     running = world.serve(driver)
     ping = b"\x92\x0b\x01"
     odd = [
-        b"\xc1", b"\x90", b"\x91\x0b", b"\x93\x0b\x01\x01", ping + b"\x00", b"\x92\x0b\xcc\x01", b"\xdc\x00\x02\x0b\x01", b"\x92\x0b\xff",
-        b"\x92\x0b\xcf" + b"\xff" * 8, b"\x81\x0b\x01", b"\x92\x0b", b"\x91" * 5000, b"GET / HTTP/1.1\r\n\r\n", pickle.dumps({"a": 1}),
-    ]  # fmt: skip
+        b"\xc1",
+        b"\x90",
+        b"\x91\x0b",
+        b"\x93\x0b\x01\x01",
+        ping + b"\x00",
+        b"\x92\x0b\xcc\x01",
+        b"\xdc\x00\x02\x0b\x01",
+        b"\x92\x0b\xff",
+        b"\x92\x0b\xcf" + b"\xff" * 8,
+        b"\x81\x0b\x01",
+        b"\x92\x0b",
+        b"\x91" * 5000,
+        b"GET / HTTP/1.1\r\n\r\n",
+        pickle.dumps({"a": 1}),
+    ]
     for body in odd:
         peer = world.open(running)
         peer.send_body(body)

@@ -1,4 +1,4 @@
-"""The door: peers without a certificate, with a wrong one, and with something else than TLS. CAP-HS, CAP-SI-06, CAP-SV-10."""
+"""The door: peers without a certificate, with a wrong one, and with something else than TLS. CAP-HS, CAP-SI-06."""
 
 import ssl
 from contextlib import suppress

@@ -110,9 +110,27 @@ def test_private_and_mangled_names_are_denied(world, driver):
 
 def test_unicode_look_alikes_and_odd_spellings_are_denied(world, driver):
     odd = [
-        "\uff3f\uff3fclass\uff3f\uff3f", "noo\uff50", "\U0001d4c3oop", "n\u043e\u043ep", "no\u200bop", "noop\u0301", "\ufb01ll", "noop\x00", "noop ", " noop",
-        "noop\n", "NOOP", "noop.noop", "noop()", "vault.noop", "*", "noop\u202e", "{0.__class__}", "%(x)s", "${x}",
-    ]  # fmt: skip
+        "\uff3f\uff3fclass\uff3f\uff3f",
+        "noo\uff50",
+        "\U0001d4c3oop",
+        "n\u043e\u043ep",
+        "no\u200bop",
+        "noop\u0301",
+        "\ufb01ll",
+        "noop\x00",
+        "noop ",
+        " noop",
+        "noop\n",
+        "NOOP",
+        "noop.noop",
+        "noop()",
+        "vault.noop",
+        "*",
+        "noop\u202e",
+        "{0.__class__}",
+        "%(x)s",
+        "${x}",
+    ]
     running = world.serve(driver, connection=NO_BUDGET)
     peer = world.open(running)
     assert all_denied(attempt(peer, peer.root(), odd))

@@ -372,7 +372,11 @@ class Running:
         self._stopped = False
         if driver == "blocking":
             self.server = caprpc.Server(roots, **side.directories, limits=limits)
-            self.address = self.server.listen(listen)
+            try:
+                self.address = self.server.listen(listen)
+            except BaseException:
+                self.server.stop(0)
+                raise
             self.server.start()
             return
         ready = threading.Event()
@@ -391,15 +395,18 @@ class Running:
             self._grace_s = 5.0
             try:
                 self.server = caprpc.aio.Server(roots, **self.side.directories, limits=limits)
-                self.address = self.server.listen(listen)
-                await self.server.start()
+                try:
+                    self.address = self.server.listen(listen)
+                    await self.server.start()
+                    ready.set()
+                    await self._end.wait()
+                finally:
+                    await self.server.stop(self._grace_s)
             except BaseException as exc:
                 self._failure = exc
                 raise
             finally:
                 ready.set()
-            await self._end.wait()
-            await self.server.stop(self._grace_s)
 
         try:
             asyncio.run(main())
@@ -433,7 +440,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(reload(), self._loop).result(10)
 
     def denials(self):
-        """Stop, and return how many refusals of calls are on record, each counted in aggregates too; the log is intact."""
+        """Stop, and return how many refusals of calls are on record, aggregates counted; the log is intact."""
         self.stop()
         assert verify(self.side.audit).intact
         total = 0
