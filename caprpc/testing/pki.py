@@ -29,6 +29,8 @@ from caprpc.pki.certificates import (
 from caprpc.pki.fingerprint import key_fingerprint
 
 _DAY = timedelta(days=1)
+_VALIDITY = timedelta(days=60)
+"""Long enough that nobody is warned of an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class ThrowawayCa:
             role: ``client``, ``server`` or ``both``.
             dns_names: DNS names.
             addresses: IP addresses.
-            validity: When it is valid; one day around now if left out.
+            validity: When it is valid; from yesterday, for 60 days, if left out.
             key: Its key; a fresh P-256 one if left out.
             subject: Its subject; ``CN=throw-away`` if left out.
             without: Extension types to leave out.
@@ -185,7 +187,7 @@ class ThrowawayPki:
 
 def _around_now() -> Validity:
     now = datetime.now(UTC)
-    return Validity(now - _DAY, now + _DAY)
+    return Validity(now - _DAY, now + _VALIDITY)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -16,7 +16,7 @@ PIECES = [
     *("\0", "opaque", "interface", "call", "returns", "args"),
 ]  # fmt: skip
 TOKEN = re.compile(r'"[^"\n]*"|[\w.-]+|\s+|.')
-WHERE = re.compile(r"[a-z-]+\.toml(:[1-9][0-9]*)?")
+WHERE = re.compile(r"[A-Za-z0-9_.-]+\.toml(:[1-9][0-9]*)?")
 
 
 @st.composite
