@@ -1,6 +1,7 @@
 """The asyncio client: ``caprpc.aio.connect``."""
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -11,7 +12,7 @@ from typing import Any, Final, Self, TypeVar
 from caprpc.address import Address
 from caprpc.aio.connection import Connection
 from caprpc.aio.runner import MethodRunner, close_off_loop
-from caprpc.errors import ConnectRefused
+from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.ids import OP_SET
 from caprpc.interface import shape_of
 from caprpc.limits import DEFAULT_SERVER_LIMITS
@@ -22,6 +23,8 @@ from caprpc.objects.targets import stub_of, target_of
 from caprpc.session import Closer, Ended
 
 T = TypeVar("T")
+
+_LOG: Final = logging.getLogger("caprpc")
 
 _CALLBACK_THREADS: Final = 16
 READ_BUFFER_BYTES: Final = 256 * 1024
@@ -104,6 +107,7 @@ class Peer:
         self._state: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
         self._gone = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
+        self._timekeeper: asyncio.Task[None] | None = None
 
     @property
     def principal(self) -> str:
@@ -130,6 +134,9 @@ class Peer:
         if not self._connection.closed:
             self._connection.end("closed")
         await self._gone.wait()
+        if self._timekeeper is not None:
+            self._timekeeper.cancel()
+            await asyncio.wait([self._timekeeper])
         await asyncio.gather(*self._closing)
         self.runner.close()
         self._on_close(self)
@@ -182,6 +189,20 @@ class Peer:
         """WELCOME and HELLO have been exchanged."""
         if not self._state.done():
             self._state.set_result(None)
+            self._timekeeper = asyncio.get_running_loop().create_task(self._keep_time())
+
+    async def _keep_time(self) -> None:
+        """Sync the audit log about once a second, beside the loop: it waits for the disk."""
+        while not self._gone.is_set():
+            await asyncio.sleep(1.0)
+            await asyncio.to_thread(self._sync_log)
+
+    def _sync_log(self) -> None:
+        try:
+            self._admission.tick(time.monotonic())
+        except CapRPCError as exc:
+            # The relation refuses records from now on: every call on it fails closed and says so.
+            _LOG.error("audit log: %s", exc)
 
     def authenticated(self, _connection: Connection) -> None:
         """The peer has proved who it is."""
