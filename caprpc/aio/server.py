@@ -17,8 +17,7 @@ from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget
-from caprpc.objects.admission import Admission
-from caprpc.objects.roots import check_roots, contracts_of_roots
+from caprpc.objects.sides import serving
 from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 
@@ -49,16 +48,7 @@ class Server:
         audit: str | Path | None = None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     ) -> None:
-        checked = check_roots(roots)
-        self._admission = Admission.load(
-            Path(identity),
-            Path(policies),
-            audit=Path(audit) if audit is not None else None,
-            name="server",
-            roots=checked,
-            contracts=contracts_of_roots(checked),
-            server_limits=limits,
-        )
+        self._admission = serving(roots, identity, policies, audit, limits)
         self.runner = MethodRunner(limits.workers, "caprpc-worker")
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._budget = AcceptBudget(limits, time.monotonic())

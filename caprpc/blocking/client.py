@@ -18,11 +18,11 @@ from caprpc.blocking.spare import Spare
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.interface import shape_of
-from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.refusals import refusal
+from caprpc.objects.sides import dialing
 from caprpc.objects.stubs import Flavor
-from caprpc.objects.targets import stub_of, target_of
+from caprpc.objects.targets import plan_batch, stub_of, target_of
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
 
@@ -48,15 +48,7 @@ class Client:
     """
 
     def __init__(self, *, identity: str | Path, policies: str | Path, audit: str | Path | None = None) -> None:
-        self._admission = Admission.load(
-            Path(identity),
-            Path(policies),
-            audit=Path(audit) if audit is not None else None,
-            name="client",
-            roots={},
-            contracts={},
-            server_limits=DEFAULT_SERVER_LIMITS,
-        )
+        self._admission = dialing(identity, policies, audit)
         self._peers: set[Peer] = set()
         self._lock = threading.Lock()
 
@@ -304,13 +296,10 @@ def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
     Returns:
         The results in order; where a call failed, the exception that it would have raised.
     """
-    planned = [(target_of(method), args) for method, args in calls]
-    if not planned:
+    owner, planned = plan_batch(calls)
+    if owner is None:
         return []
-    owner = planned[0][0][0]._caprpc_call.__self__
-    if any(stub._caprpc_call.__self__ is not owner for (stub, _, _), _ in planned):
-        raise TypeError("the calls of a batch go to one peer")
-    results: list[Any] = owner.call_batch([(target, member, args, {}) for (_, target, member), args in planned])
+    results: list[Any] = owner.call_batch(planned)
     return results
 
 

@@ -18,8 +18,7 @@ from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget
-from caprpc.objects.admission import Admission
-from caprpc.objects.roots import check_roots, contracts_of_roots
+from caprpc.objects.sides import serving
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
@@ -54,16 +53,7 @@ class Server:
         audit: str | Path | None = None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     ) -> None:
-        checked = check_roots(roots)
-        self._admission = Admission.load(
-            Path(identity),
-            Path(policies),
-            audit=Path(audit) if audit is not None else None,
-            name="server",
-            roots=checked,
-            contracts=contracts_of_roots(checked),
-            server_limits=limits,
-        )
+        self._admission = serving(roots, identity, policies, audit, limits)
         self._workers = Workers(limits.workers, "caprpc-worker")
         self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
         self._async_methods = AsyncMethods()

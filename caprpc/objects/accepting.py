@@ -18,9 +18,7 @@ class AcceptBudget:
     def take(self, now: float) -> float:
         """Take one accept; return 0.0, or how many seconds to wait before the next may be taken."""
         limits = self._limits
-        self._tokens = min(
-            float(limits.accept_burst), self._tokens + max(0.0, now - self._stamp) * limits.accept_per_s
-        )
+        self._tokens = min(float(limits.accept_burst), self._tokens + max(0.0, now - self._stamp) * limits.accept_per_s)
         self._stamp = now
         if self.unauthenticated >= limits.max_unauthenticated or self.open >= limits.max_connections:
             return 0.05

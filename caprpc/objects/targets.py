@@ -1,5 +1,6 @@
 """From a stub's member to what a connection calls: for ``submit``, ``batch`` and ``release``."""
 
+from collections.abc import Iterable
 from types import MethodType
 from typing import Any
 
@@ -38,3 +39,23 @@ def target_of(method: object) -> tuple[Stub, Import, Member]:
             return stub, stub._caprpc_import, member
     given = type(method).__name__
     raise TypeError(f"a method of a reference expected, such as ref.method without parentheses, got a {given}")
+
+
+def plan_batch(
+    calls: Iterable[tuple[Any, tuple[Any, ...]]],
+) -> tuple[Any, list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]]:
+    """Return the connection's caller and what it is to call; None and nothing for an empty batch.
+
+    Raises:
+        TypeError: Something is no method of a reference, or the references are of several connections.
+    """
+    owner: Any = None
+    planned: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]] = []
+    for method, args in calls:
+        stub, target, member = target_of(method)
+        caller = stub._caprpc_call.__self__
+        if owner is not None and caller is not owner:
+            raise TypeError("the calls of a batch go to one peer")
+        owner = caller
+        planned.append((target, member, args, {}))
+    return owner, planned

@@ -1,0 +1,53 @@
+"""The two sides that a program may take: what both drivers read before they listen or dial."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
+from caprpc.objects.admission import Admission
+from caprpc.objects.roots import check_roots, contracts_of_roots
+
+Directory = str | Path
+
+
+def serving(
+    roots: Mapping[str, object],
+    identity: Directory,
+    policies: Directory,
+    audit: Directory | None,
+    limits: ServerLimits,
+) -> Admission:
+    """Return the admission of a server.
+
+    Raises:
+        ConfigurationError: Identity, policies or roots are wrong.
+        AuditError: The audit log cannot be opened.
+    """
+    checked = check_roots(roots)
+    return Admission.load(
+        Path(identity),
+        Path(policies),
+        audit=Path(audit) if audit is not None else None,
+        name="server",
+        roots=checked,
+        contracts=contracts_of_roots(checked),
+        server_limits=limits,
+    )
+
+
+def dialing(identity: Directory, policies: Directory, audit: Directory | None) -> Admission:
+    """Return the admission of a client, which serves no roots.
+
+    Raises:
+        ConfigurationError: Identity or policies are wrong.
+        AuditError: The audit log cannot be opened.
+    """
+    return Admission.load(
+        Path(identity),
+        Path(policies),
+        audit=Path(audit) if audit is not None else None,
+        name="client",
+        roots={},
+        contracts={},
+        server_limits=DEFAULT_SERVER_LIMITS,
+    )
