@@ -9,8 +9,6 @@ from typing import Final, Protocol
 from caprpc.aio.caller import Caller
 from caprpc.aio.runner import MethodRunner
 from caprpc.objects.admission import Admission
-from caprpc.objects.batches import BatchJob
-from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, sort_out
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
@@ -76,6 +74,9 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._flush_due = False
         self._blocked_since: float | None = None
+        self._waiting_bytes = 0
+        self._awaits_place = False
+        """Whether the first of ``pending`` waits until its principal occupies fewer threads."""
         self._unstarted = 0
         """Calls that a pool thread has been given and has not started."""
         self._tasks: dict[Answer | BatchAnswer, asyncio.Task[None]] = {}
@@ -151,6 +152,9 @@ class Connection(asyncio.BufferedProtocol):
         while pending and not self.closed:
             job = pending[0]
             if runner.needs_thread(job):
+                if self._awaits_place or not runner.take_place(self):
+                    self._awaits_place = True
+                    return
                 pending.popleft()
                 self._unstarted += 1
                 runner.submit(job, self)
@@ -162,6 +166,25 @@ class Connection(asyncio.BufferedProtocol):
                     self._start_task(job)
                 else:
                     self._run_here(job)
+
+    def place_free(self) -> None:
+        """A place in the pool has become free, and is taken for this connection."""
+        self._awaits_place = False
+        job = self.pending[0] if self.pending and not self.closed else None
+        if job is not None and self.host.runner.needs_thread(job):
+            self.pending.popleft()
+            self._unstarted += 1
+            self.host.runner.submit(job, self)
+        else:
+            self.host.runner.give_place_back(self)
+        if not self.closed:
+            self._start_pending()
+            self.flush_soon()
+
+    @property
+    def principal(self) -> str:
+        """Who the peer is; empty before that is proved."""
+        return self.link.session.peer.principal if self.link.admitted is not None else ""
 
     def started(self) -> None:
         """A pool thread has started the call it was given."""
@@ -188,8 +211,6 @@ class Connection(asyncio.BufferedProtocol):
         self.host.runner.ran_here(job, time.perf_counter() - started)
 
     def _start_task(self, job: AnyJob) -> None:
-        if isinstance(job, BatchJob):
-            raise TypeError("a batch is no coroutine")
         if sys.version_info >= (3, 12):
             task = asyncio.Task(self._run_async(job), loop=self.loop, eager_start=True)
         else:
@@ -198,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
             self._tasks[job.answer] = task
             task.add_done_callback(lambda _task: self._tasks.pop(job.answer, None))
 
-    async def _run_async(self, job: Job) -> None:
+    async def _run_async(self, job: AnyJob) -> None:
         try:
             value = await job.run_async()
         except asyncio.CancelledError as exc:
@@ -272,6 +293,7 @@ class Connection(asyncio.BufferedProtocol):
             busy = bool(self.link.session.asked.open)
             self.caller.check_deadlines(now)
             limit = self.link.session.limits.write_timeout_s
+            self._note_progress(now)
             if self._blocked_since is not None and now - self._blocked_since > limit:
                 self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
                 self.cut_off()
@@ -284,6 +306,13 @@ class Connection(asyncio.BufferedProtocol):
                 self.flush()
             wait = TICK_S if busy else max(TICK_S, min(IDLE_TICK_S, self.link.deadline() - now))
             self._timer = self.loop.call_later(wait, self._tick)
+
+    def _note_progress(self, now: float) -> None:
+        """A peer that takes something is slow, not gone."""
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if self._blocked_since is not None and waiting < self._waiting_bytes:
+            self._blocked_since = now
+        self._waiting_bytes = waiting
 
     def _let_go(self) -> None:
         closers = self.link.closing()

@@ -9,6 +9,7 @@ from caprpc.ids import OP_ROOT
 from caprpc.interface import Member
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.closing import close_now, close_rest
+from caprpc.objects.shares import Shares
 from caprpc.objects.work import AnyJob
 from caprpc.session import Closer
 
@@ -33,6 +34,7 @@ class MethodRunner:
 
     def __init__(self, threads: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._shares: Shares[Connection] = Shares(threads)
         self._proofs_left: dict[Member, int] = {}
 
     def needs_thread(self, job: AnyJob) -> bool:
@@ -43,8 +45,18 @@ class MethodRunner:
             return job.waits or any(self._unproved(member) for member in job.members)
         return self._unproved(job.plan.member)
 
+    def take_place(self, connection: "Connection") -> bool:
+        """Take a thread for a call of this connection's principal; False if it must wait for ``place_free``."""
+        return self._shares.take(connection.principal, connection)
+
+    def give_place_back(self, connection: "Connection") -> None:
+        """Give a thread back; another connection of the principal may have waited for it."""
+        following = self._shares.give_back(connection.principal)
+        if following is not None:
+            following.loop.call_soon_threadsafe(following.place_free)
+
     def submit(self, job: AnyJob, connection: "Connection") -> None:
-        """Run a call on a thread of the pool and reply from the loop."""
+        """Run a call on a thread of the pool, whose place was taken, and reply from the loop."""
         self._pool.submit(self._run, job, connection)
 
     def ran_here(self, job: AnyJob, seconds: float) -> None:
@@ -63,6 +75,12 @@ class MethodRunner:
         return member.blocking or member.takes_references or self._proofs_left.get(member, PROOFS) > 0
 
     def _run(self, job: AnyJob, connection: "Connection") -> None:
+        try:
+            self._run_in_place(job, connection)
+        finally:
+            self.give_place_back(connection)
+
+    def _run_in_place(self, job: AnyJob, connection: "Connection") -> None:
         soon = connection.loop.call_soon_threadsafe
         soon(connection.started)
         if job.answer.cancelled:

@@ -263,5 +263,9 @@ async def serve(
 ) -> None:
     """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
     server = Server(roots, identity=identity, policies=policies, audit=audit, limits=limits)
-    server.listen(address)
+    try:
+        server.listen(address)
+    except BaseException:
+        await server.stop()
+        raise
     await server.serve_forever()

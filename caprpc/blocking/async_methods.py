@@ -6,7 +6,6 @@ from concurrent.futures import Future
 
 from caprpc.blocking.connection import Connection
 from caprpc.objects.closing import close_now, close_rest
-from caprpc.objects.dispatch import Job
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer
 
@@ -23,8 +22,6 @@ class AsyncMethods:
 
     def start(self, connection: Connection, job: AnyJob) -> bool:
         """Start a method; its reply is sent when it ends."""
-        if not isinstance(job, Job):
-            return False
         loop = self._running_loop()
         answer = job.answer
         self._running[answer] = asyncio.run_coroutine_threadsafe(self._run(connection, job), loop)
@@ -58,7 +55,7 @@ class AsyncMethods:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
-    async def _run(self, connection: Connection, job: Job) -> None:
+    async def _run(self, connection: Connection, job: AnyJob) -> None:
         try:
             value = await job.run_async()
         except (Exception, SystemExit) as exc:  # application code: whatever it raises becomes the answer of its call

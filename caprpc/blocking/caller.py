@@ -181,11 +181,12 @@ class Caller:
         """Wait for a call's own answer; if the time runs out or the thread is interrupted, the call is cancelled."""
         connection = self._connection
         limit = connection.link.session.limits.call_timeout_s
+        deadline = time.monotonic() + limit
         try:
             if connection.reader is question:
-                connection.lead(question, None, question)
+                connection.lead(question, deadline, question)
             if question.outcome is None or question.jobs:
-                connection.wait(question, time.monotonic() + limit, question)
+                connection.wait(question, deadline, question)
         except BaseException:
             connection.pass_on()
             self.abandon(question)

@@ -104,6 +104,11 @@ class Connection:
         self.counted = False
         """Whether the server counts it as authenticated, or as gone."""
 
+    @property
+    def principal(self) -> str:
+        """Who the peer is; empty before that is proved."""
+        return self.link.session.peer.principal if self.link.admitted is not None else ""
+
     def become_reader(self, token: object) -> None:
         """Let the present thread read; the lock is held and nobody reads."""
         self.reader = token
@@ -152,11 +157,8 @@ class Connection:
             if self.reader is None:
                 self._step_down()
 
-    def lead(self, question: Question, deadline: float | None, token: object) -> None:
-        """Read until the question has ended, callbacks for its thread have come, or the time has passed.
-
-        Without a deadline it returns after the first half second of silence.
-        """
+    def lead(self, question: Question, deadline: float, token: object) -> None:
+        """Read until the question has ended, callbacks for its thread have come, or the time has passed."""
         wire, lock = self.wire, self.lock
         futures = _NO_FUTURES
         try:
@@ -170,7 +172,7 @@ class Connection:
                     if question.outcome is not None or question.jobs or wire.closed:
                         self._step_down()
                         return
-                    if data is None and (deadline is None or time.monotonic() >= deadline):
+                    if data is None and time.monotonic() >= deadline:
                         self._step_down()
                         return
                 if futures:

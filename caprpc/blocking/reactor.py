@@ -17,6 +17,7 @@ from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
 from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
 from caprpc.blocking.workers import Workers
+from caprpc.objects.shares import Shares
 from caprpc.objects.work import AnyJob
 
 _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
@@ -33,6 +34,7 @@ class Reactor:
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._handlers: dict[int, Callable[[], None]] = {}
         self._slow = SlowMembers()
+        self._shares: Shares[Connection] = Shares(workers.limit)
         self._turn = 0
         self._polling_thread = 0
         self._running: AnyJob | None = None
@@ -188,9 +190,18 @@ class Reactor:
         if not connection.in_pool:
             connection.in_pool = True
             connection.flush()
-            self._workers.submit(lambda: self._run_pending(connection))
+            if self._shares.take(connection.principal, connection):
+                self._workers.submit(lambda: self._run_pending(connection))
 
     def _run_pending(self, connection: Connection) -> None:
+        try:
+            self._run_first(connection)
+        finally:
+            following = self._shares.give_back(connection.principal)
+            if following is not None:
+                self._workers.submit(lambda: self._run_pending(following))
+
+    def _run_first(self, connection: Connection) -> None:
         with connection.lock:
             connection.in_pool = False
             if not connection.pending:

@@ -342,5 +342,9 @@ def serve(
 ) -> None:
     """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
     server = Server(roots, identity=identity, policies=policies, audit=audit, limits=limits)
-    server.listen(address)
+    try:
+        server.listen(address)
+    except BaseException:
+        server.stop()
+        raise
     server.serve_forever()

@@ -70,7 +70,7 @@ class Wire:
             self._buffer = None
         return memoryview(buffer)[:count] if count else b""
 
-    def read(self, deadline: float | None) -> bytes | memoryview | None:
+    def read(self, deadline: float) -> bytes | memoryview | None:
         """Wait: return what has arrived, b"" at the end of the stream, None after half a second or at the deadline."""
         spin = self._spin
         until = spin.until() if spin is not None else 0.0
@@ -90,7 +90,7 @@ class Wire:
                     if len(data) == _READ_BYTES:
                         self._buffer = bytearray(_LARGE_READ_BYTES)
                     return data
-        left = _SLICE_S if deadline is None else deadline - time.monotonic()
+        left = deadline - time.monotonic()
         if left < _SLICE_S or self.unsent:
             return self._read_polling(max(0.0, min(left, _SLICE_S)))
         try:

@@ -17,7 +17,7 @@ class Workers:
     """
 
     def __init__(self, limit: int, name: str) -> None:
-        self._limit = limit
+        self.limit = limit
         self._name = name
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Workers:
                 return
             if self._free:
                 self._free -= 1
-            elif urgent or len(self._threads) < self._limit:
+            elif urgent or len(self._threads) < self.limit:
                 thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
                 self._threads.add(thread)
             else:

@@ -15,7 +15,7 @@ from typing import Final
 
 from caprpc.audit import AuditLog, Relation
 from caprpc.contract import InterfaceContract
-from caprpc.errors import AuditError, ConfigurationError, IdentityRefused
+from caprpc.errors import AuditError, ConfigurationError, IdentityRefused, PolicyError
 from caprpc.limits import ServerLimits
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas
@@ -116,7 +116,7 @@ class Admission:
             AuditError: The audit log cannot be opened.
         """
         accepts = name == "server"
-        epoch = _read_epoch(identity, policies, contracts, previous=None, accepts=accepts)
+        epoch = _read_epoch(identity, policies, contracts, previous=None, roots=roots if accepts else None)
         log = AuditLog.open(audit or epoch.policies.audit_directory, name=name)
         admission = cls(
             (identity, policies),
@@ -224,7 +224,11 @@ class Admission:
         with self._reloading:
             try:
                 epoch = _read_epoch(
-                    identity, policies, self._contracts, previous=self.epoch.policies, accepts=self._accepts
+                    identity,
+                    policies,
+                    self._contracts,
+                    previous=self.epoch.policies,
+                    roots=self.roots if self._accepts else None,
                 )
             except ConfigurationError as exc:
                 self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
@@ -290,9 +294,27 @@ def _read_epoch(
     contracts: Mapping[str, InterfaceContract],
     *,
     previous: PolicySet | None,
-    accepts: bool,
+    roots: Mapping[str, object] | None,
 ) -> Epoch:
     ours = Identity.load(identity)
     loaded = PolicySet.load(policies, now=datetime.now(UTC), previous=previous)
     loaded.verify_contracts(contracts, complete=bool(contracts))
-    return Epoch(ours, loaded, server_context(ours) if accepts else client_context(ours))
+    if roots is not None:
+        _check_granted_roots(loaded, roots)
+    return Epoch(ours, loaded, server_context(ours) if roots is not None else client_context(ours))
+
+
+def _check_granted_roots(policies: PolicySet, roots: Mapping[str, object]) -> None:
+    """Refuse policies that grant a root which this service does not have: its first caller would find out."""
+    problems = [
+        ConfigurationError(
+            f"root {name!r} is granted, and this service has none of that name",
+            where=root.rule,
+            hint=f"its roots are: {', '.join(sorted(roots))}",
+        )
+        for policy in policies.policies
+        for name, root in policy.roots.items()
+        if name not in roots
+    ]
+    if problems:
+        raise PolicyError(problems)

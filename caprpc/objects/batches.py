@@ -1,6 +1,7 @@
 """Batches: many calls in one frame; each is guarded, checked and recorded on its own. They carry values only."""
 
 from collections.abc import Callable
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import AuditError, RemoteProtocolError, cut_text, declared_text
@@ -33,9 +34,7 @@ Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, An
 class BatchJob:
     """The permitted calls of one batch, run in order; a failed call does not stop the others."""
 
-    __slots__ = ("answer", "endpoint", "failures", "members", "results", "todo", "unrecorded", "waits")
-
-    is_async = False
+    __slots__ = ("answer", "endpoint", "failures", "is_async", "members", "results", "todo", "unrecorded", "waits")
 
     def __init__(self, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         self.answer = answer
@@ -43,6 +42,8 @@ class BatchJob:
         self.failures: list[Failure] = []
         self.results: list[Any] = []
         self.todo: list[Planned] = []
+        self.is_async = False
+        """Some method in it is a coroutine function: it is run with ``run_async``."""
         self.members: set[Member] = set()
         """What it runs."""
         self.unrecorded = False
@@ -75,6 +76,30 @@ class BatchJob:
                         results[position] = value
                     else:
                         self._returned(position, permit, member, value)
+        finally:
+            self.todo = list(todo)
+            CURRENT.reset(token)
+
+    async def run_async(self) -> None:
+        """Run every call that was permitted in this task, and await those that are coroutines, one after the other."""
+        token = CURRENT.set(self)
+        todo = iter(self.todo)
+        try:
+            for position, permit, member, function, args, kwargs in todo:
+                if self.answer.cancelled:
+                    self._failed(position, permit, "cancelled")
+                    continue
+                try:
+                    value = function(*args, **kwargs)
+                    if iscoroutine(value):
+                        value = await value
+                except Exception as exc:  # application code: everything it raises becomes the answer of its call
+                    self._raised(position, permit, member, exc)
+                except BaseException:  # the task is cancelled; the driver answers what has not run
+                    self._failed(position, permit, "cancelled" if self.answer.cancelled else "internal")
+                    raise
+                else:
+                    self._returned(position, permit, member, value)
         finally:
             self.todo = list(todo)
             CURRENT.reset(token)
@@ -183,7 +208,9 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
                 ended(permit)
             continue
         member: Member = export.shape.members[run.operation, run.member]
-        _plan_run(job, run, start, verdict, member, member.resolve(export.obj))
+        function, is_async = member.bind(export.obj)
+        job.is_async = job.is_async or is_async
+        _plan_run(job, run, start, verdict, member, function)
     answer.runs = []
     return job
 

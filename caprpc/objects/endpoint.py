@@ -168,7 +168,11 @@ class Endpoint:
             session.exports.take_back(writer.handed_over)
             self._keep_back(job, exc)
             return
-        except (TypeError, ValueError, CallRefused, LimitExceeded) as exc:
+        except LimitExceeded as exc:
+            session.exports.take_back(writer.handed_over)
+            self._raise(job, "limit", exc)
+            return
+        except (TypeError, ValueError, CallRefused) as exc:
             session.exports.take_back(writer.handed_over)
             self._raise(job, "invalid-result", exc)
             return

@@ -6,14 +6,16 @@ Decisions are added as calls are checked and written with one ``commit`` before 
 import logging
 from datetime import date, time, timedelta
 from decimal import Decimal
+from pathlib import Path
+from traceback import extract_tb
 from types import NoneType
 from typing import Any, Final, Literal
 from uuid import UUID
 
 from caprpc.audit import NO_EXTRA, Extra, Relation, Template, extra
-from caprpc.errors import AuditError, printable
+from caprpc.errors import AuditError, CapRPCError, printable
 from caprpc.ids import OPERATION_NAMES
-from caprpc.interface import Member
+from caprpc.interface import Member, Mismatch
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer, BatchAnswer
 
@@ -21,7 +23,7 @@ _LARGE: Final = 1 << 512
 """Larger integers are not spelled out: ``str`` of more than 4,300 digits raises."""
 
 _MOST_DENIALS: Final = 256
-"""Kinds of refusal remembered for one connection; the glitch budget ends it long before."""
+"""Refusals that differ in more than their number, for one connection: a flood of one hides none of the others."""
 
 _LOG: Final = logging.getLogger("caprpc")
 """Failures of our own methods, with their traceback, for the operator; nothing of a peer but its name."""
@@ -49,7 +51,7 @@ class Recorder:
         self.wants_decisions = level != "deny"
         self.wants_outcomes = level == "outcome"
         self._decided: dict[Permit, Template] = {}
-        self._denials: dict[tuple[str, str, str], Template] = {}
+        self._denials: dict[tuple[object, ...], Template] = {}
         self._outcomes: dict[tuple[Permit, str, str], Template] = {}
         self.connection_id = ""
 
@@ -83,11 +85,14 @@ class Recorder:
 
     def denied(self, question: int, refused: Refused, reference: str) -> None:
         """Add the record of a refusal; a flood of equal ones is counted by the log."""
-        key = (refused.facet, refused.reason, refused.rule)
+        key: tuple[object, ...] = (refused.facet, refused.operation, refused.member, refused.reason, refused.rule)
         template = self._denials.get(key)
         if template is None:
             if len(self._denials) >= _MOST_DENIALS:
-                self._denials.clear()
+                # So many different refusals are made up: those behind them are counted together.
+                key = (refused.facet, refused.reason, refused.rule)
+            template = self._denials.get(key)
+        if template is None:
             template = self._denials[key] = self._relation.template(
                 kind="decision",
                 peer=self._principal,
@@ -140,7 +145,7 @@ class Recorder:
             question=answer.answer_id,
             outcome="error",
             error=type(exc).__name__,
-            detail=printable(str(exc), 512),
+            detail=_reason(exc),
             reference=reference,
         )
 
@@ -187,6 +192,17 @@ class Recorder:
     def fact(self, kind: str, **fields: str | int) -> None:
         """Write any other fact of this connection now."""
         self._relation.record(kind, peer=self._principal, connection=self.connection_id, **fields)
+
+
+def _reason(exc: BaseException) -> str:
+    """Return why a method failed, without what it was called with: texts of foreign exceptions may hold arguments."""
+    if isinstance(exc, CapRPCError | Mismatch):
+        return printable(str(exc), 512)
+    frames = extract_tb(exc.__traceback__)
+    if not frames:
+        return "raised where no trace was left"
+    last = frames[-1]
+    return printable(f"raised in {last.name}, {Path(last.filename).name}:{last.lineno}", 512)
 
 
 def _clear(value: object) -> str:

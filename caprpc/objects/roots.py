@@ -47,7 +47,7 @@ class RootNames:
 
     def is_made(self, name: str) -> bool:
         """Whether ``get`` runs no code of the application."""
-        return name in self._made or isinstance(self._declared[name], InterfaceBase)
+        return name in self._made or isinstance(self._declared.get(name), InterfaceBase)
 
     def made(self) -> list[object]:
         """Return the objects that factories have made for this connection."""

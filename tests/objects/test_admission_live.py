@@ -7,6 +7,7 @@ import pytest
 
 from caprpc import CallRefused, Interface, method
 from caprpc.objects.admission import NOTE_PROBLEMS_S
+from caprpc.pki.certificates import Validity
 from caprpc.session import State
 from caprpc.testing.deployment import Deployment
 from caprpc.testing.pair import Pair
@@ -180,7 +181,7 @@ def test_server_tells_a_client_that_it_refuses_under_which_number(site):
 
 
 def test_what_expires_soon_is_recorded_at_start_at_reload_and_hourly(site, caplog):
-    site.deployment.reissue("server", site.server)
+    site.deployment.reissue("server", site.server, Validity.of_days(2))
     leaf = Identity.load(site.server.identity).leaf
     caplog.set_level(logging.WARNING, "caprpc")
     pair = site.open()
