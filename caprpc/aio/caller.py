@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future as ThreadFuture
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,10 @@ class CallAwaitable(asyncio.Future[Any]):
     deadline: float
     conclude: Callable[[Question], Any]
     abandoned: Callable[[Question], None]
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Walk the iterator that the call returns: ``async for row in ledger.history("A"):``."""
+        return _items_of(self)
 
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel; the peer learns of it."""
@@ -185,6 +189,11 @@ class Caller:
         if question.outcome is None and not self._connection.closed:
             self._connection.link.session.cancel(question)
             self._connection.flush_soon()
+
+
+async def _items_of(future: "asyncio.Future[Any]") -> AsyncIterator[Any]:
+    async for item in await future:
+        yield item
 
 
 def _pass_on(done: "asyncio.Future[Any]", result: "ThreadFuture[Any]") -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -47,7 +47,7 @@ class Client:
         self._admission = dialing(identity, policies, audit)
         self._peers: set[Peer] = set()
 
-    async def connect(self, url: str, *, peer: str | None = None, timeout_s: float = 10.0) -> "Peer":
+    def connect(self, url: str, *, peer: str | None = None, timeout_s: float = 10.0) -> "Connecting":
         """Connect to a server; returns once it has proved its identity and accepted ours.
 
         Args:
@@ -59,10 +59,14 @@ class Client:
             ConnectRefused: Nobody listens there, or one side does not accept the other.
             ConfigurationError: The URL names no address.
         """
-        connected = Peer(self._admission, self._peers.discard)
-        await connected._open(Address.parse(url), peer, timeout_s)
-        self._peers.add(connected)
-        return connected
+
+        async def begin() -> Peer:
+            connected = Peer(self._admission, self._peers.discard)
+            await connected._open(Address.parse(url), peer, timeout_s)
+            self._peers.add(connected)
+            return connected
+
+        return Connecting(begin)
 
     def reload(self) -> str:
         """Read certificates, revocation lists and policies again."""
@@ -117,7 +121,9 @@ class Peer:
         Raises:
             Denied: The peer grants us no such root, or has none.
             ResultError: It is of another interface.
+            PolicyError: Our policies were reviewed for another version of the interface.
         """
+        self._admission.check_contract(interface)
         stub: T = await self._connection.caller.call_root(name, shape_of(interface), Flavor.ASYNC)
         return stub
 
@@ -212,7 +218,30 @@ class Peer:
         self._gone.set()
 
 
-async def connect(
+class Connecting:
+    """A connection that is being made: await it for the peer, or use it with ``async with``."""
+
+    __slots__ = ("_begin", "_peer")
+
+    _peer: Peer
+
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, Peer]]) -> None:
+        self._begin = begin
+
+    def __await__(self) -> Generator[Any, None, Peer]:
+        return self._begin().__await__()
+
+    async def __aenter__(self) -> Peer:
+        self._peer = await self._begin()
+        return self._peer
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._peer.close()
+
+
+def connect(
     url: str,
     *,
     identity: str | Path,
@@ -220,24 +249,29 @@ async def connect(
     audit: str | Path | None = None,
     peer: str | None = None,
     timeout_s: float = 10.0,
-) -> Peer:
+) -> Connecting:
     """Connect to a server with an identity and policies of our own; closing the peer closes the audit log, too.
 
-    A program that makes many connections reads everything once with ``Client`` instead.
+    Await it for the peer, or write ``async with connect(...) as peer:``. A program that makes many connections reads
+    everything once with ``Client`` instead.
 
     Raises:
         ConnectRefused: Nobody listens there, or one side does not accept the other.
         ConfigurationError: URL, identity or policies are wrong.
         AuditError: The audit log cannot be written, or another process has it.
     """
-    client = Client(identity=identity, policies=policies, audit=audit)
-    try:
-        connected = await client.connect(url, peer=peer, timeout_s=timeout_s)
-    except BaseException:
-        await client.close()
-        raise
-    connected._on_close = lambda _peer: client._admission.close()
-    return connected
+
+    async def begin() -> Peer:
+        client = Client(identity=identity, policies=policies, audit=audit)
+        try:
+            connected = await client.connect(url, peer=peer, timeout_s=timeout_s)
+        except BaseException:
+            await client.close()
+            raise
+        connected._on_close = lambda _peer: client._admission.close()
+        return connected
+
+    return Connecting(begin)
 
 
 def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":

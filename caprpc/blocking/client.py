@@ -106,6 +106,7 @@ class Peer:
         timeout_s: float,
         on_close: Callable[["Peer"], None],
     ) -> None:
+        self._admission = admission
         self._on_close = on_close
         self._workers = Workers(_CALLBACK_THREADS, "caprpc-callback")
         self._async_methods = AsyncMethods()
@@ -146,7 +147,9 @@ class Peer:
         Raises:
             Denied: The peer grants us no such root, or has none.
             ResultError: It is of another interface.
+            PolicyError: Our policies were reviewed for another version of the interface.
         """
+        self._admission.check_contract(interface)
         stub: T = self._connection.caller.call_root(name, shape_of(interface), Flavor.BLOCKING)
         return stub
 

@@ -16,6 +16,7 @@ from typing import Final
 from caprpc.audit import AuditLog, Relation
 from caprpc.contract import InterfaceContract
 from caprpc.errors import AuditError, ConfigurationError, IdentityRefused, PolicyError
+from caprpc.interface import interface_closure
 from caprpc.limits import ServerLimits
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas
@@ -94,6 +95,7 @@ class Admission:
         self._quotas: dict[str, PrincipalQuotas] = {}
         self._live: set[Admitted] = set()
         self._lock = threading.Lock()
+        self._checked: set[object] = set()
         self._reloading = threading.Lock()
         self._note_at = time.monotonic() + NOTE_PROBLEMS_S
 
@@ -234,12 +236,24 @@ class Admission:
                 self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
                 raise
             self.epoch = epoch
+            self._checked = set()
             with self._lock:
                 live = list(self._live)
             for admitted in live:
                 self._narrow(admitted, epoch)
             self._in_force("reloaded")
         return f"policies version {epoch.policies.version}, {len(epoch.policies.policies)} in force"
+
+    def check_contract(self, interface: Callable[..., object]) -> None:
+        """Make sure that what is granted and accepted of an interface is what was reviewed.
+
+        Raises:
+            PolicyError: A member that our policies name has changed or vanished since.
+        """
+        if interface in self._checked:
+            return
+        self.epoch.policies.verify_contracts(interface_closure([interface]), complete=False)
+        self._checked.add(interface)
 
     def tick(self, now: float) -> None:
         """Make the audit log last, and say about hourly what expires soon; call it once a second, off the loop.
