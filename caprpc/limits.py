@@ -79,7 +79,7 @@ class ServerLimits:
     accept_burst: int = 50
     """Accepts above the sustained rate."""
     workers: int = 128
-    """Threads for methods that block; calls beyond that wait in order."""
+    """For methods that block; one principal occupies half of them at most; calls beyond that wait in order."""
 
 
 FIRST_FRAME_BYTES: Final = 16 * KIB
