@@ -10,5 +10,4 @@ class LineCounter(Interface):
     """Counts the lines of a file that stays where it is."""
 
     @method(effect="read")
-    def line_counter(self, fileobj: TextLines, function: Callable[[str], None]) -> int:
-        ...
+    def line_counter(self, fileobj: TextLines, function: Callable[[str], None]) -> int: ...
