@@ -299,8 +299,8 @@ def test_exports_end_at_their_limit_and_room_comes_back(world, driver):
     peer = world.open(running)
     vault = peer.root()
     held = [slip_of(peer, vault).export for _ in range(9)]
-    assert peer.ask(vault, "slip").code == "invalid-result"
-    assert peer.ask(vault, "slips", [5]).code == "invalid-result"
+    assert peer.ask(vault, "slip").code == "limit"
+    assert peer.ask(vault, "slips", [5]).code == "limit"
     peer.send(m.Release([(held[0], 1)]))
     assert slip_of(peer, vault).export not in held
 
