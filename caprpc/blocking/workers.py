@@ -28,7 +28,6 @@ class Workers:
 
     def submit(self, work: Callable[[], None], *, urgent: bool = False) -> None:
         """Run ``work`` as soon as a thread is free; ``urgent`` work gets a thread beyond the limit if it must."""
-        thread = None
         with self._lock:
             if self._closed:
                 return
@@ -37,11 +36,11 @@ class Workers:
             elif urgent or len(self._threads) < self.limit:
                 thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
                 self._threads.add(thread)
+                # Under the lock: ``close`` can join only threads that were started.
+                thread.start()
             else:
                 self._backlog += 1
             self._queue.put(work)
-        if thread is not None:
-            thread.start()
 
     def close(self, timeout_s: float) -> bool:
         """Let running work end and the threads with it; whether all did within ``timeout_s``."""

@@ -103,8 +103,8 @@ def test_the_tutorial_runs_as_written(workshop):
     assert "alice.toml:" in logged.stdout
     assert "server.toml:" in logged.stdout
     workshop.stop()
-    rename, serve, client, show, explain = commands(9)
-    assert workshop.run(rename).returncode == 0
+    delete, serve, client, show, explain = commands(9)
+    assert workshop.run(delete).returncode == 0
     workshop.start(serve)
     refused = workshop.run(client)
     assert refused.returncode != 0

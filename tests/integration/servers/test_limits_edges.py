@@ -70,7 +70,7 @@ def test_a_result_that_the_peer_cannot_take_is_no_result(world, driver):
     peer = world.dial(running).open(m.PeerLimits(2048, 64, 64, 32))
     vault = peer.root()
     assert len(peer.value(vault, "blob", [900])) == 900
-    assert peer.ask(vault, "blob", [2100]).code == "invalid-result"
+    assert peer.ask(vault, "blob", [2100]).code == "limit"
 
 
 def test_max_error_text_bytes(world, driver):
