@@ -4,7 +4,7 @@ Every occurrence is counted; a message that is not sent, or not taken, is undone
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 from weakref import ref
 
 from caprpc.errors import CallRefused, RemoteProtocolError
@@ -17,13 +17,6 @@ from caprpc.policy import Facet, Guard, Permit
 from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
 from caprpc.wire.values import OwnReference, RemoteReference
-
-
-class Faces(Protocol):
-    """Makes stubs; one for each connection."""
-
-    def stub(self, imported: Import, shape: Shape, flavor: Flavor) -> Stub:
-        """Return the stub of an import, the same one while it lives."""
 
 
 class StubMaker:

@@ -28,8 +28,6 @@ Code: TypeAlias = Annotated[str, Bound(max_length=32)]
 Text: TypeAlias = Annotated[str, Bound(max_length=256)]
 ReferenceNumber: TypeAlias = Annotated[str, Bound(max_length=32)]
 
-NO_QUESTION: Final = -1
-
 LIFETIME_CONNECTION: Final = 0
 LIFETIME_CALL: Final = 1
 
