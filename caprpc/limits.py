@@ -70,6 +70,9 @@ class ServerLimits:
     """From accept to a finished handshake."""
     max_unauthenticated: int = 256
     """Connections that have not proved who they are."""
+    unauthenticated_per_address: int = 64
+    """Of these, from one source address (IPv6: one /64); the longest silent one makes room for the next. A quarter of
+    all: one host that opens connections and says nothing keeps nobody else waiting."""
     max_connections: int = 16_384
     """Connections altogether."""
     connections_per_principal: int = 8

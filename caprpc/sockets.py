@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from caprpc.address import Address
@@ -18,11 +18,14 @@ BACKLOG: Final = 1024
 class Arrival:
     """A connection that has not sent a byte: a socket and a time, until it does."""
 
-    __slots__ = ("address", "since", "sock")
+    __slots__ = ("address", "host", "since", "sock")
 
-    def __init__(self, sock: socket.socket, address: str, since: float) -> None:
+    def __init__(self, sock: socket.socket, address: str, host: str, since: float) -> None:
         self.sock = sock
         self.address = address
+        """For people, with the port."""
+        self.host = host
+        """Where it comes from; empty for a Unix socket."""
         self.since = since
 
 
@@ -71,33 +74,32 @@ def close_listener(sock: socket.socket) -> None:
             os.unlink(path)
 
 
-def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable[[float], None]) -> list[Arrival]:
-    """Accept what has come, as far as the budget goes.
+def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable[[float], None]) -> Iterator[Arrival]:
+    """Accept what has come, as far as the budget goes; each arrival is to be counted before the next is asked for.
 
     Args:
         sock: The listening socket.
-        wait: Takes one accept at a time (monotonic seconds); returns how long to wait if there is none.
+        wait: Returns how long to wait before the next accept (monotonic seconds), 0.0 if it may be done now.
         paused: Called with the time until which nothing more is to be accepted.
     """
-    arrivals: list[Arrival] = []
     while True:
         now = time.monotonic()
         pause = wait(now)
         if pause:
             paused(now + pause)
-            return arrivals
+            return
         try:
             connection, peer = sock.accept()
         except BlockingIOError:
-            return arrivals
+            return
         except ConnectionAbortedError:
             continue
         except OSError:
             # No descriptors left (EMFILE and its like): look again later instead of spinning.
             paused(now + 0.1)
-            return arrivals
-        text = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
-        arrivals.append(Arrival(connection, text, now))
+            return
+        host, text = (peer[0], f"{peer[0]}:{peer[1]}") if isinstance(peer, tuple) else ("", "unix")
+        yield Arrival(connection, text, host, now)
 
 
 def _remove_stale(path: str) -> None:

@@ -16,7 +16,7 @@ from caprpc.aio.connection import Connection
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
-from caprpc.objects.accepting import AcceptBudget
+from caprpc.objects.accepting import AcceptBudget, Place
 from caprpc.objects.sides import serving
 from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
@@ -53,9 +53,8 @@ class Server:
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._budget = AcceptBudget(limits, time.monotonic())
         self._listeners: list[socket.socket] = []
-        self._arrivals: set[Arrival] = set()
-        self._connections: dict[Connection, bool] = {}
-        """Connection to whether its peer has proved who it is."""
+        self._arrivals: dict[Arrival, Place] = {}
+        self._connections: dict[Connection, Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._stopping = False
@@ -160,35 +159,30 @@ class Server:
             loop.remove_reader(sock)
             loop.call_later(max(0.0, until - time.monotonic()), self._resume, sock)
 
-        for arrival in accept(sock, self._take_accept, pause):
+        for arrival in accept(sock, self._budget.wait, pause):
+            place = self._arrivals[arrival] = self._budget.come(arrival.host)
             arrival.sock.setblocking(False)
-            self._arrivals.add(arrival)
             loop.add_reader(arrival.sock, self._first_bytes, arrival)
+            if self._budget.crowded(place, arrival.since):
+                # The new one itself if all others of its source have begun to speak.
+                self._drop(next(a for a, known in self._arrivals.items() if known.source == place.source))
 
     def _resume(self, sock: socket.socket) -> None:
         if not self._stopping:
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
 
-    def _take_accept(self, now: float) -> float:
-        pause = self._budget.take(now)
-        if not pause:
-            self._budget.unauthenticated += 1
-            self._budget.open += 1
-        return pause
-
     def _first_bytes(self, arrival: Arrival) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(arrival.sock)
-        self._arrivals.discard(arrival)
-        task = loop.create_task(self._connect(arrival))
+        task = loop.create_task(self._connect(arrival, self._arrivals.pop(arrival)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, arrival: Arrival) -> None:
+    async def _connect(self, arrival: Arrival, place: Place) -> None:
         connection = Connection(
             self._admission, self, acceptor=True, hostname=None, address=arrival.address, started=arrival.since
         )
-        self._connections[connection] = False
+        self._connections[connection] = place
         if arrival.sock.family != socket.AF_UNIX:
             arrival.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -198,12 +192,11 @@ class Server:
             connection.end("ended before it began")
 
     def _drop(self, arrival: Arrival) -> None:
-        if arrival in self._arrivals:
-            self._arrivals.discard(arrival)
+        place = self._arrivals.pop(arrival, None)
+        if place is not None:
             asyncio.get_running_loop().remove_reader(arrival.sock)
             arrival.sock.close()
-            self._budget.unauthenticated -= 1
-            self._budget.open -= 1
+            self._budget.leave(place)
 
     async def _tick(self) -> None:
         while True:
@@ -233,9 +226,9 @@ class Server:
 
     def authenticated(self, connection: Connection) -> None:
         """The peer has proved who it is."""
-        if self._connections.get(connection) is False:
-            self._connections[connection] = True
-            self._budget.unauthenticated -= 1
+        place = self._connections.get(connection)
+        if place is not None:
+            self._budget.prove(place)
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them."""
@@ -245,11 +238,9 @@ class Server:
 
     def ended(self, connection: Connection, _event: Ended) -> None:
         """The connection is over: forget it."""
-        authenticated = self._connections.pop(connection, None)
-        if authenticated is not None:
-            self._budget.open -= 1
-            if not authenticated:
-                self._budget.unauthenticated -= 1
+        place = self._connections.pop(connection, None)
+        if place is not None:
+            self._budget.leave(place)
 
 
 async def serve(

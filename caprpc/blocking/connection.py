@@ -101,8 +101,6 @@ class Connection:
         self._followers: dict[threading.Lock, Question] = {}
         """Threads that sleep until their question has ended, or until it is their turn to read."""
         self.high_water_bytes = DEFAULT_LIMITS.write_high_water_bytes
-        self.counted = False
-        """Whether the server counts it as authenticated, or as gone."""
 
     @property
     def principal(self) -> str:

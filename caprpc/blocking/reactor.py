@@ -26,15 +26,21 @@ _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
 class Reactor:
     """Owns which thread polls (``_turn``), and what that thread runs at the moment (``_running``)."""
 
-    def __init__(self, workers: Workers, on_tick: Callable[[float], None], on_defect: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        shares: Shares[Connection],
+        on_tick: Callable[[float], None],
+        on_defect: Callable[[int], None],
+    ) -> None:
         self._workers = workers
+        self._shares = shares
         self._on_defect = on_defect
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._handlers: dict[int, Callable[[], None]] = {}
         self._slow = SlowMembers()
-        self._shares: Shares[Connection] = Shares(workers.limit)
         self._turn = 0
         self._polling_thread = 0
         self._running: AnyJob | None = None

@@ -17,7 +17,8 @@ from caprpc.blocking.reactor import Reactor
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
-from caprpc.objects.accepting import AcceptBudget
+from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.shares import Shares
 from caprpc.objects.sides import serving
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
@@ -54,15 +55,17 @@ class Server:
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     ) -> None:
         self._admission = serving(roots, identity, policies, audit, limits)
-        self._workers = Workers(limits.workers, "caprpc-worker")
+        # One of them polls.
+        self._workers = Workers(limits.workers + 1, "caprpc-worker")
         self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
         self._async_methods = AsyncMethods()
-        self._reactor = Reactor(self._workers, self._tick, self._defect)
+        self._reactor = Reactor(self._workers, Shares(limits.workers), self._tick, self._defect)
         self._budget = AcceptBudget(limits, time.monotonic())
         self._lock = threading.Lock()
         self._listeners: list[socket.socket] = []
         self._arrivals: dict[int, Arrival] = {}
         self._connections: dict[Connection, int] = {}
+        self._places: dict[Arrival | Connection, Place] = {}
         self._stopped = threading.Event()
 
     def listen(self, address: str) -> str:
@@ -176,18 +179,15 @@ class Server:
         def pause(until: float) -> None:
             self._reactor.pause(sock.fileno(), until)
 
-        for arrival in accept(sock, self._take_accept, pause):
+        for arrival in accept(sock, self._budget.wait, pause):
+            with self._lock:
+                place = self._places[arrival] = self._budget.come(arrival.host)
+                crowded = self._budget.crowded(place, arrival.since)
             fileno = arrival.sock.fileno()
             self._arrivals[fileno] = arrival
             self._reactor.watch(fileno, lambda arrival=arrival: self._first_bytes(arrival))  # type: ignore[misc]
-
-    def _take_accept(self, now: float) -> float:
-        with self._lock:
-            pause = self._budget.take(now)
-            if not pause:
-                self._budget.unauthenticated += 1
-                self._budget.open += 1
-            return pause
+            if crowded:
+                self._drop_silent(place.source)
 
     def _first_bytes(self, arrival: Arrival) -> None:
         fileno = arrival.sock.fileno()
@@ -197,6 +197,7 @@ class Server:
             arrival.sock, self._admission, self, acceptor=True, hostname=None, address=arrival.address
         )
         connection.link.started = arrival.since
+        self._places[connection] = self._places.pop(arrival)
         self._connections[connection] = fileno
         self._reactor.replace(fileno, lambda: self._serve(connection))
         connection.armed = True
@@ -225,18 +226,30 @@ class Server:
                 self._reactor.arm(connection)
 
     def _authenticated(self, connection: Connection) -> None:
-        with self._lock:
-            if not connection.counted:
-                connection.counted = True
-                self._budget.unauthenticated -= 1
+        place = self._places.get(connection)
+        if place is not None:
+            with self._lock:
+                self._budget.prove(place)
 
     def _drop(self, arrival: Arrival) -> None:
         if self._arrivals.pop(arrival.sock.fileno(), None) is not None:
             self._reactor.forget(arrival.sock.fileno())
             arrival.sock.close()
+            self._leave(arrival)
+
+    def _drop_silent(self, source: str) -> None:
+        """Drop the longest silent connection of a source: the newest if all others have begun to speak."""
+        for arrival in list(self._arrivals.values()):
+            place = self._places.get(arrival)
+            if place is not None and place.source == source:
+                self._drop(arrival)
+                return
+
+    def _leave(self, whoever: Arrival | Connection) -> None:
+        place = self._places.pop(whoever, None)
+        if place is not None:
             with self._lock:
-                self._budget.unauthenticated -= 1
-                self._budget.open -= 1
+                self._budget.leave(place)
 
     def _tick(self, now: float) -> None:
         timeout_s = self._admission.server_limits.handshake_timeout_s
@@ -324,11 +337,7 @@ class Server:
         fileno = self._connections.pop(connection, None)
         if fileno is not None:
             self._reactor.forget(fileno)
-            with self._lock:
-                self._budget.open -= 1
-                if not connection.counted:
-                    connection.counted = True
-                    self._budget.unauthenticated -= 1
+            self._leave(connection)
 
 
 def serve(

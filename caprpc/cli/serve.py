@@ -34,6 +34,7 @@ use or not ours, 74 no audit log, 78 identity, policies or roots are wrong.
 _LIMIT_HELP: Final = {
     "handshake_timeout_s": "Seconds from accept to a finished handshake.",
     "max_unauthenticated": "Connections that have not proved who they are.",
+    "unauthenticated_per_address": "Of these, from one source address.",
     "max_connections": "Connections altogether.",
     "connections_per_principal": "Connections of one principal, unless its policy says otherwise.",
     "accept_per_s": "Accepts per second, sustained.",
