@@ -16,6 +16,7 @@ from caprpc.errors import (
     ProtocolError,
     ReferenceDead,
     RemoteError,
+    StoreError,
 )
 from caprpc.interface import Interface, attribute, method, register_adapter
 from caprpc.objects.context import CallContext, current
@@ -41,6 +42,7 @@ __all__ = [
     "ReferenceDead",
     "RemoteError",
     "Server",
+    "StoreError",
     "attribute",
     "batch",
     "connect",

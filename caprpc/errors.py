@@ -77,6 +77,10 @@ class AuditError(CapRPCError):
     """The audit log cannot be opened, written or verified."""
 
 
+class StoreError(CapRPCError):
+    """The store of grants cannot be read or written; nothing is handed out meanwhile."""
+
+
 class ProtocolError(CapRPCError):
     """Someone broke the wire protocol; the connection is dead."""
 

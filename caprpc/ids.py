@@ -64,6 +64,14 @@ def new_reference() -> str:
 
     A refused peer sees only this number; the operator finds the whole reason under it in the audit log.
     """
+    return "R-" + _random_letters()
+
+
+def new_grant_id() -> str:
+    """Return a fresh id for a grant, such as ``G-7KQ2M9XW4HTA``: it names the grant and gives nothing."""
+    return "G-" + _random_letters()
+
+
+def _random_letters() -> str:
     bits = secrets.randbits(5 * _REFERENCE_LENGTH)
-    letters = [_REFERENCE_ALPHABET[(bits >> (5 * i)) & 31] for i in range(_REFERENCE_LENGTH)]
-    return "R-" + "".join(letters)
+    return "".join(_REFERENCE_ALPHABET[(bits >> (5 * i)) & 31] for i in range(_REFERENCE_LENGTH))

@@ -23,6 +23,7 @@ from caprpc.errors import (
     ProtocolError,
     ReferenceDead,
     RemoteError,
+    StoreError,
     printable,
 )
 
@@ -54,6 +55,7 @@ _BY_TYPE: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (LimitExceeded, EX_TEMPFAIL),
     (ReferenceDead, EX_UNAVAILABLE),
     (AuditError, EX_IOERR),
+    (StoreError, EX_IOERR),
     (UnicodeError, EX_DATAERR),
     (FileNotFoundError, EX_NOINPUT),
     (IsADirectoryError, EX_NOINPUT),

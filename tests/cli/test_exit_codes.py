@@ -35,6 +35,7 @@ CASES = [
     (errors.LimitExceeded("9 calls in flight, at most 8 (limits.in_flight)"), 75),
     (errors.ReferenceDead("the connection has ended"), 69),
     (errors.AuditError("audit/server: no space left"), 74),
+    (errors.StoreError("state/grants.db: no space left"), 74),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.txt"), 66),
     (PermissionError(errno.EACCES, "Permission denied", "key.pem"), 77),
     (IsADirectoryError(errno.EISDIR, "Is a directory", "x"), 66),

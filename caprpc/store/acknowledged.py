@@ -1,0 +1,135 @@
+"""The file of acknowledged changes beside a store: by it a store that came back from an old backup is known.
+
+One line for each change, appended and synced after the change is kept and before anybody is told. A store that
+has fewer changes than this file was replaced by an older copy; what was revoked since is written here.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Final
+
+from caprpc.errors import ConfigurationError, StoreError
+
+SUFFIX: Final = ".acknowledged"
+
+_HEADER: Final = re.compile(r"caprpc-acknowledged 1 ([0-9a-f]{32})")
+_LINE: Final = re.compile(r"([0-9]{1,18}) (granted|revoked) (G-[A-Z2-9]{12})")
+
+
+class Acknowledged:
+    """What has been acknowledged, as far as the file says.
+
+    Attributes:
+        store_id: Of the store that it belongs to.
+        revision: The newest one that was acknowledged.
+        granted: Every grant that was acknowledged.
+        revoked: Every grant whose revocation was.
+    """
+
+    __slots__ = ("granted", "path", "revision", "revoked", "store_id")
+
+    def __init__(self, path: Path, store_id: str) -> None:
+        self.path = path
+        self.store_id = store_id
+        self.revision = 0
+        self.granted: set[str] = set()
+        self.revoked: set[str] = set()
+
+    @classmethod
+    def read(cls, path: Path) -> "Acknowledged | None":
+        """Return what the file says, None if there is none.
+
+        Raises:
+            ConfigurationError: It is no such file, or others may touch it.
+        """
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise ConfigurationError(f"cannot be read: {exc.strerror}", where=str(path)) from exc
+        with open(descriptor, encoding="ascii", errors="replace") as file:
+            check_private(path, os.fstat(descriptor))
+            lines = file.read().split("\n")
+        header = _HEADER.fullmatch(lines[0])
+        if header is None:
+            raise ConfigurationError(
+                "is no file of acknowledged changes", where=str(path), hint="put back the one that was there"
+            )
+        found = cls(path, header[1])
+        for line in lines[1:]:
+            # The last line of a process that was killed, or of a machine that lost power, was not acknowledged.
+            if change := _LINE.fullmatch(line):
+                found._take(int(change[1]), change[2], change[3])
+        return found
+
+    @classmethod
+    def create(cls, path: Path, store_id: str) -> "Acknowledged":
+        """Make the file of a new store in one step; the directory is locked."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        _write(temporary, f"caprpc-acknowledged 1 {store_id}\n", os.O_TRUNC)
+        temporary.replace(path)
+        sync_directory(path.parent)
+        return cls(path, store_id)
+
+    def append(self, changes: list[tuple[int, str, str]]) -> None:
+        """Add changes (revision, ``granted`` or ``revoked``, grant id), and return once they last.
+
+        Raises:
+            StoreError: They could not be written.
+        """
+        text = "".join(f"\n{revision} {what} {grant_id}" for revision, what, grant_id in changes) + "\n"
+        try:
+            # It begins with a newline: what a crash has left of a line before must not spoil this one.
+            _write(self.path, text, os.O_APPEND, create=False)
+        except OSError as exc:
+            raise StoreError(f"{self.path}: a change could not be acknowledged: {exc.strerror or exc}") from exc
+
+    def _take(self, revision: int, what: str, grant_id: str) -> None:
+        self.revision = max(self.revision, revision)
+        (self.revoked if what == "revoked" else self.granted).add(grant_id)
+
+
+def check_private(path: Path, status: os.stat_result) -> None:
+    """Check that a file is a plain one of ours that nobody else may read or write.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError("not a regular file", where=str(path))
+    if status.st_mode & 0o077:
+        raise ConfigurationError(
+            f"readable or writable by others (mode {stat.S_IMODE(status.st_mode):04o})",
+            where=str(path),
+            hint=f"chmod 0600 {path}",
+        )
+    if status.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"belongs to user {status.st_uid}, not to us ({os.geteuid()})",
+            where=str(path),
+            hint=f"run as user {status.st_uid}, or: chown {os.geteuid()} {path}",
+        )
+
+
+def sync_directory(directory: Path) -> None:
+    """Have new names in a directory last over a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, text: str, how: int, *, create: bool = True) -> None:
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | how | (os.O_CREAT if create else 0)
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        data = text.encode("ascii")
+        if os.write(descriptor, data) != len(data):
+            raise OSError("written in part only")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
