@@ -52,7 +52,8 @@ OPERATION_NAMES: Final[dict[int, str]] = {
 """Every operation a CALL may name. A code that is missing here is a protocol error."""
 
 NAMED_OPERATIONS: Final = frozenset({OP_ROOT, OP_CALL, OP_GET, OP_SET})
-"""Operations that carry a member name; all others carry the empty string."""
+"""Operations that carry a member name; all others carry the empty string. A CALL of ``root`` with the empty string asks
+which roots there are."""
 
 _REFERENCE_ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _REFERENCE_LENGTH: Final = 12

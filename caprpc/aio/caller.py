@@ -71,6 +71,11 @@ class Caller:
             None,
         )
 
+    def call_roots(self) -> "asyncio.Future[dict[str, str]]":
+        """Ask which roots there are."""
+        outgoing = self._connection.link.outgoing
+        return self._ask(lambda: outgoing.ask_root(""), outgoing.conclude_roots, None)
+
     def call_batch(
         self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]
     ) -> "asyncio.Future[list[Any]]":

@@ -127,6 +127,17 @@ class Peer:
         stub: T = await self._connection.caller.call_root(name, shape_of(interface), Flavor.ASYNC)
         return stub
 
+    async def roots(self) -> dict[str, str]:
+        """Return the name of each root that the peer grants us, with the name of its interface.
+
+        The peer tells of none that it would refuse; none is made by asking.
+
+        Raises:
+            Denied: The peer grants us no root at all.
+        """
+        listed: dict[str, str] = await self._connection.caller.call_roots()
+        return listed
+
     async def close(self) -> None:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
         if not self._connection.closed:

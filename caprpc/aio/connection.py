@@ -75,8 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         self._flush_due = False
         self._blocked_since: float | None = None
         self._waiting_bytes = 0
-        self._awaits_place = False
-        """Whether the first of ``pending`` waits until its principal occupies fewer threads."""
+        self._waits = False
+        """Whether the first of ``pending`` waits: until its principal occupies fewer threads, or has been let in."""
         self._unstarted = 0
         """Calls that a pool thread has been given and has not started."""
         self._tasks: dict[Answer | BatchAnswer, asyncio.Task[None]] = {}
@@ -149,11 +149,11 @@ class Connection(asyncio.BufferedProtocol):
     def _start_pending(self) -> None:
         """Start calls in the order of their arrival; one that runs here waits until those before have started."""
         pending, runner = self.pending, self.host.runner
-        while pending and not self.closed:
+        while pending and not self.closed and not self._waits:
             job = pending[0]
             if runner.needs_thread(job):
-                if self._awaits_place or not runner.take_place(self):
-                    self._awaits_place = True
+                if not runner.take_place(self):
+                    self._waits = True
                     return
                 pending.popleft()
                 self._unstarted += 1
@@ -167,9 +167,19 @@ class Connection(asyncio.BufferedProtocol):
                 else:
                     self._run_here(job)
 
+    def hold(self) -> None:
+        """Start no calls before ``go_on``."""
+        self._waits = True
+
+    def go_on(self) -> None:
+        """Start the calls that have come since ``hold``."""
+        self._waits = False
+        self._start_pending()
+        self.flush_soon()
+
     def place_free(self) -> None:
         """A place in the pool has become free, and is taken for this connection."""
-        self._awaits_place = False
+        self._waits = False
         job = self.pending[0] if self.pending and not self.closed else None
         if job is not None and self.host.runner.needs_thread(job):
             self.pending.popleft()

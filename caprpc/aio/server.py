@@ -13,15 +13,20 @@ from typing import Final, Self
 from caprpc.address import Address
 from caprpc.aio.client import READ_BUFFER_BYTES
 from caprpc.aio.connection import Connection
+from caprpc.aio.hooks import HookTasks
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import serving
 from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
 
 _LOG: Final = logging.getLogger("caprpc")
+
+_HOOKS_S: Final = 1.0
+"""The least time that the hooks of connections which a stop ends are given."""
 
 
 class Server:
@@ -33,6 +38,10 @@ class Server:
         policies: Directory with ``caprpc.toml`` and the policies it lists.
         audit: Directory of the audit log; by default the one that ``caprpc.toml`` names.
         limits: Limits over all connections.
+        on_connect: Called with the identity of each peer that has connected, before any of its calls starts; if it
+            raises, the connection ends.
+        on_disconnect: Called with the identity and a ``ConnectionLost`` when a connection ends whose ``on_connect``
+            has returned.
 
     Raises:
         ConfigurationError: Identity, policies or roots are wrong; nothing listens.
@@ -47,7 +56,10 @@ class Server:
         policies: str | Path,
         audit: str | Path | None = None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+        on_connect: OnConnect | None = None,
+        on_disconnect: OnDisconnect | None = None,
     ) -> None:
+        hooks = Hooks.given(on_connect, on_disconnect)
         self._admission = serving(roots, identity, policies, audit, limits)
         self.runner = MethodRunner(limits.workers, "caprpc-worker")
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
@@ -58,6 +70,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._stopping = False
+        self._hooks = HookTasks(hooks) if hooks is not None else None
 
     def listen(self, address: str) -> str:
         """Listen on ``host:port`` or ``unix:/path``; returns the address, with the port that port 0 was given.
@@ -112,6 +125,8 @@ class Server:
             connection.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
+        if self._hooks is not None:
+            await self._hooks.close(max(_HOOKS_S, grace_s))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
         self.runner.close()
@@ -221,8 +236,10 @@ class Server:
         except CapRPCError as exc:
             _LOG.error("not reloaded, the last good configuration stays in force: %s", exc)
 
-    def opened(self, _connection: Connection) -> None:
+    def opened(self, connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""
+        if self._hooks is not None:
+            self._hooks.opened(connection)
 
     def authenticated(self, connection: Connection) -> None:
         """The peer has proved who it is."""
@@ -236,10 +253,12 @@ class Server:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def ended(self, connection: Connection, _event: Ended) -> None:
+    def ended(self, connection: Connection, event: Ended) -> None:
         """The connection is over: forget it."""
         place = self._connections.pop(connection, None)
         if place is not None:
+            if self._hooks is not None:
+                self._hooks.ended(connection, event)
             self._budget.leave(place)
 
 
@@ -251,9 +270,19 @@ async def serve(
     policies: str | Path,
     audit: str | Path | None = None,
     limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    on_connect: OnConnect | None = None,
+    on_disconnect: OnDisconnect | None = None,
 ) -> None:
     """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
-    server = Server(roots, identity=identity, policies=policies, audit=audit, limits=limits)
+    server = Server(
+        roots,
+        identity=identity,
+        policies=policies,
+        audit=audit,
+        limits=limits,
+        on_connect=on_connect,
+        on_disconnect=on_disconnect,
+    )
     try:
         server.listen(address)
     except BaseException:

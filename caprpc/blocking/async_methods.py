@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable
 from concurrent.futures import Future
 
 from caprpc.blocking.connection import Connection
@@ -27,6 +28,14 @@ class AsyncMethods:
         self._running[answer] = asyncio.run_coroutine_threadsafe(self._run(connection, job), loop)
         self._running[answer].add_done_callback(lambda _future: self._running.pop(answer, None))
         return True
+
+    def wait_for(self, result: Awaitable[None]) -> None:
+        """Await something on the loop, and return when it has ended; not to be called on the loop."""
+
+        async def run() -> None:
+            await result
+
+        asyncio.run_coroutine_threadsafe(run(), self._running_loop()).result()
 
     def cancel(self, answer: Answer | BatchAnswer) -> None:
         """Cancel the method that answers a call nobody waits for any more."""

@@ -60,6 +60,13 @@ class Caller:
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor)
 
+    def call_roots(self) -> dict[str, str]:
+        """Ask which roots there are."""
+        outgoing = self._connection.link.outgoing
+        question = self._ask(lambda _behalf: outgoing.ask_root(""), THREAD)
+        self._wait_or_cancel(question)
+        return outgoing.conclude_roots(question)
+
     def call_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
         """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
         outgoing = self._connection.link.outgoing

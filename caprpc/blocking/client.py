@@ -153,6 +153,17 @@ class Peer:
         stub: T = self._connection.caller.call_root(name, shape_of(interface), Flavor.BLOCKING)
         return stub
 
+    def roots(self) -> dict[str, str]:
+        """Return the name of each root that the peer grants us, with the name of its interface.
+
+        The peer tells of none that it would refuse; none is made by asking.
+
+        Raises:
+            Denied: The peer grants us no root at all.
+        """
+        listed: dict[str, str] = self._connection.caller.call_roots()
+        return listed
+
     @contextmanager
     def coalesce(self) -> Iterator[None]:
         """Send the calls that ``submit`` makes in the block together, when the block ends."""

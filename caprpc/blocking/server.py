@@ -13,11 +13,13 @@ from typing import Final, Self
 from caprpc.address import Address
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
+from caprpc.blocking.hooks import HookThreads
 from caprpc.blocking.reactor import Reactor
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import serving
 from caprpc.objects.work import AnyJob
@@ -29,6 +31,9 @@ _LOG: Final = logging.getLogger("caprpc")
 _HANDSHAKES: Final = 2
 """Threads that do handshakes, beside the one that serves: a flood of strangers takes no more than these."""
 
+_HOOKS_S: Final = 1.0
+"""The least time that the hooks of connections which a stop ends are given."""
+
 
 class Server:
     """Serves roots to peers that prove who they are and have a policy.
@@ -39,6 +44,10 @@ class Server:
         policies: Directory with ``caprpc.toml`` and the policies it lists.
         audit: Directory of the audit log; by default the one that ``caprpc.toml`` names.
         limits: Limits over all connections.
+        on_connect: Called with the identity of each peer that has connected, before any of its calls starts; if it
+            raises, the connection ends.
+        on_disconnect: Called with the identity and a ``ConnectionLost`` when a connection ends whose ``on_connect``
+            has returned.
 
     Raises:
         ConfigurationError: Identity, policies or roots are wrong; nothing listens.
@@ -53,13 +62,17 @@ class Server:
         policies: str | Path,
         audit: str | Path | None = None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+        on_connect: OnConnect | None = None,
+        on_disconnect: OnDisconnect | None = None,
     ) -> None:
+        hooks = Hooks.given(on_connect, on_disconnect)
         self._admission = serving(roots, identity, policies, audit, limits)
         # One of them polls.
         self._workers = Workers(limits.workers + 1, "caprpc-worker")
         self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
         self._async_methods = AsyncMethods()
         self._reactor = Reactor(self._workers, Shares(limits.workers), self._tick, self._defect)
+        self._hooks = HookThreads(hooks, self._async_methods, self._resume) if hooks is not None else None
         self._budget = AcceptBudget(limits, time.monotonic())
         self._lock = threading.Lock()
         self._listeners: list[socket.socket] = []
@@ -117,6 +130,8 @@ class Server:
             with connection.lock:
                 connection.end("the server stops")
         self._reactor.stop()
+        if self._hooks is not None:
+            self._hooks.close(max(_HOOKS_S, grace_s))
         self._async_methods.close()
         self._handshakes.close(1.0)
         self._workers.close(1.0)
@@ -251,6 +266,11 @@ class Server:
             with self._lock:
                 self._budget.leave(place)
 
+    def _resume(self, connection: Connection) -> None:
+        """Let the calls begin that have come while ``on_connect`` ran; the connection's lock is held."""
+        if connection.pending:
+            self._reactor.dispatch(connection)
+
     def _tick(self, now: float) -> None:
         timeout_s = self._admission.server_limits.handshake_timeout_s
         for arrival in list(self._arrivals.values()):
@@ -331,11 +351,15 @@ class Server:
 
     def opened(self, connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""
+        if self._hooks is not None:
+            self._hooks.opened(connection)
 
     def ended(self, connection: Connection, event: Ended) -> None:
         """The connection is over: forget it."""
         fileno = self._connections.pop(connection, None)
         if fileno is not None:
+            if self._hooks is not None:
+                self._hooks.ended(connection, event)
             self._reactor.forget(fileno)
             self._leave(connection)
 
@@ -348,9 +372,19 @@ def serve(
     policies: str | Path,
     audit: str | Path | None = None,
     limits: ServerLimits = DEFAULT_SERVER_LIMITS,
+    on_connect: OnConnect | None = None,
+    on_disconnect: OnDisconnect | None = None,
 ) -> None:
     """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
-    server = Server(roots, identity=identity, policies=policies, audit=audit, limits=limits)
+    server = Server(
+        roots,
+        identity=identity,
+        policies=policies,
+        audit=audit,
+        limits=limits,
+        on_connect=on_connect,
+        on_disconnect=on_disconnect,
+    )
     try:
         server.listen(address)
     except BaseException:

@@ -15,10 +15,10 @@ from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
 from caprpc.objects.records import Recorder
-from caprpc.objects.roots import RootMember, RootNames
+from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
-from caprpc.policy import Refused
+from caprpc.policy import Permit, Refused
 from caprpc.session import Answer, BatchAnswer, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
 
@@ -83,9 +83,7 @@ class Endpoint:
         """Look up how a permitted member runs; None if the object does not implement what its interface declares."""
         permit, export = answer.permit, answer.export
         if permit.operation == OP_ROOT:
-            made = self._root_names.is_made(permit.member)
-            root = RootMember(self.session.guard.facet(permit.facet), made=made)
-            return Plan(permit, root, partial(self._root_names.get, permit.member), is_async=False)  # type: ignore[arg-type]
+            return self._plan_root(permit)
         member: Member = export.shape.members[permit.operation, permit.member]
         try:
             function, is_async = bind(member, export, answer.obj)
@@ -99,6 +97,13 @@ class Endpoint:
         if export.obj is not None:
             export.plans[permit] = plan
         return plan
+
+    def _plan_root(self, permit: Permit) -> Plan:
+        names, guard = self._root_names, self.session.guard
+        if not permit.member:
+            return Plan(permit, RootListing(), guard.granted_roots, is_async=False)  # type: ignore[arg-type]
+        root = RootMember(guard.facet(permit.facet), made=names.is_made(permit.member))
+        return Plan(permit, root, partial(names.get, permit.member), is_async=False)  # type: ignore[arg-type]
 
     def _arguments(self, answer: Answer, plan: Plan) -> tuple[list[Any], dict[str, Any]] | None:
         """Decode and check arguments; None if they are refused."""

@@ -186,6 +186,23 @@ class Outgoing:
             session.broken(str(exc))
             raise
 
+    def conclude_roots(self, question: Question) -> dict[str, str]:
+        """Return the names of the roots that the peer lets us ask for, each with its interface; printable all."""
+        outcome = question.outcome
+        if not isinstance(outcome, Return):
+            error = self.error_of(question, None)
+            error.add_note(f"while asking {printable(self._session.peer.principal)} which roots there are for us")
+            raise error
+        session = self._session
+        try:
+            listed = codec.unpack(outcome.payload, session.limits)
+            if type(listed) is not dict or not all(_is_name(name) for pair in listed.items() for name in pair):
+                raise RemoteProtocolError("a list of roots that is not names of roots and of their interfaces")
+        except RemoteProtocolError as exc:
+            session.broken(str(exc))
+            raise
+        return dict(sorted(listed.items()))
+
     def conclude_batch(self, question: Question, members: list[Member]) -> list[Any]:
         """Return the results of a batch in order; a failed call has its exception in its place."""
         outcome = question.outcome
@@ -270,6 +287,11 @@ class Outgoing:
             )
         # Under what was in force when it was looked up: a reload in between leaves behind what is known to be old.
         announced.rights[key] = accepts
+
+
+def _is_name(text: object) -> bool:
+    """Whether a text of the peer is a name that a policy could hold: nothing in it can steer a terminal."""
+    return type(text) is str and text.isascii() and text.isidentifier() and not text.startswith("_")
 
 
 def _results_of(outcome: BatchReturn, count: int, limits: Limits) -> list[Any]:

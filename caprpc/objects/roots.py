@@ -1,7 +1,7 @@
 """Roots: what a peer gets by name, an object for everybody or a factory that makes one for each connection."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final, Self
 
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
@@ -115,10 +115,10 @@ def root_export(declared: Mapping[str, object], peer: PeerIdentity, guard: Guard
     return Export(ROOT_EXPORT, names, names, ROOT_SHAPE, guard.roots, None)
 
 
-class RootMember:
-    """The member behind the operation ``root``: writes the object under the facet that the policy names."""
+class RootListing:
+    """The member behind the operation ``root`` without a name: which roots there are for this peer."""
 
-    __slots__ = ("_facet", "blocking")
+    __slots__ = ("blocking",)
 
     name = ""
     operation = OP_ROOT
@@ -126,14 +126,12 @@ class RootMember:
     scalar_result = None
     errors: tuple[type[Exception], ...] = ()
 
-    def __init__(self, facet: Facet, *, made: bool) -> None:
-        """Take the facet, and whether the object is there; otherwise a factory makes it, which may take its time."""
-        self._facet = facet
-        self.blocking = not made
+    def __init__(self, *, blocking: bool = False) -> None:
+        self.blocking = blocking
 
     @property
-    def signature(self) -> "RootMember":
-        """Return itself: a root takes nothing, and its result is written by ``encode_result`` below."""
+    def signature(self) -> Self:
+        """Return itself: it takes nothing, and its result is written by ``encode_result`` below."""
         return self
 
     @property
@@ -150,6 +148,21 @@ class RootMember:
         if raw != [[], {}]:
             raise ArgumentError("", "no arguments: a root takes none")
         return [], {}
+
+    def encode_result(self, obj: Any, _writer: ResultWriter) -> object:
+        """Return the result as it crosses: names and interfaces."""
+        return obj
+
+
+class RootMember(RootListing):
+    """The member behind the operation ``root``: writes the object under the facet that the policy names."""
+
+    __slots__ = ("_facet",)
+
+    def __init__(self, facet: Facet, *, made: bool) -> None:
+        """Take the facet, and whether the object is there; otherwise a factory makes it, which may take its time."""
+        super().__init__(blocking=not made)
+        self._facet = facet
 
     def encode_result(self, obj: object, writer: ResultWriter) -> RemoteReference:
         """Export the root's object.

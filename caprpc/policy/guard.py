@@ -248,6 +248,11 @@ class Guard:
                 )
         return permit
 
+    def granted_roots(self) -> dict[str, str]:
+        """Return the name and the interface of each root that the peer may ask for now."""
+        permits = self.roots.permits
+        return {name: self._facets[permit.facet].interface for (_, name), permit in permits.items() if name}
+
     def facet(self, name: str) -> Facet:
         """Return the facet of that name; ``opaque`` permits nothing.
 
@@ -304,7 +309,10 @@ def _root_table(policy: Policy) -> PermitTable:
         (OP_ROOT, root.name): Grant(OP_ROOT, root.name, root.rule, _NO_ARGUMENTS, NO_LIMIT, root.facet, frozenset())
         for root in policy.roots.values()
     }
-    permits = {key: _permit(grants[key].returns or OPAQUE, grants[key], policy.digest, None) for key in grants}
+    if grants:
+        # Who may ask for a root by its name may ask which names those are, and learns of no other.
+        grants[OP_ROOT, ""] = Grant(OP_ROOT, "", policy.roots_rule, _NO_ARGUMENTS, NO_LIMIT, None, frozenset())
+    permits = {key: _permit(grants[key].returns or ROOT_FACET, grants[key], policy.digest, None) for key in grants}
     return PermitTable(permits, policy.roots_rule, policy.digest)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
-from caprpc.ids import NAMED_OPERATIONS, OPERATION_NAMES, new_reference
+from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, new_reference
 from caprpc.policy import Permit, Refused
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
 from caprpc.session.references import FOREVER, Export
@@ -30,7 +30,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
         session.asked.seen_from_peer(question_id)
     session.asked.last_from_peer = question_id
     operation, member, meta = message.operation, message.member, message.meta
-    if operation not in OPERATION_NAMES or bool(member) != (operation in NAMED_OPERATIONS):
+    if (operation not in OPERATION_NAMES or bool(member) != (operation in NAMED_OPERATIONS)) and operation != OP_ROOT:
         raise RemoteProtocolError(f"operation {operation} with a member name of {len(member)} characters")
     cause = None if meta is None else _cause(session, meta)
     export = session.exports.get(message.target)

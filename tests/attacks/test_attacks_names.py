@@ -150,7 +150,7 @@ def test_a_name_that_is_no_short_text_ends_the_connection(world, driver):
 
 def test_an_operation_without_its_name_or_with_one_too_many_ends_the_connection(world, driver):
     running = world.serve(driver)
-    for operation, name in ((OP_CALL, ""), (OP_GET, ""), (OP_ROOT, ""), (OP_INVOKE, "noop"), (14, ""), (255, "")):
+    for operation, name in ((OP_CALL, ""), (OP_GET, ""), (OP_INVOKE, "noop"), (14, ""), (255, "")):
         peer = world.open(running)
         peer.send(peer.call(peer.root(), name, operation=operation))
         assert peer.rest()[-1].code == "protocol-error"

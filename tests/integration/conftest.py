@@ -499,23 +499,23 @@ call = ["name"]
 class Host:
     """A server of either kind, running in this process."""
 
-    def __init__(self, kind, roots, directories, *, audit):
+    def __init__(self, kind, roots, directories, *, audit, **options):
         self.kind = kind
         self.audit = audit
         self.roots = roots
         self._loop = None
         if kind == "blocking":
-            self.server = caprpc.Server(roots, **directories, audit=audit)
+            self.server = caprpc.Server(roots, **directories, audit=audit, **options)
             self.address = self.server.listen("127.0.0.1:0")
             self.server.start()
             return
         started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(roots, directories, started)))
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(roots, directories, options, started)))
         self._thread.start()
         assert started.wait(WAIT_S)
 
-    async def _serve(self, roots, directories, started):
-        self.server = caprpc.aio.Server(roots, **directories, audit=self.audit)
+    async def _serve(self, roots, directories, options, started):
+        self.server = caprpc.aio.Server(roots, **directories, audit=self.audit, **options)
         self.address = self.server.listen("127.0.0.1:0")
         await self.server.start()
         self._loop = asyncio.get_running_loop()
@@ -630,7 +630,7 @@ class Pairing:
         self.host = None
         self._serial = 0
 
-    def serve(self, roots=None):
+    def serve(self, roots=None, **options):
         """Start the server; the pairing stops it."""
         self._serial += 1
         self.host = Host(
@@ -638,6 +638,7 @@ class Pairing:
             roots or {"service": self.service},
             self.deployment.server.directories,
             audit=self.directory / f"server{self._serial}",
+            **options,
         )
         self._stack.callback(self.host.stop)
         return self.host

@@ -37,7 +37,7 @@ def test_shipped_policies_load_and_warn_of_the_placeholder_only(load, name):
 def test_server_grants_one_root(load):
     (policy,) = load("demo-server").policies
     guard = Guard(policy, PrincipalQuotas())
-    assert set(guard.roots.permits) == {(ids.OP_ROOT, "counter")}
+    assert set(guard.roots.permits) == {(ids.OP_ROOT, "counter"), (ids.OP_ROOT, "")}
     assert set(guard.facet("Counting").permits) == {(ids.OP_CALL, "line_counter"), (ids.OP_CALL, "misbehave")}
 
 

@@ -1,0 +1,71 @@
+"""The Python of the how-to pages runs as it stands there."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from caprpc import Interface, Server, method
+from caprpc.testing.deployment import Deployment
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
+OFFER = (
+    PEER.format("client") + '[roots]\nbooks = "Books"\n[offer.Books]\ninterface = "Books"\ncall = ["count", "add"]\n'
+)
+ACCEPT = PEER.format("server") + '[accept.Books]\ncall = ["count", "add"]\n'
+
+
+class Books(Interface):
+    """What stands on the shelves."""
+
+    @method(effect="read")
+    def count(self) -> int:
+        """Say how many there are."""
+
+    @method(effect="write")
+    def add(self, title: str) -> None: ...
+
+
+class Shelf(Books):
+    def __init__(self):
+        self.titles = ["Emma"]
+
+    def count(self):
+        return len(self.titles)
+
+    def add(self, title):
+        self.titles.append(title)
+
+
+@pytest.fixture
+def site(tmp_path):
+    deployment = Deployment(tmp_path / "site")
+    return SimpleNamespace(
+        deployment=deployment,
+        server=deployment.side("server", {"client": OFFER}, [Books]),
+        client=deployment.side("client", {"server": ACCEPT}, [Books]),
+    )
+
+
+@pytest.fixture
+def blocks(repository):
+    def read(page):
+        return BLOCK.findall((repository / "docs" / "how-to" / page).read_text(encoding="utf-8"))
+
+    return read
+
+
+def test_follow_connections(blocks, site, capsys):
+    hooks, listing = blocks("follow-connections.md")
+    names = {"roots": {"books": Shelf()}, "server_directories": site.server.directories}
+    exec(hooks, names)
+    server: Server = names["server"]
+    url = server.listen("127.0.0.1:0")
+    with server:
+        exec(listing, {"url": url, "client_directories": site.client.directories})
+    assert capsys.readouterr().out.splitlines() == [
+        "{'books': 'Books'}",
+        "spiffe://test.example/client has gone: closed",
+    ]
+    assert not names["here"]
