@@ -25,6 +25,9 @@ _LONGEST_SLEEP_S: Final = 3600.0
 _TOGETHER_BYTES: Final = 64 * 1024
 """Replies of more than this do not wait for those behind them."""
 
+NO_RESULT: Final = object()
+"""In place of a result: the call has been answered, or will be by whoever runs it."""
+
 _NO_FUTURES: Final[list[CallFuture]] = []
 """Returned when no future's callbacks are due; shared and never changed."""
 
@@ -313,19 +316,24 @@ class Connection:
 
     def run(self, job: AnyJob) -> None:
         """Run one call of the peer on this thread and reply."""
+        result = self.run_only(job)
+        if result is not NO_RESULT:
+            self.reply(job, result)
+
+    def run_only(self, job: AnyJob) -> object:
+        """Run one call of the peer on this thread; return what is left to ``reply`` with, or ``NO_RESULT``."""
         if job.answer.cancelled:
             self.reply_cancelled(job)
-            return
+            return NO_RESULT
         if job.is_async and self.host.start_async(self, job):
-            return
+            return NO_RESULT
         try:
-            value = job.run()
+            return job.run()
         except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
             self.reply_error(job, exc)
             if not isinstance(exc, Exception) and threading.current_thread() is threading.main_thread():
                 raise
-            return
-        self.reply(job, value)
+            return NO_RESULT
 
     def reply(self, job: AnyJob, value: object) -> None:
         """Send the result of a call of the peer; if more calls wait to run right here, the replies go together."""

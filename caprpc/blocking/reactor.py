@@ -3,6 +3,8 @@
 One thread polls all sockets and runs methods in place, so that a fast method pays for no hand-over. A watchdog
 looks every three milliseconds whether the polling thread is still in the same method; if so, another thread takes
 over the polling, and that member goes to a worker from then on. Measured: docs/adr/0007.
+
+A worker leaves its result to the polling thread while that one is awake, and sends it itself while it sleeps.
 """
 
 import os
@@ -12,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from caprpc.blocking.connection import Connection
+from caprpc.blocking.connection import NO_RESULT, Connection
+from caprpc.blocking.results import Results
 from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
 from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
@@ -45,6 +48,7 @@ class Reactor:
         self._polling_thread = 0
         self._running: AnyJob | None = None
         self._running_on: Connection | None = None
+        self._results = Results(self._reply)
         self._resting: dict[Connection, None] = {}
         self._watchdog = Watchdog(lambda: self._running, self._take_over, on_tick)
 
@@ -120,19 +124,25 @@ class Reactor:
         self._polling_thread = threading.get_ident()
         spin = Spin()
         clock = time.perf_counter
+        results = self._results
         while self._turn == turn:
             ready: list[tuple[int, int]] = []
             until = spin.until()
             if until:
                 ready = poll(0)
-                while not ready and clock() < until:
+                while not ready and clock() < until and not results.waiting:
                     ready = poll(0)
-                if ready:
+                if ready or results.waiting:
                     spin.paid()
                 else:
                     spin.wasted()
             if not ready:
+                results.asleep = True
+                results.send()
                 ready = poll(TICK_S)
+                results.asleep = False
+            else:
+                results.send()
             for fileno, _mask in ready:
                 handler = handlers.get(fileno)
                 if handler is not None:
@@ -170,9 +180,7 @@ class Reactor:
             connection.run(job)
             if self._turn != turn:
                 # Another thread polls by now; this one has only its reply behind it.
-                with connection.lock:
-                    if not connection.armed and connection.reader is None:
-                        self.arm(connection)
+                self._watch_again(connection)
                 return
             self._running = None
             with connection.lock:
@@ -216,11 +224,29 @@ class Reactor:
             if connection.pending:
                 self.dispatch(connection)
         started = time.perf_counter()
-        connection.run(job)
+        result = connection.run_only(job)
         self._slow.ran(job, time.perf_counter() - started)
-        with connection.lock:
-            if not connection.armed and connection.reader is None:
-                self.arm(connection)
+        if result is NO_RESULT:
+            self._watch_again(connection)
+            return
+        results = self._results
+        results.waiting.append((connection, job, result))
+        if results.asleep or self._running is not None:
+            results.send()
+
+    def _reply(self, connection: Connection, job: AnyJob, result: object) -> None:
+        """Send what a call on a worker has returned; it may be that another connection's thread does so."""
+        try:
+            connection.reply(job, result)
+            self._watch_again(connection)
+        except Exception:  # a defect met by one connection must not keep the results of the others
+            self._on_defect(connection.wire.sock.fileno())
+
+    def _watch_again(self, connection: Connection) -> None:
+        if not connection.armed and connection.reader is None:
+            with connection.lock:
+                if not connection.armed and connection.reader is None:
+                    self.arm(connection)
 
     def _take_over(self) -> None:
         """The polling thread is stuck in a method: let another thread poll, and remember the member."""
