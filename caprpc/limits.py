@@ -48,7 +48,7 @@ class Limits:
     frame_bytes_per_s: int = 16 * KIB
     """Progress that a frame must make after the grace time: stops a trickle from holding a buffer."""
     write_high_water_bytes: int = MIB
-    """Bytes waiting to be sent above which we stop reading the peer's calls."""
+    """Bytes waiting to be sent above which we start no call of the peer, and read none unless we await its answer."""
     write_timeout_s: float = 30.0
     """A peer that takes nothing for this long is gone."""
     glitch_burst: int = 200
@@ -90,9 +90,6 @@ FIRST_FRAME_BYTES: Final = 16 * KIB
 
 HANDSHAKE_BYTES: Final = 64 * KIB
 """Most bytes a peer may send before its handshake is finished: certificate chains are smaller."""
-
-SKEW_S: Final = 0.0
-"""Tolerance for certificate times: none."""
 
 DEFAULT_LIMITS: Final = Limits()
 DEFAULT_SERVER_LIMITS: Final = ServerLimits()

@@ -18,6 +18,9 @@ TICK_S: Final = 0.05
 
 IDLE_TICK_S: Final = 1.0
 
+_TOGETHER_BYTES: Final = 64 * 1024
+"""Replies of more than this do not wait for those behind them."""
+
 LINGER_S: Final = 1.0
 """How long a peer may take what was sent before the end of the connection."""
 
@@ -87,7 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a stream transport expected")
         self._transport = transport
-        transport.set_write_buffer_limits(high=self.link.write_high_water_bytes)
+        self.take_limits()
         self._timer = self.loop.call_later(TICK_S, self._tick)
         self.flush()
 
@@ -116,9 +119,12 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
 
     def pause_writing(self) -> None:
-        """The peer takes no answers: read no calls until it does."""
+        """The peer takes no answers: start no calls until it does, and read none unless we wait for an answer.
+
+        Both sides may have sent more than the other takes: one of them must go on reading.
+        """
         self._blocked_since = time.monotonic()
-        if self._transport is not None and self.link.ended is None:
+        if self._transport is not None and self.link.ended is None and not self._awaits_answers:
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
@@ -126,6 +132,13 @@ class Connection(asyncio.BufferedProtocol):
         self._blocked_since = None
         if self._transport is not None and self.link.ended is None:
             self._transport.resume_reading()
+            if self.pending:
+                self._start_pending()
+                self.flush_soon()
+
+    @property
+    def _awaits_answers(self) -> bool:
+        return self.link.admitted is not None and bool(self.link.session.asked.open)
 
     def route(self, work: Work) -> None:
         """Give every event to whoever waits for it, start what may start, and send what is ready."""
@@ -138,6 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             if task is not None:
                 task.cancel()
         if work.opened:
+            self.take_limits()
             self.host.opened(self)
         if work.jobs:
             self.pending.extend(work.jobs)
@@ -148,8 +162,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def _start_pending(self) -> None:
         """Start calls in the order of their arrival; one that runs here waits until those before have started."""
-        pending, runner = self.pending, self.host.runner
+        pending, runner, session = self.pending, self.host.runner, self.link.session
         while pending and not self.closed and not self._waits:
+            if session.queued_bytes > _TOGETHER_BYTES:
+                # Also finds out whether the peer takes them.
+                self.flush()
+            if self._blocked_since is not None:
+                return
             job = pending[0]
             if runner.needs_thread(job):
                 if not runner.take_place(self):
@@ -259,6 +278,11 @@ class Connection(asyncio.BufferedProtocol):
         job.forget()
         self.link.endpoint.finish_cancelled(job)
         self.flush_soon()
+
+    def take_limits(self) -> None:
+        """Take over the limits in force that the transport keeps."""
+        if self._transport is not None:
+            self._transport.set_write_buffer_limits(high=self.link.write_high_water_bytes)
 
     def flush_soon(self) -> None:
         """Send at the end of this turn of the loop: what several tasks have ready goes in one piece."""

@@ -216,7 +216,7 @@ class Peer:
 
     def dispatch(self, connection: Connection) -> None:
         """Run what is in ``connection.pending``, in order, on a callback thread."""
-        if not connection.in_pool:
+        if not connection.in_pool and not connection.congested:
             connection.in_pool = True
             connection.flush()
             self._workers.submit(lambda: self._run_pending(connection))
@@ -258,7 +258,7 @@ class Peer:
     def _run_pending(self, connection: Connection) -> None:
         with connection.lock:
             connection.in_pool = False
-            if not connection.pending:
+            if not connection.pending or connection.congested:
                 return
             job = connection.pending.pop(0)
             if connection.pending:

@@ -110,6 +110,19 @@ class Connection:
         """Who the peer is; empty before that is proved."""
         return self.link.session.peer.principal if self.link.admitted is not None else ""
 
+    @property
+    def congested(self) -> bool:
+        """Whether so much waits to be sent that no further call of the peer is started."""
+        return self.wire.unsent_bytes > self.high_water_bytes
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether to read what comes: not from a peer that takes no answers, unless we wait for one of its own.
+
+        Both sides may have sent more than the other takes: one of them must go on reading.
+        """
+        return not self.congested or bool(self.link.session.asked.open)
+
     def become_reader(self, token: object) -> None:
         """Let the present thread read; the lock is held and nobody reads."""
         self.reader = token
@@ -125,6 +138,8 @@ class Connection:
         owns = token is question
         while True:
             while owns and question.jobs:
+                if self.congested and not self._await_room(deadline) and question.outcome is None:
+                    break
                 self.run(question.jobs.popleft())
             if question.outcome is not None:
                 if owns and question.jobs:
@@ -168,8 +183,8 @@ class Connection:
                 with lock:
                     if data is not None:
                         futures = self.take(data)
-                    elif wire.unsent:
-                        wire.send_more()
+                    if wire.unsent:
+                        self.send_more()
                     if question.outcome is not None or question.jobs or wire.closed:
                         self._step_down()
                         return
@@ -272,6 +287,22 @@ class Connection:
             wire.send(cipher)
         if wire.unsent:
             self.host.wants_write(self)
+
+    def send_more(self) -> None:
+        """Send what has waited; once all of it is sent, start the calls that waited for that. The lock is held."""
+        if self.wire.send_more():
+            self.flush()
+            if self.pending:
+                self.host.dispatch(self)
+
+    def _await_room(self, deadline: float) -> bool:
+        """Wait until the peer has taken enough that a callback may run; False if it has not by then."""
+        while self.congested and not self.wire.closed and time.monotonic() < deadline:
+            self.wire.wait_writable(deadline)
+            with self.lock:
+                if self.wire.unsent:
+                    self.send_more()
+        return not self.congested
 
     def tick(self, now: float) -> list[CallFuture]:
         """Do what is due at this time; called about once a second."""

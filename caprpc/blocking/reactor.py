@@ -92,7 +92,7 @@ class Reactor:
         """Watch for what the connection wants now; a peer that takes no answers is not read. Its lock is held."""
         wire = connection.wire
         if not wire.closed:
-            reads = connection.armed and wire.unsent_bytes <= connection.high_water_bytes
+            reads = connection.armed and connection.reads_on
             self._epoll.modify(wire.sock, (_IN if reads else 0) | (select.EPOLLOUT if wire.unsent else 0))
 
     def replace(self, fileno: int, handler: Callable[[], None]) -> None:
@@ -160,15 +160,14 @@ class Reactor:
             wire = connection.wire
             if wire.closed:
                 return
-            if wire.unsent and wire.send_more():
+            if wire.unsent:
+                connection.send_more()
                 self.update(connection)
             if connection.reader is not None:
                 self.arm(connection, armed=False)
                 return
-            data = wire.read_now()
-            if data is None:
-                return
-            futures = connection.take(data)
+            data = wire.read_now() if not wire.unsent or connection.reads_on else None
+            futures = connection.take(data) if data is not None else []
             job = self._next_in_place(connection)
         for future in futures:
             future.notify()
@@ -191,7 +190,7 @@ class Reactor:
     def _next_in_place(self, connection: Connection) -> AnyJob | None:
         """Return the next call to run here, or None; calls that wait for a worker keep their place in the order."""
         pending = connection.pending
-        if not pending or connection.in_pool:
+        if not pending or connection.in_pool or (connection.wire.unsent and connection.congested):
             return None
         job = pending[0]
         if self._slow.blocks(job):
@@ -200,8 +199,11 @@ class Reactor:
         return pending.pop(0)
 
     def dispatch(self, connection: Connection) -> None:
-        """Have a worker start the first pending call of a connection; the connection's lock is held."""
-        if not connection.in_pool:
+        """Have a worker start the first pending call of a connection; the connection's lock is held.
+
+        A congested one is left alone: ``send_more`` comes back to it.
+        """
+        if not connection.in_pool and not connection.congested:
             connection.in_pool = True
             connection.flush()
             if self._shares.take(connection.principal, connection):
@@ -218,7 +220,7 @@ class Reactor:
     def _run_first(self, connection: Connection) -> None:
         with connection.lock:
             connection.in_pool = False
-            if not connection.pending:
+            if not connection.pending or connection.congested:
                 return
             job = connection.pending.pop(0)
             if connection.pending:

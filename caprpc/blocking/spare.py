@@ -73,7 +73,7 @@ class Spare:
             return
         with connection.lock:
             if connection.wire.unsent:
-                connection.wire.send_more()
+                connection.send_more()
             if connection.reader is not None or connection.wire.closed:
                 return
             data = connection.wire.read_now()

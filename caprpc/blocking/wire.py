@@ -142,6 +142,13 @@ class Wire:
         self.blocked_since = None
         return True
 
+    def wait_writable(self, deadline: float) -> None:
+        """Return when the socket takes more, at the deadline, or after half a second."""
+        poll = select.poll()
+        with contextlib.suppress(ValueError, OSError):  # closed meanwhile
+            poll.register(self.sock, select.POLLOUT)
+            poll.poll(max(0.0, min(deadline - time.monotonic(), _SLICE_S)) * 1000)
+
     def close(self) -> None:
         """Close both ways; a thread that sleeps in ``read`` wakes with the end of the stream."""
         if not self.closed:

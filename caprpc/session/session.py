@@ -53,6 +53,8 @@ class Session(Tables):
         self.largest_payload = 0
         """Bytes of arguments or of a result that the peer takes in one frame."""
         self._out: list[bytes] = []
+        self.queued_bytes = 0
+        """Bytes of the frames that wait to be encrypted."""
         if opening.acceptor:
             self.queue(opening.greeting(limits))
 
@@ -95,12 +97,8 @@ class Session(Tables):
         out = self._out
         if out:
             self._out = []
+            self.queued_bytes = 0
         return out
-
-    @property
-    def queued_bytes(self) -> int:
-        """Bytes of the frames that wait to be encrypted."""
-        return sum(map(len, self._out))
 
     @property
     def wants_to_send(self) -> bool:
@@ -110,8 +108,11 @@ class Session(Tables):
     def _queue_with_payload(self, message: m.Call | m.Return) -> None:
         if len(message.payload) > _BULK_BYTES:
             self._out.extend(encode_frames(message))
+            self.queued_bytes += len(message.payload)
         else:
-            self._out.append(encode_message(message))
+            frame = encode_message(message)
+            self._out.append(frame)
+            self.queued_bytes += len(frame)
 
     def enter(self, state: State) -> None:
         """Go to another state: from now on only what ``TRANSITIONS`` lists for it may come."""
@@ -120,7 +121,9 @@ class Session(Tables):
 
     def queue(self, message: m.AnyMessage) -> None:
         """Put a message behind those that wait to be sent."""
-        self._out.append(encode_message(message))
+        frame = encode_message(message)
+        self._out.append(frame)
+        self.queued_bytes += len(frame)
 
     def ask(
         self,

@@ -42,7 +42,7 @@ def test_limits_page_gives_every_limit_a_unit_and_a_reason(reference):
 
 def test_limits_page_has_the_fixed_values(reference):
     text = reference("limits.md")
-    for name in ("FIRST_FRAME_BYTES", "HANDSHAKE_BYTES", "SKEW_S"):
+    for name in ("FIRST_FRAME_BYTES", "HANDSHAKE_BYTES"):
         assert re.search(rf"`{name}`\) \| {getattr(limits, name)} ", text), name
 
 

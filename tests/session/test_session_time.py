@@ -80,6 +80,25 @@ def test_frame_that_makes_no_progress_ends_the_session(half):
     assert one.ended == "idle"
 
 
+def test_grace_of_a_frame_at_its_edge(half):
+    one = half("frame_grace_s = 5.0\nframe_bytes_per_s = 1000000")
+    start = one.now
+    one.hear_bytes((100_000).to_bytes(4, "big") + b"x")
+    tick(one, start + 5.0)
+    assert one.ended is None
+    tick(one, start + 5.01)
+    assert one.ended == "idle"
+
+
+@pytest.mark.parametrize(("received", "ended"), [(1000, None), (999, "idle")])
+def test_progress_of_a_frame_at_its_edge(received, ended, half):
+    one = half("frame_grace_s = 5.0\nframe_bytes_per_s = 1000")
+    header = (100_000).to_bytes(4, "big")
+    one.hear_bytes(header + b"x" * (received - len(header)))
+    tick(one, one.now + 6.0)
+    assert one.ended == ended
+
+
 def test_frame_that_makes_progress_may_take_its_time(half):
     one = half("frame_grace_s = 5.0\nframe_bytes_per_s = 1000")
     start = one.now

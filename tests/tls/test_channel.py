@@ -346,6 +346,16 @@ def test_endless_client_hello_is_refused(world):
     assert sent <= HANDSHAKE_BYTES
 
 
+def test_bytes_of_a_handshake_at_the_edge_of_their_bound(world):
+    codes = []
+    for size in (HANDSHAKE_BYTES, HANDSHAKE_BYTES + 1):
+        with pytest.raises(TlsRefused) as caught:
+            world.server_channel().receive_data(b"\x16\x03\x01" + bytes(size - 3))
+        codes.append(caught.value.code)
+    assert codes[0] != "handshake-bytes"
+    assert codes[1] == "handshake-bytes"
+
+
 def test_handshake_bytes_over_the_bound_are_not_given_to_openssl(world):
     channel = world.server_channel()
     with pytest.raises(TlsRefused) as caught:

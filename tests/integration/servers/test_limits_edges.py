@@ -8,6 +8,7 @@ from vault_service import CLIENT, Vault
 
 import caprpc
 from caprpc.ids import OP_INVOKE
+from caprpc.limits import FIRST_FRAME_BYTES
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message, pack
 
@@ -49,6 +50,19 @@ def test_values_at_the_edge_of_their_limits(world, driver, knob):
     peer.send(peer.call(1, "echo", [refused()]))
     assert ends(peer)
     assert f"limits.{knob}" in said(running)
+
+
+def test_first_frame_bytes(world, driver):
+    running = world.serve(driver)
+    for size, fits in ((FIRST_FRAME_BYTES, True), (FIRST_FRAME_BYTES + 1, False)):
+        peer = world.dial(running).shake_hands()
+        assert isinstance(peer.receive(), m.Welcome)
+        peer.send(size.to_bytes(4, "big"))
+        if fits:
+            assert peer.silence(0.2) == []
+        else:
+            assert ends(peer)
+    assert f"{FIRST_FRAME_BYTES} allowed" in said(running)
 
 
 def test_max_frame_bytes(world, driver):
@@ -220,3 +234,131 @@ def test_call_timeout_of_a_client(world):
         with pytest.raises(caprpc.DeadlineExceeded, match="call_timeout_s"):
             vault.wait()
         assert vault.add(1, 2) == 3
+
+
+LARGE = 200_000
+MANY = 300
+
+
+def count_blobs(world):
+    """Have the service count how many large answers it has made."""
+    made = []
+
+    def blob(_self, size):
+        made.append(size)
+        return bytes(size)
+
+    world.service.__class__ = type("Counts", (type(world.service),), {"blob": blob})
+    return made
+
+
+def settled(made, seconds=10.0):
+    """Return how many were made once no more are."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        before = len(made)
+        time.sleep(0.3)
+        if before and len(made) == before:
+            return before
+    raise AssertionError("it never came to rest")
+
+
+def ask_for_blobs(world, running, made):
+    """Open, and ask for many large answers without reading one."""
+    peer = world.open(running)
+    vault = peer.root()
+    for _ in range(12):
+        # The asyncio server runs them on its loop, one by one, once they have proved fast.
+        peer.value(vault, "blob", [1])
+    made.clear()
+    calls = [peer.call(vault, "blob", [LARGE]) for _ in range(MANY)]
+    peer.send(*calls)
+    return peer, vault, calls
+
+
+def test_write_high_water_bytes(world, driver):
+    made = count_blobs(world)
+    running = world.serve(driver, connection=f"write_high_water_bytes = 65536\nin_flight = {MANY}")
+    peer, vault, calls = ask_for_blobs(world, running, made)
+    # The kernel takes some of them; without the limit all of them would have been made.
+    assert settled(made) < MANY / 2
+    assert all(isinstance(peer.answer(call.question), m.Return) for call in calls)
+    assert len(made) == MANY
+    assert peer.value(vault, "noop") is None
+
+
+def test_answers_below_the_high_water_are_made_although_the_peer_reads_none(world, driver):
+    made = count_blobs(world)
+    running = world.serve(driver, connection=f"write_high_water_bytes = 67108864\nin_flight = {MANY}")
+    peer, _, calls = ask_for_blobs(world, running, made)
+    assert settled(made) == MANY
+    assert all(isinstance(peer.answer(call.question), m.Return) for call in calls)
+
+
+def test_signs_of_life_are_answered_when_the_high_water_has_gone_down(world, driver):
+    made = count_blobs(world)
+    running = world.serve(driver, connection=f"write_high_water_bytes = 65536\nin_flight = {MANY}")
+    peer, vault, calls = ask_for_blobs(world, running, made)
+    settled(made)
+    peer.send(m.Ping(7))
+    assert all(isinstance(peer.answer(call.question), m.Return) for call in calls)
+    assert peer.value(vault, "noop") is None
+
+
+def nest(peer, vault, depth):
+    """Have the server call back and call it on behalf of that, until calls are nested so deep; return what answers."""
+    cause = None
+    for level in range(depth):
+        call = peer.call(vault, "call_back", [reference(level + 1, 1)], meta=m.Meta(cause) if cause else None)
+        peer.send(call)
+        message = peer.receive()
+        while not isinstance(message, m.Call | m.Raise):
+            message = peer.receive()
+        if isinstance(message, m.Raise):
+            return message
+        cause = message.question
+    return message
+
+
+@pytest.mark.parametrize("limit", [2, 4])
+def test_callback_depth_is_counted_over_both_sides(world, driver, limit):
+    # A call of the peer is at depth 0, 2, 4, what the server calls back inside of it at 1, 3, 5.
+    running = world.serve(driver, connection=f"callback_depth = {limit - 1}")
+    peer = world.open(running)
+    vault = peer.root()
+    peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+    assert isinstance(nest(peer, vault, limit // 2), m.Call)
+    other = world.open(running)
+    vault = other.root()
+    other.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+    refused = nest(other, vault, limit // 2 + 1)
+    assert (type(refused), refused.code) == (m.Raise, "limit")
+    peer.close()
+    other.close()
+    assert [fields["rule"] for fields in running.records(decision="deny")] == ["limits.callback_depth"]
+
+
+def test_glitch_burst(world, driver):
+    running = world.serve(driver, connection="glitch_burst = 10\nglitch_per_s = 0.1")
+    peer = world.open(running)
+    peer.send(*(m.Ping(n) for n in range(10)))
+    assert [peer.receive() for _ in range(10)] == [m.Pong(n) for n in range(10)]
+    peer.send(m.Ping(10))
+    assert ends(peer)
+    assert "limits.glitch_burst" in said(running)
+
+
+def test_write_timeout(world, driver):
+    running = world.serve(driver, connection="write_timeout_s = 0.3\nwrite_high_water_bytes = 65536")
+    peer, lively = world.open(running), world.open(running, "alice")
+    vault = peer.root()
+    peer.send(*(peer.call(vault, "blob", [5 * LARGE]) for _ in range(30)))
+    end = time.monotonic() + 10
+    while "limits.write_timeout_s" not in _closes(running) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert lively.value(lively.root(), "noop") is None
+    assert "limits.write_timeout_s" in said(running)
+
+
+def _closes(running):
+    return " ".join(path.read_text() for path in running.side.audit.rglob("*.jsonl"))

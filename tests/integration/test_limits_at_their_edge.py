@@ -1,0 +1,77 @@
+"""Each limit of ``caprpc/limits.py`` names the tests that meet it at its edge: a knob without one is refused here."""
+
+import ast
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from caprpc import limits
+
+CONNECTION = "integration/servers/test_limits_edges.py"
+SERVER = "integration/servers/test_server_limits_edges.py"
+BUDGET = "objects/test_accept_budget.py"
+TIME = "session/test_session_time.py"
+
+AT_THE_EDGE = {
+    "max_frame_bytes": [(CONNECTION, "test_max_frame_bytes")],
+    "max_depth": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
+    "max_items": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
+    "max_int_bits": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
+    "max_key_bytes": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
+    "max_pair_keys": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
+    "max_error_text_bytes": [(CONNECTION, "test_max_error_text_bytes")],
+    "in_flight": [(CONNECTION, "test_in_flight"), (CONNECTION, "test_a_batch_of_in_flight_calls")],
+    "exports": [(CONNECTION, "test_exports")],
+    "imports": [(CONNECTION, "test_imports")],
+    "callback_depth": [(CONNECTION, "test_callback_depth_is_counted_over_both_sides")],
+    "call_timeout_s": [(CONNECTION, "test_call_timeout_of_a_client")],
+    "hello_timeout_s": [(TIME, "test_first_message_must_come_in_time"), (CONNECTION, "test_hello_timeout")],
+    "idle_s": [(TIME, "test_silence_is_met_with_a_ping_and_then_with_the_end"), (CONNECTION, "test_idle")],
+    "frame_grace_s": [(TIME, "test_grace_of_a_frame_at_its_edge")],
+    "frame_bytes_per_s": [(TIME, "test_progress_of_a_frame_at_its_edge"), (CONNECTION, "test_frame_progress")],
+    "write_high_water_bytes": [
+        (CONNECTION, "test_write_high_water_bytes"),
+        (CONNECTION, "test_answers_below_the_high_water_are_made_although_the_peer_reads_none"),
+    ],
+    "write_timeout_s": [(CONNECTION, "test_write_timeout")],
+    "glitch_burst": [(CONNECTION, "test_glitch_burst")],
+    "glitch_per_s": [(TIME, "test_budget_is_refilled_by_time"), (CONNECTION, "test_glitch_burst_and_refill")],
+    "handshake_timeout_s": [(SERVER, "test_handshake_timeout")],
+    "max_unauthenticated": [(BUDGET, "test_places_at_their_edge"), (SERVER, "test_max_unauthenticated")],
+    "unauthenticated_per_address": [
+        (BUDGET, "test_share_of_one_address_at_its_edge"),
+        (SERVER, "test_silent_connections_of_one_address_leave_the_places_of_others"),
+    ],
+    "max_connections": [(BUDGET, "test_places_at_their_edge"), (SERVER, "test_max_connections")],
+    "connections_per_principal": [(SERVER, "test_connections_per_principal")],
+    "accept_per_s": [(BUDGET, "test_accept_per_s_is_earned_back_and_no_more_than_the_burst")],
+    "accept_burst": [
+        (BUDGET, "test_accept_burst_connections_come_at_once_and_the_next_waits"),
+        (SERVER, "test_accept_burst"),
+    ],
+    "workers": [(SERVER, "test_workers")],
+    "FIRST_FRAME_BYTES": [(CONNECTION, "test_first_frame_bytes")],
+    "HANDSHAKE_BYTES": [("tls/test_channel.py", "test_bytes_of_a_handshake_at_the_edge_of_their_bound")],
+}
+"""Limit -> tests, of which each lets N through and refuses N + 1, and sees its name where there is text."""
+
+
+TESTS = Path(__file__).resolve().parents[1]
+
+
+def knobs():
+    named = {field.name for kind in (limits.Limits, limits.ServerLimits) for field in fields(kind)}
+    fixed = {name for name, value in vars(limits).items() if name.isupper() and type(value) in (int, float)}
+    return named | (fixed - {"KIB", "MIB"})
+
+
+def test_every_limit_is_in_the_table():
+    assert set(AT_THE_EDGE) == knobs()
+
+
+@pytest.mark.parametrize("knob", AT_THE_EDGE)
+def test_the_tests_of_a_limit_exist(knob):
+    for path, name in AT_THE_EDGE[knob]:
+        tree = ast.parse((TESTS / path).read_text(encoding="utf-8"))
+        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, f"{path}::{name}"
