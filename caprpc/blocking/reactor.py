@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from caprpc.blocking.connection import NO_RESULT, Connection
-from caprpc.blocking.results import Results
+from caprpc.blocking.results import AT_ONCE, Results
 from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
 from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
@@ -141,8 +141,6 @@ class Reactor:
                 results.send()
                 ready = poll(TICK_S)
                 results.asleep = False
-            else:
-                results.send()
             for fileno, _mask in ready:
                 handler = handlers.get(fileno)
                 if handler is not None:
@@ -153,6 +151,8 @@ class Reactor:
                 if self._turn != turn:
                     # Another thread polls now and will see the rest.
                     return
+            if ready:
+                results.send(AT_ONCE)
 
     def serve(self, connection: Connection) -> None:
         """Handle a readable or writable connection on the polling thread."""

@@ -3,11 +3,16 @@
 Each short system call gives the interpreter lock away, and fifty workers that want it back cost more than their calls.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from caprpc.blocking.connection import Connection
 from caprpc.objects.work import AnyJob
+
+AT_ONCE: Final = 4
+"""Results that the polling thread sends between two looks at the sockets: calls that run in place wait no longer."""
 
 
 class Results:
@@ -25,10 +30,11 @@ class Results:
         self.asleep = False
         """Whether the polling thread sleeps, or is about to."""
 
-    def send(self) -> None:
-        """Send all that waits; any thread may."""
+    def send(self, most: int = sys.maxsize) -> None:
+        """Send what waits, ``most`` of it; any thread may."""
         waiting = self.waiting
-        while waiting:
+        while waiting and most:
+            most -= 1
             try:
                 connection, job, result = waiting.popleft()
             except IndexError:
