@@ -11,6 +11,7 @@ from caprpc.errors import (
     ConnectRefused,
     DeadlineExceeded,
     Denied,
+    IteratorBusy,
     LimitExceeded,
     PolicyError,
     ProtocolError,
@@ -20,6 +21,7 @@ from caprpc.errors import (
 )
 from caprpc.interface import Interface, attribute, method, register_adapter
 from caprpc.objects.context import CallContext, current
+from caprpc.objects.iteration import prefetch
 
 __all__ = [
     "AuditError",
@@ -35,6 +37,7 @@ __all__ = [
     "DeadlineExceeded",
     "Denied",
     "Interface",
+    "IteratorBusy",
     "LimitExceeded",
     "Peer",
     "PolicyError",
@@ -48,6 +51,7 @@ __all__ = [
     "connect",
     "current",
     "method",
+    "prefetch",
     "register_adapter",
     "release",
     "serve",

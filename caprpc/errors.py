@@ -133,6 +133,10 @@ class ReferenceDead(CapRPCError):
     """The reference was released or revoked, or its connection has ended."""
 
 
+class IteratorBusy(CapRPCError):
+    """Somebody else waits for the next items of this iterator; an iterator has one consumer at a time."""
+
+
 class CallRefused(CapRPCError):
     """Our own policy does not let us make this call or lend this object; nothing was sent."""
 

@@ -1,6 +1,7 @@
 """CapRPC for asyncio: the names of ``caprpc``, awaitable."""
 
 from caprpc.aio.client import Client, Peer, batch, connect, release, set_attribute, submit
+from caprpc.aio.operators import prefetch
 from caprpc.aio.server import Server, serve
 
-__all__ = ["Client", "Peer", "Server", "batch", "connect", "release", "serve", "set_attribute", "submit"]
+__all__ = ["Client", "Peer", "Server", "batch", "connect", "prefetch", "release", "serve", "set_attribute", "submit"]

@@ -120,6 +120,10 @@ class Caller:
             )
         return self.start(target, member, args, kwargs).result()
 
+    def broken(self, detail: str) -> None:
+        """End the connection: the peer broke the protocol in something that was understood late. From any thread."""
+        self._loop.call_soon_threadsafe(self._connection.link.session.broken, detail)
+
     def release(self, stub: Stub) -> None:
         """Give a reference back now."""
         self._connection.link.session.imports.release_now(stub._caprpc_import)

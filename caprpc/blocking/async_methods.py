@@ -4,11 +4,15 @@ import asyncio
 import threading
 from collections.abc import Awaitable
 from concurrent.futures import Future
+from typing import Final
 
 from caprpc.blocking.connection import Connection
 from caprpc.objects.closing import close_now, close_rest
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer
+
+_CLOSING_S: Final = 5.0
+"""How long the end of the loop waits for what is being closed on it."""
 
 
 class AsyncMethods:
@@ -19,11 +23,14 @@ class AsyncMethods:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._closing: set[asyncio.Task[None]] = set()
+        """What peers have let go of and is being closed; touched on the loop only."""
         self._running: dict[Answer | BatchAnswer, Future[None]] = {}
 
     def start(self, connection: Connection, job: AnyJob) -> bool:
         """Start a method; its reply is sent when it ends."""
-        loop = self._running_loop()
+        with self._lock:
+            loop = self._running_loop()
         answer = job.answer
         self._running[answer] = asyncio.run_coroutine_threadsafe(self._run(connection, job), loop)
         self._running[answer].add_done_callback(lambda _future: self._running.pop(answer, None))
@@ -49,11 +56,12 @@ class AsyncMethods:
         if not rest:
             return
         with self._lock:
-            closed = self._closed
-        if closed:
-            asyncio.run(close_rest(rest))
-        else:
-            asyncio.run_coroutine_threadsafe(close_rest(rest), self._running_loop())
+            if not self._closed:
+                loop = self._running_loop()
+                # Before the loop is told to stop, so that it begins; ``_serve`` waits for it.
+                loop.call_soon_threadsafe(lambda: self._closing.add(loop.create_task(close_rest(rest))))
+                return
+        asyncio.run(close_rest(rest))
 
     def close(self) -> None:
         """Cancel what runs and end the thread."""
@@ -78,24 +86,25 @@ class AsyncMethods:
             connection.reply(job, value)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._serve, args=(self._loop,), name="caprpc-async", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+        """Return the loop, started if need be; the lock is held."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="caprpc-async", daemon=True)
+            self._thread.start()
+        return self._loop
 
-    @staticmethod
-    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
         finally:
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
+            for task in asyncio.all_tasks(loop) - self._closing:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            tasks = asyncio.all_tasks(loop)
+            if tasks:
+                loop.run_until_complete(asyncio.wait(tasks, timeout=_CLOSING_S))
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*asyncio.all_tasks(loop), return_exceptions=True))
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()

@@ -130,6 +130,11 @@ class Caller:
             self._corks -= 1
             self._connection.flush()
 
+    def broken(self, detail: str) -> None:
+        """End the connection: the peer broke the protocol in something that was understood late."""
+        with self._lock:
+            self._connection.link.session.broken(detail)
+
     def release(self, stub: Stub) -> None:
         """Give a reference back now."""
         with self._lock:

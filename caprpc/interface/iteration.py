@@ -1,11 +1,14 @@
 """Serving an iterator to a peer: chunks that the receiver bounds, one consumer, nothing but next and close."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from time import monotonic
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
+
+from caprpc.errors import CapRPCError, IteratorBusy
 
 PATIENCE_S: Final = 0.002
 """A chunk that took longer than this is sent as it is: nobody waits for the second item of a slow source."""
@@ -16,14 +19,24 @@ FIRST_CHUNK: Final = 1
 LARGEST_CHUNK: Final = 1024
 """Items pulled without looking at their size: bounds how much more than ``max_bytes`` is held."""
 
+MOST_PULLED: Final = 65_536
+"""Most items of one chunk, whatever the receiver asks for: more values fit into no message."""
+
+MOST_WEIGHT: Final = 1 << 20
+"""Most bytes of one chunk, whatever the receiver asks for: the payload of one frame at the default limit."""
+
 ITEM_BYTES: Final = 16
-"""What an item without a length is taken to weigh on the wire."""
+"""What an item without a length is taken to weigh on the wire, until a chunk has been encoded."""
 
 _TEXTS: Final = frozenset({str, bytes})
 
 
-class IteratorBusy(RuntimeError):
-    """Somebody else is pulling from this iterator; it has one consumer at a time."""
+class PullCancelled(CapRPCError):
+    """A pull was given up, and with it an asynchronous source that it had begun to wait for."""
+
+
+class ItemsLost(CapRPCError):
+    """Items of an iterator were pulled and could not be delivered: what it would still give is not all."""
 
 
 class _Turn:
@@ -36,25 +49,48 @@ class _Turn:
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
-            raise IteratorBusy("another call is pulling from this iterator")
+            raise IteratorBusy("another call is waiting for the next items; an iterator has one consumer at a time")
 
     def __exit__(self, *_exception: object) -> None:
         self._lock.release()
 
 
 class ServedIterator:
-    """Items that were pulled and not yet delivered, and how the source ended."""
+    """Items that were pulled and not yet delivered, and how the source ended: none is lost, none comes twice."""
 
-    __slots__ = ("_abandoned", "_error", "_exhausted", "_pending", "_pulled", "_turn", "_weight")
+    __slots__ = ("_ending", "_error", "_exhausted", "_item_bytes", "_pending", "_pulled", "_turn", "_weight")
 
     def __init__(self) -> None:
-        self._abandoned = False
+        self._ending = False
+        """Whether it is to be closed: at once, or by the pull that is under way when that ends."""
         self._pulled = False
         self._pending: list[Any] = []
         self._weight = 0
+        self._item_bytes = ITEM_BYTES
         self._exhausted = False
         self._error: BaseException | None = None
         self._turn = _Turn()
+
+    def learn(self, items: int, size: int) -> None:
+        """Learn from a chunk what its items weigh on the wire, which no look at them tells."""
+        if items:
+            self._item_bytes = max(ITEM_BYTES, size // items)
+
+    def put_back(self, items: list[Any]) -> None:
+        """Take back items that were pulled last and could not be delivered; they come first next time.
+
+        Raises:
+            IteratorBusy: Another call is pulling: order is lost, so nothing may be taken back.
+        """
+        with self._turn:
+            if not self._ending:
+                self._pending = items + self._pending
+                self._weight = self._weigh(self._pending)
+
+    def spoil(self) -> None:
+        """Have the next pull fail: items that were pulled are lost, and what follows must not pass for all."""
+        self._pending = []
+        self._error = ItemsLost("items were pulled for a call that was given up while the next one had begun")
 
     def _drop(self) -> None:
         self._pending = []
@@ -81,10 +117,25 @@ class ServedIterator:
         if len(pending) <= max_items and self._weight <= max_bytes:
             items, self._pending, self._weight = pending, [], 0
         else:
-            fits = _fitting(pending, max_items, max_bytes)
+            fits = self._fitting(pending, max_items, max_bytes)
             items, self._pending = pending[:fits], pending[fits:]
-            self._weight = _weigh(self._pending)
+            self._weight = self._weigh(self._pending)
         return items, self._exhausted and not self._pending and self._error is None
+
+    def _weigh(self, items: list[Any]) -> int:
+        """Estimate what items weigh on the wire, in one pass in C where they are texts or byte strings."""
+        if _TEXTS.issuperset(map(type, items)):
+            return sum(map(len, items))
+        return max(sum(map(_item_weight, items)), len(items) * self._item_bytes)
+
+    def _fitting(self, items: list[Any], max_items: int, max_bytes: int) -> int:
+        """Return how many items from the front may go: within both bounds, and at least one."""
+        total, known = 0, self._item_bytes
+        for position, item in enumerate(islice(items, max_items)):
+            total += len(item) if type(item) in _TEXTS else max(_item_weight(item), known)
+            if total > max_bytes and position:
+                return position
+        return min(len(items), max_items)
 
 
 class IteratorServer(ServedIterator):
@@ -112,6 +163,7 @@ class IteratorServer(ServedIterator):
         Raises:
             IteratorBusy: Another thread is pulling.
         """
+        max_items, max_bytes = min(max_items, MOST_PULLED), min(max_bytes, MOST_WEIGHT)
         try:
             with self._turn:
                 self._pulled = True
@@ -122,34 +174,32 @@ class IteratorServer(ServedIterator):
                     chunk = min(2 * chunk, LARGEST_CHUNK)
                 return self._deliver(max_items, max_bytes)
         finally:
-            if self._abandoned:
-                self.abandon()
+            if self._ending:
+                self.close()
 
     def close(self) -> None:
-        """End the iteration: a generator is closed, later pulls find nothing.
+        """End the iteration: a generator is closed, once, and later pulls find nothing.
 
-        Raises:
-            IteratorBusy: Another thread is pulling; the iterator closes when that call ends and this is repeated.
+        A pull that is under way on another thread closes it when it ends: it cannot be stopped.
         """
-        with self._turn:
-            self._drop()
-            iterator, self._iterator = self._iterator, iter(())
-            if type(iterator) is GeneratorType:
-                iterator.close()
+        self._ending = True
+        try:
+            with self._turn:
+                self._drop()
+                iterator, self._iterator = self._iterator, iter(())
+                if type(iterator) is GeneratorType:
+                    iterator.close()
+        except IteratorBusy:
+            # The thread that pulls looks at ``_ending`` once it has given up its turn.
+            return
 
     def abandon(self, _error: BaseException | None = None) -> None:
-        """Close it because nobody can name it any more; a pull that is under way does so when it ends.
+        """Close it because nobody can name it any more.
 
         What nobody has pulled from is left as it was: its owner may pass it elsewhere.
         """
-        self._abandoned = self._pulled
-        if not self._pulled:
-            return
-        try:
+        if self._pulled:
             self.close()
-        except IteratorBusy:
-            # The thread that pulls looks at ``_abandoned`` once it has given up its turn.
-            return
 
     def _pull_chunk(self, count: int, until: float) -> None:
         """Pull ``count`` items, fewer if the clock passes ``until``; what precedes an exception is kept."""
@@ -172,56 +222,70 @@ class IteratorServer(ServedIterator):
         else:
             self._exhausted = not slow and len(chunk) < count
         if chunk:
-            self._weight += _weigh(chunk)
+            self._weight += self._weigh(chunk)
             self._pending += chunk
 
 
 class AsyncIteratorServer(ServedIterator):
     """Serves a local asynchronous iterator chunk by chunk."""
 
-    __slots__ = ("_iterator",)
+    __slots__ = ("_iterator", "_puller")
 
     def __init__(self, iterator: AsyncIterator[Any]) -> None:
         """Take an iterator; from now on nobody else pulls from it."""
         super().__init__()
         self._iterator: AsyncIterator[Any] | None = iterator
+        self._puller: asyncio.Task[Any] | None = None
 
     async def pull(self, max_items: int, max_bytes: int) -> tuple[list[Any], bool]:
         """Return the next items and whether they are the last; see ``IteratorServer.pull``."""
+        max_items, max_bytes = min(max_items, MOST_PULLED), min(max_bytes, MOST_WEIGHT)
         try:
             with self._turn:
                 self._pulled = True
-                until = monotonic() + PATIENCE_S
-                chunk = FIRST_CHUNK
-                while count := self._wants_more(max_items, max_bytes, chunk, until):
-                    await self._pull_chunk(count, until)
-                    chunk = min(2 * chunk, LARGEST_CHUNK)
+                self._puller = asyncio.current_task()
+                try:
+                    until = monotonic() + PATIENCE_S
+                    chunk = FIRST_CHUNK
+                    while count := self._wants_more(max_items, max_bytes, chunk, until):
+                        await self._pull_chunk(count, until)
+                        chunk = min(2 * chunk, LARGEST_CHUNK)
+                finally:
+                    self._puller = None
                 return self._deliver(max_items, max_bytes)
+        except asyncio.CancelledError:
+            if not self._ending:
+                raise
+            # ``close`` has interrupted it: whoever pulled learns of an end, not of a failure.
+            return [], True
         finally:
-            if self._abandoned:
-                await self.abandon()
+            if self._ending:
+                await self.close()
 
     async def close(self) -> None:
-        """End the iteration; an asynchronous generator is closed."""
-        with self._turn:
-            self._drop()
-            iterator, self._iterator = self._iterator, None
-            if type(iterator) is AsyncGeneratorType:
-                await iterator.aclose()
+        """End the iteration, once: a pull that is under way is cancelled, an asynchronous generator is closed."""
+        self._ending = True
+        puller = self._puller
+        if puller is not None and puller is not asyncio.current_task():
+            puller.cancel()
+            return
+        try:
+            with self._turn:
+                self._drop()
+                iterator, self._iterator = self._iterator, None
+                if type(iterator) is AsyncGeneratorType:
+                    await iterator.aclose()
+        except IteratorBusy:
+            # Another task is closing it.
+            return
 
     async def abandon(self, _error: BaseException | None = None) -> None:
-        """Close it because nobody can name it any more; a pull that is under way does so when it ends.
+        """Close it because nobody can name it any more.
 
         What nobody has pulled from is left as it was: its owner may pass it elsewhere.
         """
-        self._abandoned = self._pulled
-        if not self._pulled:
-            return
-        try:
+        if self._pulled:
             await self.close()
-        except IteratorBusy:
-            # The task that pulls looks at ``_abandoned`` once it has given up its turn.
-            return
 
     async def _pull_chunk(self, count: int, until: float) -> None:
         """Pull ``count`` items, fewer if the clock passes ``until``; what precedes an exception is kept."""
@@ -236,19 +300,17 @@ class AsyncIteratorServer(ServedIterator):
                     break
             else:
                 self._exhausted = True
+        except asyncio.CancelledError:
+            # It has ended the source, or a part of it: what comes next must not look like the end.
+            self._error = PullCancelled("the source was interrupted while its next items were awaited")
+            raise
         # The iterator is application code: whatever it raises is delivered in its turn.
         except Exception as error:
             self._error = error
-        if chunk:
-            self._weight += _weigh(chunk)
-            self._pending += chunk
-
-
-def _weigh(items: list[Any]) -> int:
-    """Estimate what items weigh on the wire, in one pass in C where they are texts or byte strings."""
-    if _TEXTS.issuperset(map(type, items)):
-        return sum(map(len, items))
-    return sum(map(_item_weight, items))
+        finally:
+            if chunk:
+                self._weight += self._weigh(chunk)
+                self._pending += chunk
 
 
 def _item_weight(item: Any) -> int:
@@ -261,13 +323,3 @@ def _item_weight(item: Any) -> int:
     if kind is dict:
         return ITEM_BYTES + sum(len(part) if type(part) in _TEXTS else ITEM_BYTES for part in item.values())
     return ITEM_BYTES
-
-
-def _fitting(items: list[Any], max_items: int, max_bytes: int) -> int:
-    """Return how many items from the front may go: within both bounds, and at least one."""
-    total = 0
-    for position, item in enumerate(islice(items, max_items)):
-        total += _item_weight(item)
-        if total > max_bytes and position:
-            return position
-    return min(len(items), max_items)

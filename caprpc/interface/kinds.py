@@ -12,6 +12,7 @@ from io import BytesIO, StringIO, TextIOWrapper
 from types import AsyncGeneratorType, BuiltinFunctionType, FunctionType, GeneratorType, MethodType
 from typing import Any, Final, NoReturn
 
+from caprpc.errors import IteratorBusy
 from caprpc.ids import OP_CLOSE, OP_ENTER, OP_EXIT, OP_INVOKE, OP_NEXT
 from caprpc.interface import forms
 from caprpc.interface.contexts import AsyncContextServer, ContextServer, ServedContext
@@ -108,7 +109,15 @@ def iterator_shape(text: str, item: Form) -> Shape:
         )
         pull, close = Signature(text, bounds, _chunk_form(item)), Signature(text, (), forms.NONE_FORM)
         return {
-            (OP_NEXT, ""): Member(OP_NEXT, "", pull, interface=ServedIterator, python_names=("pull",), effect="read"),
+            (OP_NEXT, ""): Member(
+                OP_NEXT,
+                "",
+                pull,
+                interface=ServedIterator,
+                python_names=("pull",),
+                effect="read",
+                errors=(IteratorBusy,),
+            ),
             (OP_CLOSE, ""): Member(OP_CLOSE, "", close, interface=ServedIterator, python_names=("close",)),
         }
 

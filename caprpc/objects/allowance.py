@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from caprpc.ids import OP_NEXT
+from caprpc.interface import ArgumentError
 from caprpc.policy import Permit
 from caprpc.session import Export
 
@@ -82,7 +83,14 @@ def bound_iterator(export: Export, permit: Permit) -> None:
 
 
 def pull_caps(export: Export, permit: Permit, args: list[Any]) -> list[Any]:
-    """Return the arguments with which to pull the next chunk of an iterator."""
+    """Return the arguments with which to pull the next chunk of an iterator.
+
+    Raises:
+        ArgumentError: The peer asks for less than one item or one byte.
+    """
+    for name, asked in zip(("max_items", "max_bytes"), args, strict=True):
+        if asked < 1:
+            raise ArgumentError(name, "an integer of at least 1")
     if export.allowance is None:
         if permit.max_items is None and permit.max_bytes is None:
             return args

@@ -7,11 +7,12 @@ from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn
 
-from caprpc.errors import AuditError, CallRefused, LimitExceeded, declared_text
+from caprpc.errors import AuditError, CallRefused, IteratorBusy, LimitExceeded, declared_text
 from caprpc.ids import OP_NEXT, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.batches import BatchJob, prepare_batch
+from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
 from caprpc.objects.records import Recorder
@@ -153,12 +154,22 @@ class Endpoint:
             # The connection, or the call's time, has ended meanwhile: nobody is told, and nothing may be handed over.
             self._end(job, "cancelled", "")
             session.finish_answer(answer)
+            if permit.operation == OP_NEXT:
+                keep_for_later(answer.obj, value)
             return
         writer = ResultWriter(session, session.guard, permit, answer.export)
         try:
-            raw: Any = value
             if type(value) is signature.scalar_result:
+                raw = value
                 payload = codec.pack_scalars(value, session.opening.sends)
+            elif permit.operation == OP_NEXT:
+                raw, payload = encode_chunk(
+                    lambda chunk: codec.pack(signature.encode_result(chunk, writer), session.opening.sends),
+                    session,
+                    answer.obj,
+                    value,  # type: ignore[arg-type]  # it is what ``ServedIterator.pull`` gives
+                    writer,
+                )
             else:
                 raw = signature.encode_result(value, writer)
                 payload = codec.pack(raw, session.opening.sends)
@@ -166,10 +177,10 @@ class Endpoint:
                 self._too_large(payload)
             if plan.bounded:
                 if permit.operation == OP_NEXT:
-                    check_chunk(answer.export, value, len(payload))
+                    check_chunk(answer.export, raw, len(payload))
                 else:
                     check_result(permit, raw, len(payload))
-        except Exceeded as exc:
+        except (IteratorBusy, Exceeded) as exc:
             session.exports.take_back(writer.handed_over)
             self._keep_back(job, exc)
             return
@@ -243,8 +254,11 @@ class Endpoint:
         self._end(job, code, type(exc).__name__)
         self.session.raise_(job.answer, code, reference=reference)
 
-    def _keep_back(self, job: Job, exc: Exceeded) -> None:
-        """Reply that a result is more than the policy lets out."""
+    def _keep_back(self, job: Job, exc: Exceeded | IteratorBusy) -> None:
+        """Reply that a result is more than the policy lets out, or cannot be given back to where it came from."""
+        if isinstance(exc, IteratorBusy):
+            self.fail(job, exc)
+            return
         reference = new_reference()
         self.recorder.limited(job.answer, job.plan.permit, exc.reason, exc.rule, reference)
         self._end(job, "limit", exc.reason)

@@ -47,6 +47,9 @@ class Caller(Protocol):
     def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Call and return a ``concurrent.futures.Future``."""
 
+    def broken(self, detail: str) -> None:
+        """End the connection: the peer broke the protocol in something that was understood late."""
+
 
 class Stub:
     """Base of all stubs; everything one does to a reference is a function of the module ``caprpc``."""

@@ -70,6 +70,10 @@ class End:
         """Refuse: a pair has no event loop."""
         raise TypeError("an in-memory pair runs no coroutines")
 
+    def broken(self, detail: str) -> None:
+        """End the connection: the peer broke the protocol in something that was understood late."""
+        self.link.session.broken(detail)
+
     def batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
         """Make many calls in one frame."""
         question = self.link.outgoing.ask_batch(calls)

@@ -209,7 +209,8 @@ class _Scanner:
                 f"map key of {length} bytes, at most {self._limits.max_key_bytes} allowed (limits.max_key_bytes)"
             )
         end = start + length
-        key = blob[start:end]
+        # A large payload is a view of a buffer, and of such a slice no hash is taken.
+        key = bytes(blob[start:end])
         if key in keys:
             raise RemoteProtocolError("map with a duplicate key")
         keys.add(key)

@@ -275,7 +275,18 @@ def test_sizes_that_are_no_sizes_are_refused_by_iterators(world, driver):
     running = world.serve(driver)
     peer = world.open(running)
     iterator = peer.value(peer.root(), "numbers", [5]).export
-    for sizes in ([-1, 10], [True, 10], [1.5, 10], [2**60], [], ["2", "2"], [None, None]):
+    for sizes in (
+        [-1, 10],
+        [0, 10],
+        [10, 0],
+        [10, -(2**53)],
+        [True, 10],
+        [1.5, 10],
+        [2**60],
+        [],
+        ["2", "2"],
+        [None, None],
+    ):
         answer = peer.ask(iterator, operation=OP_NEXT, args=sizes)
         assert isinstance(answer, m.Raise), sizes
     assert peer.value(iterator, operation=OP_NEXT, args=[10**9, 10**9]) == [True, [0, 1, 2, 3, 4]]

@@ -625,6 +625,7 @@ class Pairing:
         self.server_kind, self.client_kind = server_kind, client_kind
         self.deployment = deployment
         self.directory = directory
+        self.implementation = implementation
         self.service = implementation()
         self._stack = ExitStack()
         self.host = None
@@ -736,6 +737,19 @@ def both(request, scene, tmp_path):
             yield made
         finally:
             made.close()
+
+
+@pytest.fixture(
+    params=[(*kinds, number) for kinds in PAIRINGS for number in (0, 1)],
+    ids=lambda kinds: f"{kinds[0]}-server-{kinds[1]}-client-{('def', 'async-def')[kinds[2]]}",
+)
+def pairings(request):
+    """Return a maker: of one pairing after the other, with the first and with the second of two implementations."""
+    server, client, number = request.param
+    with nothing_left():
+        yield lambda deployment, directory, *implementations: Pairing(
+            server, client, deployment, directory, implementations[number]
+        )
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from caprpc import IteratorBusy
 from caprpc.ids import OP_CLOSE, OP_NEXT
 from caprpc.interface import Interface, Mismatch, NoReferences, ResultError, iteration, method, shape_of
-from caprpc.interface.iteration import AsyncIteratorServer, IteratorBusy, IteratorServer
+from caprpc.interface.iteration import AsyncIteratorServer, IteratorServer, PullCancelled
 
 NOWHERE = NoReferences()
 LOTS = 1 << 30
@@ -165,12 +166,96 @@ def test_second_consumer_is_turned_away():
     thread = threading.Thread(target=lambda: results.append(server.pull(1, LOTS)))
     thread.start()
     assert entered.wait(10)
-    for attempt in (lambda: server.pull(1, LOTS), server.close):
-        with pytest.raises(IteratorBusy):
-            attempt()
+    with pytest.raises(IteratorBusy):
+        server.pull(1, LOTS)
     leave.set()
     thread.join()
     assert results == [([1], False)]
+
+
+def test_close_while_another_thread_pulls_closes_once_that_pull_has_ended():
+    entered, leave = threading.Event(), threading.Event()
+    closed = []
+
+    def source():
+        try:
+            entered.set()
+            leave.wait(10)
+            yield 1
+        finally:
+            closed.append(True)
+
+    server = IteratorServer(source())
+    thread = threading.Thread(target=lambda: server.pull(1, LOTS))
+    thread.start()
+    assert entered.wait(10)
+    server.close()
+    assert closed == []
+    leave.set()
+    thread.join()
+    assert closed == [True]
+    assert server.pull(1, LOTS) == ([], True)
+
+
+def test_items_put_back_come_first(clock):
+    server = IteratorServer(iter("abcd"))
+    assert server.pull(3, LOTS) == (["a", "b", "c"], False)
+    server.put_back(["b", "c"])
+    assert server.pull(10, LOTS) == (["b", "c", "d"], True)
+
+
+def test_weight_learned_from_a_chunk_bounds_the_next(clock):
+    """Nothing tells what a dictionary of lists weighs before it was encoded."""
+    server = IteratorServer(iter([{"n": ["x" * 1000]} for _ in range(1000)]))
+    items, _ = server.pull(32, 10_000)
+    assert len(items) == 32
+    server.learn(32, 32_000)
+    items, _ = server.pull(1000, 10_000)
+    assert len(items) == 10
+
+
+def test_a_chunk_is_bounded_whatever_the_receiver_asks_for(clock):
+    server = IteratorServer(iter(range(iteration.MOST_PULLED * 3)))
+    assert len(server.pull(2**53, 2**53)[0]) == iteration.MOST_PULLED
+    blobs = IteratorServer(bytes(1000) for _ in range(100_000))
+    assert sum(map(len, blobs.pull(2**53, 2**53)[0])) <= iteration.MOST_WEIGHT
+
+
+async def test_closing_interrupts_an_async_source_that_waits_and_runs_its_finally_once():
+    closed = []
+
+    async def source():
+        try:
+            yield 1
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    server = AsyncIteratorServer(source())
+    assert await server.pull(1, LOTS) == ([1], False)
+    waiting = asyncio.create_task(server.pull(1, LOTS))
+    await asyncio.sleep(0)
+    await server.close()
+    assert await waiting == ([], True)
+    assert closed == [True]
+    await server.close()
+    assert closed == [True]
+
+
+async def test_cancelled_pull_is_not_followed_by_a_clean_end():
+    async def source():
+        yield 1
+        await asyncio.Event().wait()
+
+    server = AsyncIteratorServer(source())
+    assert await server.pull(1, LOTS) == ([1], False)
+    waiting = asyncio.create_task(server.pull(1, LOTS))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(PullCancelled):
+        await server.pull(1, LOTS)
 
 
 async def test_async_generator_is_served_and_closed():

@@ -87,3 +87,11 @@ def test_scanner_counts_values_and_keys(value, items):
 def test_scanner_alone_refuses_what_ends_too_early_or_goes_on(blob):
     with pytest.raises(RemoteProtocolError, match=r"ends too early|after the value"):
         scan(blob, DEFAULT_LIMITS)
+
+
+def test_a_view_of_a_buffer_is_scanned_like_bytes():
+    """A large payload stays in the buffer that it was received into."""
+    blob = pack([{"words": ["x" * 100], "number": n} for n in range(2000)])
+    view = memoryview(bytearray(blob))
+    assert scan(view, DEFAULT_LIMITS) == scan(blob, DEFAULT_LIMITS)
+    assert codec.unpack(view) == codec.unpack(blob)
