@@ -42,7 +42,9 @@ class AsyncMethods:
         async def run() -> None:
             await result
 
-        asyncio.run_coroutine_threadsafe(run(), self._running_loop()).result()
+        with self._lock:
+            loop = self._running_loop()
+        asyncio.run_coroutine_threadsafe(run(), loop).result()
 
     def cancel(self, answer: Answer | BatchAnswer) -> None:
         """Cancel the method that answers a call nobody waits for any more."""
@@ -59,7 +61,7 @@ class AsyncMethods:
             if not self._closed:
                 loop = self._running_loop()
                 # Before the loop is told to stop, so that it begins; ``_serve`` waits for it.
-                loop.call_soon_threadsafe(lambda: self._closing.add(loop.create_task(close_rest(rest))))
+                loop.call_soon_threadsafe(self._begin_closing, loop, rest)
                 return
         asyncio.run(close_rest(rest))
 
@@ -84,6 +86,11 @@ class AsyncMethods:
             connection.reply_cancelled(job)
         else:
             connection.reply(job, value)
+
+    def _begin_closing(self, loop: asyncio.AbstractEventLoop, rest: list[Awaitable[object]]) -> None:
+        task = loop.create_task(close_rest(rest))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """Return the loop, started if need be; the lock is held."""
