@@ -3,11 +3,13 @@
 Reference: ``docs/reference/policy.md``.
 """
 
+from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.contracts import contracts_to_toml
 from caprpc.policy.directory import PolicySet
+from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
-from caprpc.policy.model import Accepted, Lend, MemberLimit, Offer, Policy
+from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Root
 from caprpc.policy.names import OPAQUE
 from caprpc.policy.refused import REASONS, Refused
 
@@ -15,8 +17,12 @@ __all__ = [
     "OPAQUE",
     "REASONS",
     "Accepted",
+    "ArgumentRule",
+    "Expectation",
     "Facet",
+    "Grant",
     "Guard",
+    "Key",
     "Lend",
     "MemberLimit",
     "Offer",
@@ -25,6 +31,7 @@ __all__ = [
     "PolicySet",
     "PrincipalQuotas",
     "Refused",
+    "Root",
     "contracts_to_toml",
     "grant_line",
 ]

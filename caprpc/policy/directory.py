@@ -15,6 +15,7 @@ from caprpc.errors import ConfigurationError, IdentityRefused
 from caprpc.peer import PeerIdentity
 from caprpc.policy.contracts import change, describe_member, parse_contracts
 from caprpc.policy.document import Table, shown, text_fault
+from caprpc.policy.expectations import Expectation, parse_expectations
 from caprpc.policy.invariants import Never, check_invariants, read_invariants, warn_unused, warn_useless_references
 from caprpc.policy.model import Policy
 from caprpc.policy.names import file_fault, trust_domain
@@ -26,7 +27,7 @@ from caprpc.policy.text import TomlDocument, TomlProblem
 INDEX_FILE: Final = "caprpc.toml"
 LANGUAGE_VERSION: Final = 1
 MAX_VERSION: Final = 2**63 - 1
-_INDEX_KEYS: Final = ("caprpc", "kind", "version", "policies", "contracts", "audit", "never")
+_INDEX_KEYS: Final = ("caprpc", "kind", "version", "policies", "contracts", "tests", "audit", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class PolicySet:
         audit_directory: Where the audit log goes.
         anchors: For each trust anchor the trust domains that it may speak for.
         nevers: The invariants that were checked.
+        expectations: What its test files expect of it; they grant nothing, and are run by ``caprpc policy test``.
         digest: ``sha256:`` and the digest over all files, names included.
         warnings: What is likely a mistake, and grants nothing wrong.
     """
@@ -52,6 +54,7 @@ class PolicySet:
     audit_directory: Path
     anchors: Mapping[str, frozenset[str]]
     nevers: tuple[Never, ...]
+    expectations: tuple[Expectation, ...]
     digest: str
     warnings: tuple[ConfigurationError, ...]
     _by_peer: Mapping[tuple[str, str], Policy]
@@ -149,6 +152,7 @@ class _Loader:
         version = index.integer("version", 1, MAX_VERSION)
         listed = index.words("policies", file_fault)
         contracts_file = index.word("contracts", file_fault)
+        tests = index.words("tests", file_fault)
         audit = index.word("audit", text_fault)
         for key, example in (
             ("version", "version = 1"),
@@ -160,10 +164,11 @@ class _Loader:
                 index.missing(key, example)
         never_tables = index.tables("never")
         index.finish(_INDEX_KEYS)
-        self._check_listing(index, listed, contracts_file)
+        self._check_listing(index, listed, tests, contracts_file)
         contracts = self._contracts(contracts_file)
         policies = [policy for file in listed if (policy := self._policy(file, contracts)) is not None]
         by_peer = self._by_peer(policies)
+        expectations = [one for file in tests for one in self._expectations(file)]
         nevers = read_invariants(never_tables, policies, contracts)
         check_invariants(nevers, policies, self._problems)
         for policy in policies:
@@ -182,6 +187,7 @@ class _Loader:
             audit_directory=audit_directory,
             anchors=_anchors(policies),
             nevers=tuple(nevers),
+            expectations=tuple(expectations),
             digest=_digest(self._digests),
             warnings=self._problems.warnings,
             _by_peer=MappingProxyType(by_peer),
@@ -208,16 +214,20 @@ class _Loader:
         if not table.has("kind"):
             table.missing("kind", f'kind = "{expected_kind}"')
             return None
-        kind = table.choice("kind", ("directory", "contracts", "policy"))
+        kind = table.choice("kind", ("directory", "contracts", "policy", "tests"))
         if kind is not None and kind != expected_kind:
             table.complain("kind", f"kind {kind!r} where {expected_kind!r} is expected", f"as {INDEX_FILE} lists it")
         # A file of another kind would only give a list of unknown keys.
         return table if kind == expected_kind else None
 
-    def _check_listing(self, index: Table, listed: Mapping[str, str], contracts_file: str | None) -> None:
-        expected = {INDEX_FILE, *listed}
+    def _check_listing(
+        self, index: Table, listed: Mapping[str, str], tests: Mapping[str, str], contracts_file: str | None
+    ) -> None:
+        expected = {INDEX_FILE, *listed, *tests}
         for reserved in {INDEX_FILE, contracts_file} & set(listed):
             self._problems.add(listed[str(reserved)], f"{reserved!r} is no policy", "take it out of 'policies'")
+        for file in {INDEX_FILE, contracts_file, *listed} & set(tests):
+            self._problems.add(tests[str(file)], f"{file!r} is no test file", "take it out of 'tests'")
         if contracts_file is not None:
             expected.add(contracts_file)
         for entry in sorted(os.listdir(self._descriptor)):
@@ -238,6 +248,10 @@ class _Loader:
             return None
         table = self._open(file, "policy")
         return None if table is None else parse_policy(table, file, self._digests[file], contracts)
+
+    def _expectations(self, file: str) -> list[Expectation]:
+        table = None if file in self._digests else self._open(file, "tests")
+        return [] if table is None else parse_expectations(table)
 
     def _by_peer(self, policies: list[Policy]) -> dict[tuple[str, str], Policy]:
         """Return the policy of each peer; two for one certificate, or two of one name, are problems."""

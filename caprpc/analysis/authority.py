@@ -1,0 +1,153 @@
+"""The transitive authority of a peer: what it can come to hold, through what, and what it may do with it.
+
+A peer holds a facet through a root, through the result of a member that it may call on a facet it holds, or because
+we lend it an object when we call one of its members. Calls on its own objects need an accept, or we never make them.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+
+from caprpc.ids import OP_CALL, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
+from caprpc.policy import OPAQUE, Grant, Lend, MemberLimit, Offer, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One hand-over of a reference: how, under which rule, and which facet it has then."""
+
+    text: str
+    """Such as ``root ledger``, ``call history`` or ``lent to LineCounter.line_counter (fileobj) for the call``."""
+    facet: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A facet that a peer can hold, and a shortest way to it."""
+
+    offer: Offer
+    path: tuple[Step, ...]
+
+    @property
+    def way(self) -> str:
+        """The path as a line: ``root ledger > call history``."""
+        return " > ".join(step.text for step in self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One thing that a peer may do: an operation on a facet it can hold."""
+
+    policy: Policy
+    held: Held
+    grant: Grant
+
+    @property
+    def name(self) -> str:
+        """``Ledger.post``, or ``TextLines (iterate)`` for operations without a name."""
+        return member_name(self.held.offer.interface, self.grant.operation, self.grant.member)
+
+
+def member_name(interface: str, operation: int, member: str) -> str:
+    """Return how reports name a member: ``Ledger.post``, ``Ledger.currency (get)``, ``TextLines (iterate)``."""
+    word = OPERATION_NAMES[operation]
+    if not member:
+        return f"{interface} ({word})"
+    return f"{interface}.{member}" if operation == OP_CALL else f"{interface}.{member} ({word})"
+
+
+def roots_of(policy: Policy) -> Iterator[Step]:
+    """Yield the first references that a peer gets."""
+    for root in policy.roots.values():
+        yield Step(f"root {root.name}", root.facet, root.rule)
+
+
+def lends_of(policy: Policy) -> Iterator[Step]:
+    """Yield what we lend to a peer in calls that we may make; a lend whose call is not accepted never happens."""
+    for lend in policy.lends.values():
+        if is_made(policy, lend):
+            yield Step(f"lent to {lend_name(lend)} {lifetime_text(lend)}", lend.facet, lend.rule)
+
+
+def is_made(policy: Policy, lend: Lend) -> bool:
+    """Say whether we may make the call in which something is lent."""
+    operations = (OP_CALL, OP_SET) if lend.member else (OP_INVOKE,)
+    return any((lend.interface, operation, lend.member) in policy.accepts for operation in operations)
+
+
+def lend_name(lend: Lend) -> str:
+    """Return ``LineCounter.line_counter (fileobj)``."""
+    return f"{lend.interface}.{lend.member} ({lend.parameter})"
+
+
+def lifetime_text(lend: Lend) -> str:
+    """Return for how long something is lent: ``for the call``, ``for 30 s, at most 5 uses``."""
+    span = f"for {lend.lifetime:g} s" if isinstance(lend.lifetime, float) else f"for the {lend.lifetime}"
+    return span if lend.max_uses is None else f"{span}, at most {lend.max_uses} uses"
+
+
+def returned(offer: Offer) -> Iterator[Step]:
+    """Yield the references that the granted members of a facet give."""
+    for grant in offer.grants.values():
+        if grant.returns is not None and grant.returns != OPAQUE:
+            word = f"{OPERATION_NAMES[grant.operation]} {grant.member}".strip()
+            yield Step(word, grant.returns, grant.rule)
+
+
+def held_by(policy: Policy) -> Mapping[str, Held]:
+    """Return every facet that the peer of a policy can come to hold, by name, each with a shortest way to it."""
+    found: dict[str, Held] = {}
+    pending: deque[tuple[Step, ...]] = deque((step,) for step in (*roots_of(policy), *lends_of(policy)))
+    while pending:
+        path = pending.popleft()
+        offer = policy.offers.get(path[-1].facet)
+        if offer is None or offer.name in found:
+            continue
+        found[offer.name] = Held(offer, path)
+        pending.extend((*path, step) for step in returned(offer))
+    return found
+
+
+def rights_of(policy: Policy) -> Iterator[Right]:
+    """Yield everything that the peer of a policy may do, facet by facet, in the order of the file."""
+    for held in held_by(policy).values():
+        for grant in held.offer.grants.values():
+            yield Right(policy, held, grant)
+
+
+def accepted_of(policy: Policy) -> Iterator[str]:
+    """Yield what we may call on objects of the peer, as reports name it."""
+    for interface, operation, member in policy.accepts:
+        if operation != OP_ROOT:
+            yield member_name(interface, operation, member)
+
+
+def limit_text(limit: MemberLimit) -> str:
+    """Return the limits of a member as reports show them: ``per_second = 2, in_flight = 4``, or an empty text."""
+    return ", ".join(f"{name} = {bound:g}" for name, bound in asdict(limit).items() if bound is not None)
+
+
+def rule_text(grant: Grant) -> str:
+    """Return the argument rules of a grant as they would be written: ``amount {max = 10000}``."""
+    parts = []
+    for parameter, rule in grant.arguments.items():
+        values = None if rule.values is None else sorted(_toml(value) for _, value in rule.values)
+        pieces = {
+            "min": rule.minimum,
+            "max": rule.maximum,
+            "in": None if values is None else f"[{', '.join(values)}]",
+            "prefix": None if rule.prefix is None else _toml(rule.prefix),
+            "max_len": rule.max_len,
+            "chars": None if rule.chars is None else _toml("".join(sorted(rule.chars))),
+        }
+        inner = ", ".join(f"{name} = {piece}" for name, piece in pieces.items() if piece is not None)
+        parts.append(f"{parameter} {{{inner}}}")
+    return "; ".join(parts)
+
+
+def _toml(value: str | int | Decimal | bool) -> str:
+    if type(value) is bool:
+        return "true" if value else "false"
+    return ascii(value) if isinstance(value, str) else str(value)

@@ -1,0 +1,166 @@
+"""``can-i`` and ``explain``: the answer to one question about one peer, with the file and line of each step."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from caprpc.analysis.authority import Held, Right, held_by, limit_text, member_name, rights_of, rule_text
+from caprpc.ids import OP_CALL, OP_GET, OP_SET, OPERATION_NAMES
+from caprpc.policy import Policy, PolicySet
+
+
+class Answer(Enum):
+    """What the files say about a question."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "cannot decide"
+    """It depends on something that the question leaves open, such as an argument that a rule speaks of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One step of an explanation."""
+
+    where: str
+    """``file:line``, or empty for what no line says."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer and the steps to it."""
+
+    answer: Answer
+    lines: tuple[Line, ...]
+    right: Right | None
+    """The right that lets it happen; None unless the answer is yes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question: may this peer do that.
+
+    Attributes:
+        peer: A SPIFFE ID or the name of a policy.
+        interface: The interface of the object.
+        member: Its member; empty for operations without a name.
+        operation: A code of ``caprpc.ids``; None for whichever of call, get and set the member is for.
+        facet: Ask only for references of this facet; None for every one that the peer can hold.
+        arguments: Values by the name of their parameter; what is left out is left open.
+    """
+
+    peer: str
+    interface: str
+    member: str
+    operation: int | None = None
+    facet: str | None = None
+    arguments: Mapping[str, object] | None = None
+
+    @property
+    def text(self) -> str:
+        """The question as messages name it."""
+        if self.operation is not None:
+            return member_name(self.interface, self.operation, self.member)
+        return f"{self.interface}.{self.member}"
+
+    def is_about(self, right: Right) -> bool:
+        """Say whether a right is for the member and operation that are asked for."""
+        grant, offer = right.grant, right.held.offer
+        operations = (OP_CALL, OP_GET, OP_SET) if self.operation is None else (self.operation,)
+        return (
+            offer.interface == self.interface
+            and (self.facet is None or offer.name == self.facet)
+            and grant.member == self.member
+            and grant.operation in operations
+        )
+
+
+def policies_of(policies: PolicySet, peer: str) -> list[Policy]:
+    """Return the policies that a SPIFFE ID or a policy's name stands for."""
+    return [policy for policy in policies.policies if peer == policy.name or peer in policy.principals]
+
+
+def decide(policies: PolicySet, request: Request) -> Verdict:
+    """Return whether the files let a peer do something, and why."""
+    found = policies_of(policies, request.peer)
+    if not found:
+        line = Line("caprpc.toml", f"no policy names {request.peer}: it is not let in at all")
+        return Verdict(Answer.NO, (line,), None)
+    verdicts = [_decide_for(policy, request) for policy in found]
+    return min(verdicts, key=lambda verdict: list(Answer).index(verdict.answer))
+
+
+def _decide_for(policy: Policy, request: Request) -> Verdict:
+    identity = Line(policy.peer_rule, f"policy {policy.name} is for {request.peer}")
+    rights = [right for right in rights_of(policy) if request.is_about(right)]
+    refused: list[tuple[Line, ...]] = []
+    open_: tuple[tuple[Line, ...], Right] | None = None
+    for right in rights:
+        lines = (identity, *_way(right.held), *_grant(right))
+        answer, more = _check(right, request)
+        lines += more
+        if answer is Answer.YES:
+            return Verdict(answer, lines, right)
+        if answer is Answer.NO:
+            refused.append(lines)
+        elif open_ is None:
+            open_ = lines, right
+    if open_ is not None:
+        return Verdict(Answer.UNKNOWN, open_[0], None)
+    if refused:
+        return Verdict(Answer.NO, refused[0], None)
+    return Verdict(Answer.NO, (identity, *_absence(policy, request)), None)
+
+
+def _way(held: Held) -> Iterator[Line]:
+    for step in held.path:
+        yield Line(step.rule, f"{step.text}: a reference of facet {step.facet}")
+
+
+def _grant(right: Right) -> Iterator[Line]:
+    grant = right.grant
+    yield Line(grant.rule, f"facet {right.held.offer.name} grants {right.name}")
+    limits = limit_text(grant.limit)
+    if limits:
+        yield Line(grant.rule, f"within its limits: {limits}")
+
+
+def _check(right: Right, request: Request) -> tuple[Answer, tuple[Line, ...]]:
+    """Check the argument rules of a grant against the arguments of the question."""
+    given = request.arguments or {}
+    open_: list[Line] = []
+    for parameter, rule in right.grant.arguments.items():
+        if parameter not in given:
+            text = f"it depends on {parameter!r}: {rule_text(right.grant)}; give its value"
+            open_.append(Line(rule.rule, text))
+            continue
+        fault = rule.fault(given[parameter])
+        if fault:
+            return Answer.NO, (Line(rule.rule, f"{parameter!r} fails the rule's {fault!r}: {rule_text(right.grant)}"),)
+    if open_:
+        return Answer.UNKNOWN, tuple(open_)
+    return Answer.YES, tuple(Line(rule.rule, f"{name!r} passes") for name, rule in right.grant.arguments.items())
+
+
+def _absence(policy: Policy, request: Request) -> Iterator[Line]:
+    """Say where what was asked for would have to stand."""
+    held = held_by(policy)
+    facets = [one for one in held.values() if one.offer.interface == request.interface]
+    if request.facet is not None:
+        facets = [one for one in facets if one.offer.name == request.facet]
+    for one in facets:
+        yield Line(one.offer.rule, f"facet {one.offer.name}, held through {one.way}, does not list {request.text}")
+    if facets:
+        return
+    unheld = [offer for offer in policy.offers.values() if offer.interface == request.interface]
+    for offer in unheld:
+        yield Line(offer.rule, f"facet {offer.name} is for {request.interface}, and nothing gives it to the peer")
+    if not unheld:
+        words = ", ".join(sorted({one.offer.interface for one in held.values()})) or "nothing"
+        yield Line(policy.roots_rule, f"no facet is for {request.interface}; the peer can hold: {words}")
+
+
+def operation_code(word: str) -> int | None:
+    """Return the code of an operation's name, or None."""
+    return next((code for code, name in OPERATION_NAMES.items() if name == word), None)

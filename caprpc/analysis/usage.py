@@ -1,0 +1,264 @@
+"""What a log says of the policies: which grants were used, what a candidate would change, and what would be enough."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Literal
+
+from caprpc.analysis.authority import held_by, member_name
+from caprpc.audit.reader import Record
+from caprpc.ids import OP_CLOSE, OP_EXIT, OP_ROOT, OPERATION_NAMES
+from caprpc.policy import OPAQUE, Grant, Key, MemberLimit, Offer, Policy, PolicySet
+
+_CODES: Final = {name: code for code, name in OPERATION_NAMES.items()}
+_RATES: Final[Mapping[str, float]] = {"per_second": 1.0, "per_hour": 3_600.0, "per_day": 86_400.0}
+_NO_LIMIT: Final = MemberLimit()
+_NEAR: Final = 0.5
+"""A limit is never approached if the most that was seen is below half of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decision that a log holds."""
+
+    peer: str
+    facet: str
+    key: Key
+    permitted: bool
+    reason: str
+    at: float
+    """Seconds since 1970."""
+    policy: str
+    args: Mapping[str, str]
+    """Arguments that the policy had recorded, as texts."""
+    reference: str
+
+
+def event_of(record: Record) -> Event | None:
+    """Return the decision that a record holds, or None if it is about something else."""
+    code = _CODES.get(record.text("operation"))
+    if record.text("kind") != "decision" or code is None:
+        return None
+    args = record.fields.get("args")
+    return Event(
+        peer=record.text("peer"),
+        facet=record.text("facet"),
+        key=(code, record.text("member")),
+        permitted=record.text("decision") == "permit",
+        reason=record.text("reason"),
+        at=datetime.fromisoformat(record.text("time")).timestamp(),
+        policy=record.text("policy"),
+        args={str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {},
+        reference=record.text("reference"),
+    )
+
+
+def policy_for(policies: PolicySet, peer: str) -> Policy | None:
+    """Return the policy that names a principal."""
+    return next((policy for policy in policies.policies if peer in policy.principals), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A grant or a limit that a log has not needed."""
+
+    kind: Literal["grant", "limit", "root", "policy"]
+    where: str
+    text: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    """How one grant was used: how often, and how many calls fell into the busiest second, hour and day."""
+
+    calls: int = 0
+    peaks: dict[str, int] = field(default_factory=dict)
+    _windows: dict[str, deque[float]] = field(default_factory=dict)
+
+    def note(self, at: float) -> None:
+        """Count a call."""
+        self.calls += 1
+        for name, length in _RATES.items():
+            window = self._windows.setdefault(name, deque())
+            window.append(at)
+            while window[0] <= at - length:
+                window.popleft()
+            self.peaks[name] = max(self.peaks.get(name, 0), len(window))
+
+
+def unused(policies: PolicySet, events: Iterable[Event]) -> list[Unused]:
+    """Return what no event of a log has used: grants, roots, whole policies, and limits that were never approached."""
+    seen: dict[tuple[str, str, Key], _Seen] = {}
+    for event in events:
+        policy = policy_for(policies, event.peer)
+        if policy is not None and event.permitted:
+            seen.setdefault((policy.name, event.facet, event.key), _Seen()).note(event.at)
+    return [line for policy in policies.policies for line in _unused_of(policy, seen)]
+
+
+def _unused_of(policy: Policy, seen: Mapping[tuple[str, str, Key], _Seen]) -> Iterator[Unused]:
+    if not any(name == policy.name for name, _, _ in seen):
+        yield Unused("policy", policy.peer_rule, f"policy {policy.name}: its peer has done nothing")
+        return
+    for root in policy.roots.values():
+        if (policy.name, root.facet, (OP_ROOT, root.name)) not in seen:
+            yield Unused("root", root.rule, f"{policy.name}: root {root.name} was never asked for")
+    for held in held_by(policy).values():
+        for key, grant in held.offer.grants.items():
+            used = seen.get((policy.name, held.offer.name, key))
+            name = member_name(held.offer.interface, *key)
+            if used is None:
+                if key[0] not in {OP_CLOSE, OP_EXIT}:
+                    yield Unused("grant", grant.rule, f"{policy.name}: {name} ({held.offer.name}) was never used")
+                continue
+            for bound, peak in used.peaks.items():
+                limit = {
+                    "per_second": grant.limit.per_second,
+                    "per_hour": grant.limit.per_hour,
+                    "per_day": grant.limit.per_day,
+                }[bound]
+                if limit is not None and peak < _NEAR * limit:
+                    text = f"{policy.name}: {name} has {bound} = {limit:g}, and at most {peak} were seen"
+                    yield Unused("limit", grant.rule, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """Logged calls that a candidate would decide in another way, or may."""
+
+    verdict: Literal["would be refused", "would be permitted", "may be refused"]
+    peer: str
+    subject: str
+    calls: int
+    was: str
+    why: str
+
+
+def shadow(candidate: PolicySet, events: Iterable[Event]) -> list[Shadowed]:
+    """Return which logged calls a candidate would decide otherwise, equal ones counted together.
+
+    Facets are found by their names; a facet that the candidate has not is one that it does not give.
+    """
+    found: dict[tuple[str, str, str, str, str], int] = {}
+    for event in events:
+        verdict, why = _redecide(candidate, event)
+        if verdict is None:
+            continue
+        was = "permitted" if event.permitted else f"refused ({event.reason})"
+        key = (verdict, event.peer, f"{event.facet}: {_word(event.key)}", was, why)
+        found[key] = found.get(key, 0) + 1
+    return [
+        Shadowed(verdict, peer, subject, calls, was, why)  # type: ignore[arg-type]  # the verdicts of _redecide
+        for (verdict, peer, subject, was, why), calls in found.items()
+    ]
+
+
+def _redecide(candidate: PolicySet, event: Event) -> tuple[str | None, str]:
+    policy = policy_for(candidate, event.peer)
+    if policy is None:
+        return ("would be refused", "no policy names the peer") if event.permitted else (None, "")
+    grant, why = _grant(policy, event)
+    if grant is None:
+        return ("would be refused", why) if event.permitted else (None, "")
+    faults = list(_faults(grant, event))
+    if event.permitted:
+        if not grant.arguments or not faults:
+            return None, ""
+        return "may be refused", "; ".join(faults)
+    if event.reason in {"not-granted", "closed"} and not grant.arguments:
+        return "would be permitted", f"{grant.rule} grants it"
+    return None, ""
+
+
+def _grant(policy: Policy, event: Event) -> tuple[Grant | None, str]:
+    operation, member = event.key
+    if operation == OP_ROOT:
+        root = policy.roots.get(member)
+        if root is None:
+            return None, f"{policy.roots_rule} lists no root {member!r}"
+        return Grant(operation, member, root.rule, {}, _NO_LIMIT, root.facet, frozenset()), ""
+    offer = policy.offers.get(event.facet)
+    if offer is None:
+        return None, f"{policy.file} has no facet {event.facet}"
+    grant = offer.grants.get(event.key)
+    return grant, "" if grant is not None else f"{offer.rule} does not list it"
+
+
+def _faults(grant: Grant, event: Event) -> Iterator[str]:
+    """Yield the rules that a logged call may fail: what the log did not keep cannot be checked."""
+    for parameter, rule in grant.arguments.items():
+        recorded = event.args.get(parameter)
+        if recorded is None:
+            yield f"{rule.rule}: {parameter!r} was not recorded"
+            continue
+        if all(rule.fault(value) for value in _readings(recorded)):
+            yield f"{rule.rule}: {parameter!r} was {recorded}"
+
+
+def _readings(text: str) -> Iterator[object]:
+    """Yield what a recorded text may stand for: the text itself, a number, a flag."""
+    yield text
+    if text in {"True", "False"}:
+        yield text == "True"
+    for reading in (int, float):
+        try:
+            yield reading(text)
+        except ValueError:
+            continue
+
+
+def _word(key: Key) -> str:
+    return f"{OPERATION_NAMES[key[0]]} {key[1]}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What of one facet a log has used."""
+
+    offer: Offer
+    used: Mapping[Key, int]
+    """Calls for each pair of operation and member."""
+    left_out: tuple[Key, ...]
+    """What was used and is not proposed, because its effect is ``admin``."""
+
+
+def needs(policies: PolicySet, events: Iterable[Event]) -> dict[str, tuple[set[str], dict[str, Need]]]:
+    """Return for each policy the roots and, by facet, the members that permitted calls have used.
+
+    Refused calls propose nothing: what a peer would like to do is not what it should be allowed to do.
+    """
+    roots: dict[str, set[str]] = {}
+    used: dict[tuple[str, str], dict[Key, int]] = {}
+    for event in events:
+        policy = policy_for(policies, event.peer)
+        if policy is None or not event.permitted:
+            continue
+        if event.key[0] == OP_ROOT:
+            roots.setdefault(policy.name, set()).add(event.key[1])
+        elif event.facet in policy.offers and event.key in policy.offers[event.facet].grants:
+            counts = used.setdefault((policy.name, event.facet), {})
+            counts[event.key] = counts.get(event.key, 0) + 1
+    found: dict[str, tuple[set[str], dict[str, Need]]] = {}
+    for policy in policies.policies:
+        facets = {
+            facet: _need(policies, policy.offers[facet], counts)
+            for (name, facet), counts in used.items()
+            if name == policy.name
+        }
+        if facets or roots.get(policy.name):
+            found[policy.name] = (roots.get(policy.name, set()), facets)
+    return found
+
+
+def _need(policies: PolicySet, offer: Offer, counts: Mapping[Key, int]) -> Need:
+    contract = policies.contracts.get(offer.interface)
+    members = {} if contract is None else contract.members
+    admin = tuple(key for key in counts if key in members and members[key].effect == "admin")
+    return Need(offer, {key: count for key, count in counts.items() if key not in admin}, admin)
+
+
+def returned_facets(offer: Offer, used: Iterable[Key]) -> set[str]:
+    """Return the facets that what was used hands out."""
+    results = {offer.grants[key].returns for key in used if key in offer.grants}
+    return {facet for facet in results if facet is not None and facet != OPAQUE}

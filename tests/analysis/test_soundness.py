@@ -1,0 +1,83 @@
+"""What the analysis says of policies is what the guard does, over ten thousand pairs of generated ones."""
+
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from caprpc.analysis.authority import held_by, rights_of
+from caprpc.analysis.decide import Answer, Request, decide
+from caprpc.analysis.difference import WIDENING, difference
+from caprpc.policy import PolicySet
+from tests.analysis.generated_policies import SAMPLES, Draft, allowed, lets_more_through, load
+
+PAIRS_FOR_A_SEED = 1_000
+
+
+def pairs(seed: int, count: int) -> Iterator[tuple[PolicySet, PolicySet]]:
+    random = Random(seed)
+    for _ in range(count):
+        draft = Draft(random)
+        yield load(draft.text()), load(draft.changed().text())
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_nothing_newly_allowed_is_missing_from_a_difference(seed):
+    widenings = 0
+    for old, new in pairs(seed, PAIRS_FOR_A_SEED):
+        before, after = allowed(old), allowed(new)
+        found = difference(old, new)
+        named = {(one.peer, one.subject.split(":")[0]) for one in found if one.verdict in WIDENING}
+        lost = {(one.peer, one.subject.split(":")[0]) for one in found if one.verdict != "new"}
+        for (peer, way, member), passing in after.items():
+            if lets_more_through(before.get((peer, way, member)), passing):
+                widenings += 1
+                assert (peer, member) in named, f"{member} of {peer} through {way} is new and not in the difference"
+        for (peer, way, member), passing in before.items():
+            if lets_more_through(after.get((peer, way, member)), passing):
+                assert (peer, member) in lost, f"{member} of {peer} through {way} is gone and not in the difference"
+    assert widenings > PAIRS_FOR_A_SEED, "the generated pairs hardly differ: the test says nothing"
+
+
+@pytest.mark.parametrize("seed", range(100, 104))
+def test_rights_and_facets_are_what_the_guard_lets_a_peer_come_to(seed):
+    for policies, _ in pairs(seed, 250):
+        policy = policies.policies[0]
+        reached = allowed(policies, longest=6)
+        members = {member for _, _, member in reached}
+        assert {right.name for right in rights_of(policy)} == members
+        ways = {way for _, way, _ in reached}
+        for held in held_by(policy).values():
+            assert (
+                held.way.replace(" for the call", "").replace(" for the connection", "").replace(" for 5 s", "") in ways
+            )
+
+
+@pytest.mark.parametrize("seed", range(200, 204))
+def test_the_answer_to_a_question_is_what_the_guard_does(seed):
+    random = Random(seed)
+    answers: dict[Answer, int] = dict.fromkeys(Answer, 0)
+    for policies, _ in pairs(seed, 250):
+        reached = allowed(policies, longest=6)
+        policy = policies.policies[0]
+        for interface in ("Ledger", "History", "Account"):
+            for name in ("alpha", "beta", "gamma"):
+                given = {key: random.randrange(len(SAMPLES)) for key in ("n", "s")}
+                request = Request(
+                    sorted(policy.principals)[0],
+                    interface,
+                    name,
+                    arguments={key: SAMPLES[position] for key, position in given.items()},
+                )
+                passes = any(
+                    given["n"] in passing[0] and given["s"] in passing[1]
+                    for (_, _, member), passing in reached.items()
+                    if member == f"{interface}.{name}"
+                )
+                answer = decide(policies, request).answer
+                answers[answer] += 1
+                assert answer is (Answer.YES if passes else Answer.NO)
+                left_out = decide(policies, Request(policy.name, interface, name)).answer
+                if passes:
+                    assert left_out is not Answer.NO
+    assert min(answers[Answer.YES], answers[Answer.NO]) > 100
