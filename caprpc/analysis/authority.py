@@ -5,12 +5,12 @@ we lend it an object when we call one of its members. Calls on its own objects n
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 from caprpc.ids import OP_CALL, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
-from caprpc.policy import OPAQUE, Grant, Lend, MemberLimit, Offer, Policy
+from caprpc.policy import OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,24 +130,39 @@ def limit_text(limit: MemberLimit) -> str:
 
 
 def rule_text(grant: Grant) -> str:
-    """Return the argument rules of a grant as they would be written: ``amount {max = 10000}``."""
+    """Return the argument rules of a grant in one line: ``amount { max = 10000 }; currency { in = ["EUR"] }``."""
+    return "; ".join(f"{parameter} {rule_toml(rule)}" for parameter, rule in grant.arguments.items())
+
+
+def rule_toml(rule: ArgumentRule) -> str:
+    """Return an argument rule as it would be written: ``{ min = 0.01, max = 10000 }``."""
+    parts = {
+        "min": None if rule.minimum is None else str(rule.minimum),
+        "max": None if rule.maximum is None else str(rule.maximum),
+        "in": None if rule.values is None else _list(_value(value) for _, value in rule.values),
+        "prefix": None if rule.prefix is None else quoted(rule.prefix),
+        "max_len": None if rule.max_len is None else str(rule.max_len),
+        "chars": None if rule.chars is None else _list(map(quoted, rule.chars)),
+    }
+    return "{ " + ", ".join(f"{name} = {part}" for name, part in parts.items() if part is not None) + " }"
+
+
+def quoted(text: str) -> str:
+    """Return a text as a TOML string of printable ASCII."""
     parts = []
-    for parameter, rule in grant.arguments.items():
-        values = None if rule.values is None else sorted(_toml(value) for _, value in rule.values)
-        pieces = {
-            "min": rule.minimum,
-            "max": rule.maximum,
-            "in": None if values is None else f"[{', '.join(values)}]",
-            "prefix": None if rule.prefix is None else _toml(rule.prefix),
-            "max_len": rule.max_len,
-            "chars": None if rule.chars is None else _toml("".join(sorted(rule.chars))),
-        }
-        inner = ", ".join(f"{name} = {piece}" for name, piece in pieces.items() if piece is not None)
-        parts.append(f"{parameter} {{{inner}}}")
-    return "; ".join(parts)
+    for character in text:
+        if character in '"\\':
+            parts.append("\\" + character)
+        else:
+            parts.append(character if " " <= character <= "~" else f"\\U{ord(character):08X}")
+    return f'"{"".join(parts)}"'
 
 
-def _toml(value: str | int | Decimal | bool) -> str:
+def _list(words: Iterable[str]) -> str:
+    return f"[{', '.join(sorted(words))}]"
+
+
+def _value(value: str | int | Decimal | bool) -> str:
     if type(value) is bool:
         return "true" if value else "false"
-    return ascii(value) if isinstance(value, str) else str(value)
+    return quoted(value) if isinstance(value, str) else str(value)

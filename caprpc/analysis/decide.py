@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from caprpc.analysis.authority import Held, Right, held_by, limit_text, member_name, rights_of, rule_text
-from caprpc.ids import OP_CALL, OP_GET, OP_SET, OPERATION_NAMES
+from caprpc.ids import OP_CALL, OP_GET, OP_ROOT, OP_SET, OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 
 
@@ -93,6 +93,8 @@ def decide(policies: PolicySet, request: Request) -> Verdict:
 
 def _decide_for(policy: Policy, request: Request) -> Verdict:
     identity = Line(policy.peer_rule, f"policy {policy.name} is for {request.peer}")
+    if request.operation == OP_ROOT:
+        return _decide_root(policy, request, identity)
     rights = [right for right in rights_of(policy) if request.is_about(right)]
     refused: list[tuple[Line, ...]] = []
     open_: tuple[tuple[Line, ...], Right] | None = None
@@ -111,6 +113,13 @@ def _decide_for(policy: Policy, request: Request) -> Verdict:
     if refused:
         return Verdict(Answer.NO, refused[0], None)
     return Verdict(Answer.NO, (identity, *_absence(policy, request)), None)
+
+
+def _decide_root(policy: Policy, request: Request, identity: Line) -> Verdict:
+    root = policy.roots.get(request.member)
+    if root is None:
+        return Verdict(Answer.NO, (identity, Line(policy.roots_rule, f"there is no root {request.member!r}")), None)
+    return Verdict(Answer.YES, (identity, Line(root.rule, f"root {root.name} as {root.facet}")), None)
 
 
 def _way(held: Held) -> Iterator[Line]:

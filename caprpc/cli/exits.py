@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -41,6 +41,12 @@ EX_NOPERM: Final = 77
 EX_CONFIG: Final = 78
 EX_INTERRUPTED: Final = 130
 """128 and SIGINT, as shells report it; sysexits.h has no code for it."""
+
+TOOL_OK: Final = 0
+TOOL_FINDINGS: Final = 1
+TOOL_USAGE: Final = 2
+TOOL_DOES_NOT_LOAD: Final = 3
+TOOL_CANNOT_DECIDE: Final = 4
 
 TRACEBACK_VARIABLE: Final = "CAPRPC_TRACEBACK"
 """Names a file that gets the traceback of an internal error; a terminal never does."""
@@ -118,6 +124,24 @@ def run_and_report(command: Callable[[], object]) -> int:
         _say(_describe_bug(error))
         return EX_SOFTWARE
     return result if isinstance(result, int) else EX_OK
+
+
+class Toolbox(click.Group):
+    """A group of tools that answer questions about files, with exit codes that a pipeline can tell apart.
+
+    0 clean or yes, 1 findings or no, 2 usage, 3 it does not load, 4 cannot decide.
+    """
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a tool; its integer result is the exit code."""
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            _say(_describe_usage(error))
+            return TOOL_USAGE
+        except (ConfigurationError, AuditError, OSError, UnicodeError) as error:
+            _say(_describe(error))
+            return TOOL_DOES_NOT_LOAD
 
 
 def _describe_usage(error: click.UsageError) -> str:

@@ -1,22 +1,22 @@
-"""``caprpc policy``: find every mistake in a policy directory, and write down what the code declares."""
+"""``caprpc policy``: the group of all tools for policies, and the one that finds every mistake in a directory."""
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from caprpc.cli.exits import EX_CONFIG, EX_NOINPUT, EX_OK
-from caprpc.cli.modules import import_local
-from caprpc.contract import InterfaceContract
+from caprpc.cli.exits import TOOL_DOES_NOT_LOAD, TOOL_OK, Toolbox
+from caprpc.cli.policy_ask import can_i, explain, list_rights, reach
+from caprpc.cli.policy_contracts import contracts, contracts_of
+from caprpc.cli.policy_export import export, report
+from caprpc.cli.policy_logs import learn, shadow, unused
+from caprpc.cli.policy_review import diff, lint, test
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.ids import OPERATION_NAMES
-from caprpc.interface import interface_closure, interface_info
-from caprpc.policy import Policy, PolicySet, contracts_to_toml
+from caprpc.policy import Policy, PolicySet
 
 _CHECK_EPILOG: Final = """\b
 Examples:
@@ -24,22 +24,23 @@ Examples:
   caprpc policy check policies/server --format json
   caprpc policy check policies/server --contracts shop.interfaces
 
-Exit codes: 0 it loads, 66 there is no such directory, 78 it does not load.
-"""
-_CONTRACTS_EPILOG: Final = """\b
-Examples:
-  caprpc policy contracts shop.interfaces
-  caprpc policy contracts shop.interfaces:Ledger shop.files --write policies/server/contracts.toml
-
-Exit codes: 0 written, 64 a module or interface was not found.
+Exit codes: 0 it loads, 2 usage, 3 it does not load.
 """
 
-InterfaceClass = Callable[..., Any]
 
-
-@click.group(epilog="\b\nExample:\n  caprpc policy check policies/server\n")
+@click.group(
+    cls=Toolbox, epilog="\b\nExamples:\n  caprpc policy check policies/server\n  caprpc policy list policies/server\n"
+)
 def policy() -> None:
-    """Check policy directories, and generate the contracts that they are checked against."""
+    """Check policies, ask what they let peers do, and see what a change would change.
+
+    Every tool works on files alone. Exit codes: 0 clean or yes, 1 findings, no or wider, 2 usage, 3 does not load,
+    4 cannot decide.
+    """
+
+
+for _tool in (contracts, list_rights, can_i, explain, reach, lint, diff, test, unused, learn, shadow, export, report):
+    policy.add_command(_tool)
 
 
 @policy.command(epilog=_CHECK_EPILOG)
@@ -54,83 +55,18 @@ def policy() -> None:
 )
 def check(directory: Path, form: str, modules: tuple[str, ...]) -> int:
     """Load the policies in DIR as a service would, and show every mistake with file, line and a suggestion."""
-    if not directory.exists():
-        click.echo(f"caprpc: {directory}: there is no such directory", err=True)
-        return EX_NOINPUT
     loaded: PolicySet | None = None
     errors: Iterable[ConfigurationError] = ()
     try:
         loaded = PolicySet.load(directory, now=datetime.now(UTC))
         if modules:
-            loaded.verify_contracts(_contracts(modules))
+            loaded.verify_contracts(contracts_of(modules))
     except PolicyError as exc:
         errors = exc.problems
     warnings = loaded.warnings if loaded is not None else ()
     report = _json_report if form == "json" else _text_report
     click.echo(report(directory, loaded, list(errors), list(warnings)))
-    return EX_CONFIG if errors else EX_OK
-
-
-@policy.command(epilog=_CONTRACTS_EPILOG)
-@click.argument("modules", metavar="MODULE[:NAME]...", nargs=-1, required=True)
-@click.option(
-    "--write",
-    "target",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Replace this file instead of printing.",
-)
-def contracts(modules: tuple[str, ...], target: Path | None) -> int:
-    """Print the contracts of all interfaces in our own MODULEs, and of every interface that these mention."""
-    text = contracts_to_toml(_contracts(modules))
-    if target is None:
-        click.echo(text, nl=False)
-        return EX_OK
-    before = target.read_text(encoding="utf-8") if target.exists() else None
-    if before == text:
-        click.echo(f"{target}: unchanged")
-        return EX_OK
-    _replace(target, text)
-    click.echo(f"{target}: {'written' if before is None else 'changed; review the difference'}")
-    return EX_OK
-
-
-def _contracts(modules: Iterable[str]) -> Mapping[str, InterfaceContract]:
-    found = [interface for argument in modules for interface in _interfaces(argument)]
-    try:
-        return interface_closure(found)
-    except TypeError as exc:
-        raise click.UsageError(str(exc)) from exc
-
-
-def _interfaces(argument: str) -> Iterator[InterfaceClass]:
-    """Yield the interface class that ``module:Name`` names, or all that ``module`` holds."""
-    module_name, _, name = argument.partition(":")
-    members = import_local(module_name).__dict__
-    if name:
-        candidate = members.get(name)
-        if not isinstance(candidate, type) or interface_info(candidate) is None:
-            known = ", ".join(sorted(key for key, value in members.items() if interface_info(value) is not None))
-            raise click.UsageError(f"{argument}: no such interface; the module has: {known or 'none'}")
-        yield candidate
-        return
-    classes = [value for value in members.values() if isinstance(value, type) and interface_info(value) is not None]
-    if not classes:
-        raise click.UsageError(f"{argument}: the module has no interfaces")
-    yield from classes
-
-
-def _replace(target: Path, text: str) -> None:
-    """Replace a file as a whole: a service that reloads now sees the old text or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".contracts-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    return TOOL_DOES_NOT_LOAD if errors else TOOL_OK
 
 
 def _text_report(

@@ -1,0 +1,82 @@
+"""Files that list what a person has looked at and let pass: approved widenings, and a baseline of findings."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from caprpc.policy.document import MAX_TEXT_CHARS, Table
+from caprpc.policy.problems import Problems
+from caprpc.policy.text import TomlDocument, TomlProblem
+
+Kind = Literal["approvals", "baseline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One thing that was let pass, by whom, and until when."""
+
+    what: str
+    by: str
+    reason: str
+
+
+def read(path: Path | None, kind: Kind) -> dict[str, Approval]:
+    """Return what a file lets pass now, by the text of the change or finding; nothing if there is no file.
+
+    Raises:
+        PolicyError: The file is not of that kind, or not as it should be.
+        OSError: It cannot be read.
+    """
+    if path is None:
+        return {}
+    problems = Problems()
+    approvals = _read(path, kind, problems)
+    problems.raise_if_any()
+    return {approval.what: approval for approval in approvals}
+
+
+def _read(path: Path, kind: Kind, problems: Problems) -> list[Approval]:
+    try:
+        top = Table.top(TomlDocument(path.read_text(encoding="utf-8")), path.name, problems)
+    except TomlProblem as exc:
+        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint)
+        return []
+    top.integer("caprpc", 1, 1)
+    top.choice("kind", (kind,))
+    for key, example in (("caprpc", "caprpc = 1"), ("kind", f'kind = "{kind}"')):
+        if not top.has(key):
+            top.missing(key, example)
+    found = [approval for table in top.tables("pass") if (approval := _approval(table)) is not None]
+    top.finish(("caprpc", "kind", "pass"))
+    return found
+
+
+def _approval(table: Table) -> Approval | None:
+    what = table.take("what")
+    by, reason, until = table.text("by"), table.text("reason"), table.moment("until")
+    table.finish(("what", "by", "reason", "until"))
+    for key, example in (("what", 'what = "..."'), ("by", 'by = "..."'), ("reason", 'reason = "..."')):
+        if not table.has(key):
+            table.missing(key, example)
+    if not isinstance(what, str) or len(what) > MAX_TEXT_CHARS * 4:
+        table.complain("what", "'what' is the text of a change or finding, as the tool prints it")
+        return None
+    if until is not None and until <= datetime.now(UTC):
+        return None
+    return Approval(what, by or "", reason or "")
+
+
+def write_baseline(keys: list[str], by: str) -> str:
+    """Return a baseline file that lets these findings pass."""
+    lines = ["caprpc = 1", 'kind   = "baseline"']
+    for key in keys:
+        quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+        lines += [
+            "",
+            "[[pass]]",
+            f'what   = "{quoted}"',
+            f'by     = "{by}"',
+            'reason = "was there when the baseline was made"',
+        ]
+    return "\n".join(lines) + "\n"
