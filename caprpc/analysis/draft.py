@@ -1,12 +1,13 @@
 """``learn``: the text of a policy that gives no more than what was used."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from typing import Final
 
-from caprpc.analysis.authority import quoted, rule_toml
-from caprpc.analysis.usage import Need, returned_facets
-from caprpc.ids import OP_CALL, OP_GET, OP_SET
+from caprpc.analysis.authority import lend_name, quoted, rule_toml
+from caprpc.analysis.usage import Need
+from caprpc.ids import OP_CALL, OP_GET, OP_NEXT, OP_SET
+from caprpc.limits import DEFAULT_LIMITS
 from caprpc.policy import OPAQUE, Key, Lend, Policy, grant_line
 
 _WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set"}
@@ -15,20 +16,24 @@ _WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set"}
 def draft(policy: Policy, roots: set[str], facets: Mapping[str, Need]) -> str:
     """Return the text of a narrower policy: the peer, roots, members and limits of ``policy`` that were used.
 
-    Constraints, accepts and lends are carried over: a log shows what was done, and not what must never be done.
+    Constraints and accepts are carried over: a log shows what was done, and not what must never be done. A reference
+    of which nothing was used is handed out as opaque.
     """
-    kept = {facet for facet in facets if "/" not in facet}
-    for need in facets.values():
-        kept |= {facet for facet in returned_facets(need.offer, need.used) if "/" not in facet}
-    kept |= {policy.roots[name].facet for name in roots} | {lend.facet for lend in policy.lends.values()}
-    lines = [*_head(policy), "", "[roots]"] if roots else list(_head(policy))
-    lines += [f'{name} = "{policy.roots[name].facet}"' for name in sorted(roots)]
+    kept = {facet.removesuffix("/iterator") for facet, need in facets.items() if need.used}
+    lines = list(_head(policy))
+    used_roots = [name for name in sorted(roots) if policy.roots[name].facet in kept]
+    if used_roots:
+        lines += ["", "[roots]", *(f'{name} = "{policy.roots[name].facet}"' for name in used_roots)]
     for facet in policy.offers:
-        if facet in kept and "/" not in facet:
-            lines += _offer(policy, facet, facets)
+        if facet in kept:
+            lines += _offer(policy, facet, facets, kept)
     lines += _accepts(policy)
     for lend in policy.lends.values():
-        lines += _lend(lend)
+        if lend.facet in kept:
+            lines += _lend(lend)
+        else:
+            lines += ["", f"# Of what was lent to {lend_name(lend)} as {lend.facet}, nothing was used."]
+    lines += _limits(policy)
     lines += ["", "[audit]", f'level = "{policy.audit_level}"']
     return "\n".join(lines) + "\n"
 
@@ -50,15 +55,12 @@ def _head(policy: Policy) -> Iterator[str]:
     yield f"spiffe = [{', '.join(quoted(principal) for principal in sorted(policy.principals))}]"
 
 
-def _offer(policy: Policy, facet: str, facets: Mapping[str, Need]) -> Iterator[str]:
+def _offer(policy: Policy, facet: str, facets: Mapping[str, Need], kept: set[str]) -> Iterator[str]:
     offer = policy.offers[facet]
     need = facets.get(facet)
     used: set[Key] = set() if need is None else set(need.used)
     iterated = facets.get(f"{facet}/iterator")
     keys = [key for key in offer.grants if key in used]
-    if not keys and iterated is None:
-        yield ""
-        yield f"# {facet}: held, and nothing of it was used; hand it out as {OPAQUE!r} instead."
     yield ""
     yield f"[offer.{facet}]"
     yield f'interface = "{offer.interface}"'
@@ -70,12 +72,17 @@ def _offer(policy: Policy, facet: str, facets: Mapping[str, Need]) -> Iterator[s
     if iterated is not None:
         flags.setdefault("iterate = true")
     yield from flags
-    yield from _narrowing(policy, facet, keys)
+    yield from _narrowing(policy, facet, keys, flags.keys(), kept)
 
 
-def _narrowing(policy: Policy, facet: str, keys: list[Key]) -> Iterator[str]:
+def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kept: Set[str]) -> Iterator[str]:
     """Yield the tables that narrow what is kept: none of them may get lost, or the draft would give more."""
     grants = {_word(key): policy.offers[facet].grants[key] for key in keys}
+    iterators = policy.offers.get(f"{facet}/iterator")
+    iterated = bool(flags & {"iterate = true"})
+    if iterated and iterators is not None:
+        # Iterators that members return take the limits of ``iterate``, whether or not that is granted itself.
+        grants.setdefault("iterate", iterators.grants[OP_NEXT, ""])
     for word, grant in grants.items():
         if grant.arguments:
             yield f"[offer.{facet}.args.{word}]"
@@ -84,8 +91,12 @@ def _narrowing(policy: Policy, facet: str, keys: list[Key]) -> Iterator[str]:
         if bounds:
             yield f"[offer.{facet}.limit.{word}]"
             yield from (f"{name} = {bound}" for name, bound in bounds.items())
-    results = {word: grant.returns for word, grant in grants.items()}
-    written = {word: result for word, result in results.items() if result is not None and "/" not in result}
+    results = {word: grant.returns for word, grant in grants.items() if grant.returns is not None}
+    written = {
+        word: result if result in kept else OPAQUE
+        for word, result in results.items()
+        if not (iterated and "/" in result)
+    }
     if written:
         yield f"[offer.{facet}.returns]"
         yield from (f'{word} = "{result}"' for word, result in written.items())
@@ -97,6 +108,14 @@ def _narrowing(policy: Policy, facet: str, keys: list[Key]) -> Iterator[str]:
 
 def _word(key: Key) -> str:
     return key[1] or grant_line(*key).partition(" ")[0]
+
+
+def _limits(policy: Policy) -> list[str]:
+    defaults = asdict(DEFAULT_LIMITS)
+    chosen = {name: bound for name, bound in asdict(policy.limits).items() if bound != defaults[name]}
+    if policy.connections is not None:
+        chosen["connections"] = policy.connections
+    return ["", "[limits]", *(f"{name} = {bound}" for name, bound in chosen.items())] if chosen else []
 
 
 def _accepts(policy: Policy) -> Iterator[str]:

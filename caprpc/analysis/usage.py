@@ -9,7 +9,7 @@ from typing import Final, Literal
 from caprpc.analysis.authority import held_by, member_name
 from caprpc.audit.reader import Record
 from caprpc.ids import OP_CLOSE, OP_EXIT, OP_ROOT, OPERATION_NAMES
-from caprpc.policy import OPAQUE, Grant, Key, MemberLimit, Offer, Policy, PolicySet
+from caprpc.policy import Grant, Key, MemberLimit, Offer, Policy, PolicySet
 
 _CODES: Final = {name: code for code, name in OPERATION_NAMES.items()}
 _RATES: Final[Mapping[str, float]] = {"per_second": 1.0, "per_hour": 3_600.0, "per_day": 86_400.0}
@@ -256,9 +256,3 @@ def _need(policies: PolicySet, offer: Offer, counts: Mapping[Key, int]) -> Need:
     members = {} if contract is None else contract.members
     admin = tuple(key for key in counts if key in members and members[key].effect == "admin")
     return Need(offer, {key: count for key, count in counts.items() if key not in admin}, admin)
-
-
-def returned_facets(offer: Offer, used: Iterable[Key]) -> set[str]:
-    """Return the facets that what was used hands out."""
-    results = {offer.grants[key].returns for key in used if key in offer.grants}
-    return {facet for facet in results if facet is not None and facet != OPAQUE}

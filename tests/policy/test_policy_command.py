@@ -54,7 +54,7 @@ def test_errors_are_shown_with_file_line_and_hint(run, directory):
     directory.replace('"balance", ', '"ballance", ')
     directory.replace("in_flight = 8", "in_fligth = 8")
     result = run("check", directory.path)
-    assert result.exit_code == 78
+    assert result.exit_code == 3
     assert result.stdout.splitlines() == [
         f"{directory.path}/org-b.toml:18: error: interface Ledger has no member 'ballance' for 'call'",
         "  hint: did you mean 'balance'?",
@@ -74,7 +74,7 @@ def test_warnings_do_not_fail(run, directory):
 def test_json_has_the_same_problems(run, directory):
     directory.replace('"balance", ', '"ballance", ')
     result = run("check", directory.path, "--format", "json")
-    assert result.exit_code == 78
+    assert result.exit_code == 3
     report = json.loads(result.stdout)
     assert report["ok"] is False
     assert report["problems"] == [
@@ -94,14 +94,14 @@ def test_json_of_a_good_directory_lists_its_policies(run, directory):
     assert report["policies"][0]["roots"] == {"ledger": "FeedLedger"}
 
 
-def test_missing_directory_is_no_input(run, tmp_path):
+def test_missing_directory_does_not_load(run, tmp_path):
     result = run("check", tmp_path / "nowhere")
-    assert result.exit_code == 66
-    assert result.stderr == f"caprpc: {tmp_path / 'nowhere'}: there is no such directory\n"
+    assert result.exit_code == 3
+    assert f"{tmp_path / 'nowhere'}: error: the directory cannot be opened" in result.stdout
 
 
 def test_file_in_place_of_a_directory_does_not_load(run, directory):
-    assert run("check", directory.path / "org-b.toml").exit_code == 78
+    assert run("check", directory.path / "org-b.toml").exit_code == 3
 
 
 def test_problem_of_the_directory_names_it_once(run, directory):
@@ -132,7 +132,7 @@ def test_contracts_are_written_and_then_load(run, module, directory):
     assert (result.exit_code, "error" in result.stdout.replace("no errors", "")) == (0, False), result.stdout
     target.write_text(target.read_text().replace('returns = "int"', 'returns = "str"'))
     result = run("check", directory.path, "--contracts", module)
-    assert result.exit_code == 78
+    assert result.exit_code == 3
     assert "call 'subscribe' of interface Feed has changed in the code: the result was str, is int" in result.stdout
 
 
@@ -157,5 +157,5 @@ def test_written_contracts_have_safe_modes(run, module, tmp_path):
 )
 def test_module_that_cannot_be_used_is_a_usage_error(run, module, argument, part):
     result = run("contracts", argument)
-    assert result.exit_code == 64
+    assert result.exit_code == 2
     assert part in result.stderr

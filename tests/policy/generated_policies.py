@@ -223,7 +223,7 @@ def allowed(policies: PolicySet, longest: int = 3) -> dict[tuple[str, str, str],
         for _ in range(longest):
             following: list[tuple[str, Facet]] = []
             for way, facet in pending:
-                for operation, name in _OPERATIONS:
+                for operation, name in OPERATIONS:
                     try:
                         # A day later each time: rates are not what is asked about.
                         permit = guard.check(facet, operation, name, next(days) * 86_400.0)
@@ -248,7 +248,7 @@ def lets_more_through(before: Passing | None, after: Passing) -> bool:
     return before is None or any(not new <= old for old, new in zip(before, after, strict=True))
 
 
-_OPERATIONS = [*_members("Ledger"), (ids.OP_NEXT, ""), (ids.OP_CLOSE, "")]
+OPERATIONS = [*_members("Ledger"), (ids.OP_NEXT, ""), (ids.OP_CLOSE, "")]
 
 
 def _first(guard: Guard) -> Iterator[tuple[str, Facet]]:

@@ -9,7 +9,7 @@ from caprpc.analysis.authority import held_by, rights_of
 from caprpc.analysis.decide import Answer, Request, decide
 from caprpc.analysis.difference import WIDENING, difference
 from caprpc.policy import PolicySet
-from tests.analysis.generated_policies import SAMPLES, Draft, allowed, lets_more_through, load
+from tests.policy.generated_policies import SAMPLES, Draft, allowed, lets_more_through, load
 
 PAIRS_FOR_A_SEED = 1_000
 

@@ -11,7 +11,7 @@ from caprpc.policy.document import Table
 from caprpc.policy.problems import Problems
 from caprpc.policy.rules import argument_rule
 from caprpc.policy.text import TomlDocument
-from tests.analysis.generated_policies import RULE_PARTS, SAMPLES
+from tests.policy.generated_policies import RULE_PARTS, SAMPLES
 
 
 def rule(text: str) -> ArgumentRule:
