@@ -20,7 +20,7 @@ from caprpc.errors import (
     StoreError,
 )
 from caprpc.interface import Interface, attribute, method, register_adapter
-from caprpc.objects.context import CallContext, current
+from caprpc.objects.context import CallContext, current, deadline
 from caprpc.objects.iteration import prefetch
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "batch",
     "connect",
     "current",
+    "deadline",
     "method",
     "prefetch",
     "register_adapter",

@@ -3,5 +3,20 @@
 from caprpc.aio.client import Client, Peer, batch, connect, release, set_attribute, submit
 from caprpc.aio.operators import prefetch
 from caprpc.aio.server import Server, serve
+from caprpc.objects.context import CallContext, current, deadline
 
-__all__ = ["Client", "Peer", "Server", "batch", "connect", "prefetch", "release", "serve", "set_attribute", "submit"]
+__all__ = [
+    "CallContext",
+    "Client",
+    "Peer",
+    "Server",
+    "batch",
+    "connect",
+    "current",
+    "deadline",
+    "prefetch",
+    "release",
+    "serve",
+    "set_attribute",
+    "submit",
+]

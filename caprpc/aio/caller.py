@@ -6,14 +6,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future as ThreadFuture
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from caprpc.errors import ConnectionLost, DeadlineExceeded, printable
+from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
-from caprpc.objects.context import CURRENT
+from caprpc.objects.context import CURRENT, origin_of, running_job
+from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
-from caprpc.session import Answer, BatchAnswer, Import, Question, State
+from caprpc.session import Import, Origin, Question, State
 
 if TYPE_CHECKING:
     from caprpc.aio.connection import Connection
@@ -55,37 +57,38 @@ class Caller:
     ) -> "asyncio.Future[Any]":
         """Make a call and return its awaitable."""
         outgoing = self._connection.link.outgoing
-        behalf = self._on_behalf_of()
+        origin = self._origin()
         return self._ask(
-            lambda: outgoing.ask(target, member, args, kwargs, behalf),
+            lambda: outgoing.ask(target, member, args, kwargs, origin),
             lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
-            behalf,
+            origin,
         )
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
         """Ask for a root."""
         outgoing = self._connection.link.outgoing
+        origin = self._origin()
         return self._ask(
-            lambda: outgoing.ask_root(name),
+            lambda: outgoing.ask_root(name, origin),
             lambda question: outgoing.conclude_root(question, name, shape, flavor),
-            None,
+            origin,
         )
 
     def call_roots(self) -> "asyncio.Future[dict[str, str]]":
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing
-        return self._ask(lambda: outgoing.ask_root(""), outgoing.conclude_roots, None)
+        origin = self._origin()
+        return self._ask(lambda: outgoing.ask_root("", origin), outgoing.conclude_roots, origin)
 
-    def call_batch(
-        self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]
-    ) -> "asyncio.Future[list[Any]]":
+    def call_batch_async(self, calls: list[AnyCall]) -> "asyncio.Future[list[Any]]":
         """Make many calls in one frame."""
         outgoing = self._connection.link.outgoing
         members = [member for _, member, _, _ in calls]
+        origin = self._origin()
         return self._ask(
-            lambda: outgoing.ask_batch(calls),
+            lambda: outgoing.ask_batch(calls, origin),
             lambda question: outgoing.conclude_batch(question, members),
-            None,
+            origin,
         )
 
     def start(
@@ -93,32 +96,50 @@ class Caller:
     ) -> "ThreadFuture[Any]":
         """Make a call from a thread beside the loop (a ``def`` method in the pool) and return its future."""
         outgoing = self._connection.link.outgoing
-        behalf = self._on_behalf_of()
+        origin = self._origin()
+        return self._from_thread(
+            lambda: self._ask(
+                lambda: outgoing.ask(target, member, args, kwargs, origin),
+                lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
+                origin,
+            )
+        )
+
+    def _from_thread(self, ask: Callable[[], "asyncio.Future[Any]"]) -> "ThreadFuture[Any]":
+        """Have the loop ask; return a future for the calling thread."""
         result: ThreadFuture[Any] = ThreadFuture()
 
         def begin() -> None:
             try:
-                inner = self._ask(
-                    lambda: outgoing.ask(target, member, args, kwargs, behalf),
-                    lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
-                    behalf,
-                )
+                inner = ask()
             except Exception as exc:  # refused here: the waiting thread must learn of it
                 result.set_exception(exc)
-            else:
-                inner.add_done_callback(lambda done: _pass_on(done, result))
+                return
+            inner.add_done_callback(lambda done: _pass_on(done, result))
+            soon = self._loop.call_soon_threadsafe
+            result.add_done_callback(lambda done: soon(inner.cancel) if done.cancelled() else None)
 
-        self._loop.call_soon_threadsafe(begin)
+        # In the context of the calling thread: there the method is known that the call is made in.
+        self._loop.call_soon_threadsafe(begin, context=copy_context())
         return result
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call from a thread beside the loop and wait for it."""
+        self._refuse_on_loop(member.name or "this call")
+        return self.start(target, member, args, kwargs).result()
+
+    def call_batch(self, calls: list[AnyCall]) -> list[Any]:
+        """Make many calls in one frame from a thread beside the loop, and wait for their results."""
+        self._refuse_on_loop("a batch")
+        results: list[Any] = self._from_thread(lambda: self.call_batch_async(calls)).result()
+        return results
+
+    def _refuse_on_loop(self, what: str) -> None:
         if threading.get_ident() == self._thread:
             raise RuntimeError(
-                f"{member.name or 'this call'} would block the event loop: make the calling method `async def` and "
-                "await it, or declare it with @method(blocking=True) so that it runs on a thread"
+                f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), "
+                "or declare it with @method(blocking=True) so that it runs on a thread"
             )
-        return self.start(target, member, args, kwargs).result()
 
     def broken(self, detail: str) -> None:
         """End the connection: the peer broke the protocol in something that was understood late. From any thread."""
@@ -149,46 +170,71 @@ class Caller:
     def check_deadlines(self, now: float) -> None:
         """Give up calls whose time has passed."""
         session = self._connection.link.session
-        limit = session.limits.call_timeout_s
         for question in list(session.asked.open.values()):
             future = question.waiter
             if type(future) is CallAwaitable and now >= future.deadline and not future.done():
-                self._abandon(question)
-                peer = printable(session.peer.principal)
-                text = f"{peer} has not answered within {limit:g} s (limits.call_timeout_s)"
-                future.set_exception(DeadlineExceeded(text, code="deadline", peer=peer))
+                self._run_out(question, future, now)
+        session.asked.overdue(now)
 
-    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
+    def _run_out(self, question: Question, future: CallAwaitable, now: float) -> None:
+        session = self._connection.link.session
+        session.cancel(question, now)
+        self._connection.flush_soon()
+        peer = printable(session.peer.principal)
+        limit = f"{session.limits.call_timeout_s:g} s (limits.call_timeout_s)"
+        within = "the time that the call was given (caprpc.deadline)" if question.due <= now else limit
+        future.set_exception(DeadlineExceeded(f"{peer} has not answered within {within}", code="deadline", peer=peer))
+
+    def _origin(self) -> Origin | None:
+        """Return what this task or thread is in that matters to a call: a call of this connection, or a deadline."""
         if FORKS.count != self._forks:
             raise ConnectionLost("a connection cannot be used after fork(): the child must make its own")
-        job = CURRENT.get()
-        return job.answer if job is not None and job.endpoint.connection is self else None
+        within = CURRENT.get()
+        return None if within is None else origin_of(within, self, time.monotonic())
 
     def _ask(
-        self,
-        ask: Callable[[], Question],
-        conclude: Callable[[Question], Any],
-        behalf: Answer | BatchAnswer | None,
+        self, ask: Callable[[], Question], conclude: Callable[[Question], Any], origin: Origin | None
     ) -> CallAwaitable:
         session = self._connection.link.session
         future = CallAwaitable(loop=self._loop)
         future.conclude = conclude
         future.abandoned = self._abandon
         future.deadline = time.monotonic() + session.limits.call_timeout_s
-        if session.may_ask(behalf) and (behalf is not None or not self._room):
+        if session.may_ask(origin) and ((origin is not None and origin.answer is not None) or not self._room):
             self._ask_now(ask, future)
         else:
-            self._room.append(lambda: self._ask_later(ask, future))
+            self._room.append(lambda: self._ask_later(ask, future, origin))
+        if origin is not None:
+            self._bind(future, origin)
         return future
+
+    def _bind(self, future: CallAwaitable, origin: Origin) -> None:
+        """Have a call end with the time that it is given, and with the method that it is made in."""
+        if origin.due < future.deadline:
+            future.deadline = origin.due
+            self._connection.wake_at(origin.due)
+        job = running_job()
+        if job is not None and not future.done():
+            nested, answer = job.endpoint.nested, job.answer
+            nested.add(answer, future, self._stop_of(future))
+            future.add_done_callback(lambda done: nested.remove(answer, done))
+
+    def _stop_of(self, future: CallAwaitable) -> Callable[[], None]:
+        def stop() -> None:
+            self._loop.call_soon_threadsafe(future.cancel)
+
+        return stop
 
     def _ask_now(self, ask: Callable[[], Question], future: CallAwaitable) -> None:
         question = future.question = ask()
         question.waiter = future
         self._connection.flush_soon()
 
-    def _ask_later(self, ask: Callable[[], Question], future: CallAwaitable) -> None:
+    def _ask_later(self, ask: Callable[[], Question], future: CallAwaitable, origin: Origin | None) -> None:
         if future.done():
             return
+        if origin is not None:
+            origin.now = time.monotonic()
         try:
             self._ask_now(ask, future)
         except Exception as exc:  # the caller is not on the stack any more: it awaits the future
@@ -207,8 +253,12 @@ async def _items_of(future: "asyncio.Future[Any]") -> AsyncIterator[Any]:
 
 def _pass_on(done: "asyncio.Future[Any]", result: "ThreadFuture[Any]") -> None:
     """Give a loop's result to a thread's future."""
+    if result.done():
+        # It was cancelled by whoever has it, and the call with it.
+        return
     if done.cancelled():
-        result.cancel()
+        text = "the call that this one was made for is over: its caller no longer waits"
+        result.set_exception(CallCancelled(text, code="cancelled"))
         return
     error = done.exception()
     if error is not None:

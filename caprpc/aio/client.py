@@ -304,7 +304,7 @@ async def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
     owner, planned = plan_batch(calls)
     if owner is None:
         return []
-    results: list[Any] = await owner.call_batch(planned)
+    results: list[Any] = await owner.call_batch_async(planned)
     return results
 
 

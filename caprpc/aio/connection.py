@@ -11,7 +11,7 @@ from caprpc.aio.runner import MethodRunner
 from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, sort_out
-from caprpc.session import Answer, BatchAnswer, Closer, Ended
+from caprpc.session import FOREVER, Answer, BatchAnswer, Closer, Ended
 
 TICK_S: Final = 0.05
 """How often deadlines are looked at while something is under way."""
@@ -150,10 +150,15 @@ class Connection(asyncio.BufferedProtocol):
             task = self._tasks.get(answer)
             if task is not None:
                 task.cancel()
+            for stop in self.link.endpoint.nested.take(answer):
+                stop()
         if work.opened:
             self.take_limits()
             self.host.opened(self)
         if work.jobs:
+            soonest = self.link.session.answers.soonest
+            if soonest != FOREVER:
+                self.wake_at(soonest)
             self.pending.extend(work.jobs)
             self._start_pending()
         self.flush()
@@ -338,7 +343,15 @@ class Connection(asyncio.BufferedProtocol):
             self._let_go()
             if self.link.wants_to_send:
                 self.flush()
-            wait = TICK_S if busy else max(TICK_S, min(IDLE_TICK_S, self.link.deadline() - now))
+            wait = min(TICK_S if busy else IDLE_TICK_S, max(0.001, self.link.deadline() - now))
+            self._timer = self.loop.call_later(wait, self._tick)
+
+    def wake_at(self, when: float) -> None:
+        """Look at the time then at the latest; in between it is looked at seldom."""
+        timer = self._timer
+        wait = max(0.0, when - time.monotonic())
+        if timer is not None and not self.closed and self.loop.time() + wait < timer.when():
+            timer.cancel()
             self._timer = self.loop.call_later(wait, self._tick)
 
     def _note_progress(self, now: float) -> None:

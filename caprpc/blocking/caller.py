@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.blocking.futures import CallFuture
-from caprpc.errors import ConnectionLost, DeadlineExceeded, LimitExceeded, printable
+from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, LimitExceeded, printable
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
-from caprpc.objects.context import CURRENT
+from caprpc.objects.context import CURRENT, origin_of, running_job
+from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
-from caprpc.session import Answer, BatchAnswer, Import, Question, State
+from caprpc.session import Import, Origin, Question, State, check_time
 
 if TYPE_CHECKING:
     from caprpc.blocking.connection import Connection
@@ -38,42 +39,49 @@ class Caller:
         """Make a call and wait for its answer."""
         connection = self._connection
         link = connection.link
-        behalf = self._on_behalf_of()
+        origin = self._origin()
         while True:
             with self._lock:
-                if link.session.may_ask(behalf):
-                    question = link.outgoing.ask(target, member, args, kwargs, behalf)
+                if link.session.may_ask(origin):
+                    question = link.outgoing.ask(target, member, args, kwargs, origin)
                     question.waiter = THREAD
                     connection.flush()
                     if connection.reader is None:
                         connection.become_reader(question)
                     break
-            self._await_room(behalf)
-        self._wait_or_cancel(question)
+            self._await_room(origin)
+        if origin is None:
+            self._wait_or_cancel(question)
+        else:
+            self._wait_within(question)
         return self.conclude(question, member)
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
         """Ask for a root and wait for it."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda _behalf: outgoing.ask_root(name), THREAD)
-        self._wait_or_cancel(question)
+        question = self._ask(lambda origin: outgoing.ask_root(name, origin))
+        self._wait_within(question)
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor)
 
     def call_roots(self) -> dict[str, str]:
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda _behalf: outgoing.ask_root(""), THREAD)
-        self._wait_or_cancel(question)
+        question = self._ask(lambda origin: outgoing.ask_root("", origin))
+        self._wait_within(question)
         return outgoing.conclude_roots(question)
 
-    def call_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
+    def call_batch(self, calls: list[AnyCall]) -> list[Any]:
         """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda _behalf: outgoing.ask_batch(calls), THREAD)
-        self._wait_or_cancel(question)
+        question = self._ask(lambda origin: outgoing.ask_batch(calls, origin))
+        self._wait_within(question)
         with self._lock:
             return outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
+
+    def call_batch_async(self, calls: list[AnyCall]) -> "asyncio.Future[list[Any]]":
+        """Make many calls in one frame from a running event loop."""
+        return asyncio.ensure_future(asyncio.to_thread(self.call_batch, calls))
 
     def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> CallFuture:
         """Make a call and return its future."""
@@ -84,22 +92,24 @@ class Caller:
     ) -> CallFuture:
         connection = self._connection
         link = connection.link
-        behalf = self._on_behalf_of()
+        origin = self._origin()
         while True:
             with self._lock:
-                if link.session.may_ask(behalf):
-                    question = link.outgoing.ask(target, member, args, kwargs, behalf)
+                if link.session.may_ask(origin):
+                    question = link.outgoing.ask(target, member, args, kwargs, origin)
                     future = question.waiter = CallFuture(self, question, member, flavor)
                     if not self._corks:
                         connection.flush()
-                    return future
-            self._await_room(behalf)
+                    break
+            self._await_room(origin)
+        if origin is not None:
+            self._end_with_job(question, future)
+        return future
 
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
         """Make a call from a running event loop; the answer is read by another thread."""
-        connection = self._connection
         loop = asyncio.get_running_loop()
         future = self._start(target, member, args, kwargs, Flavor.ASYNC)
         awaitable: asyncio.Future[Any] = loop.create_future()
@@ -114,9 +124,6 @@ class Caller:
 
         future.add_done_callback(lambda _future: loop.call_soon_threadsafe(resolve))
         awaitable.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
-        with self._lock:
-            if connection.reader is None and not connection.armed:
-                connection.host.watched(connection)
         return awaitable
 
     def cork(self) -> None:
@@ -167,33 +174,94 @@ class Caller:
                 self._connection.flush()
         self._connection.wait(question, deadline, object())
 
+    def attend(self, future: CallFuture) -> None:
+        """Have somebody read until a call has ended for which no thread of the application reads."""
+        with self._lock:
+            if future.question.outcome is None:
+                self._connection.attend(future)
+
     def abandon(self, question: Question) -> None:
         """Tell the peer that nobody waits for this answer any more."""
-        link = self._connection.link
         with self._lock:
-            link.session.cancel(question)
-            while question.jobs:
-                # Callbacks that this thread was to run: each is still owed an answer.
-                link.endpoint.finish_cancelled(question.jobs.popleft())
-            self._connection.flush()
+            self._abandon(question, 0.0)
 
-    def _ask(self, ask: Callable[[Answer | BatchAnswer | None], Question], waiter: object) -> Question:
+    def stop(self, question: Question, error: Exception, now: float = 0.0) -> None:
+        """End a question here and now with ``error``, whatever the peer says later; without the connection's lock."""
+        with self._lock:
+            if question.outcome is not None:
+                return
+            self._abandon(question, now)
+            question.outcome = error
+            self._connection.wake(question)
+        future = question.waiter
+        if type(future) is CallFuture:
+            future.notify()
+
+    def run_out(self, question: Question) -> None:
+        """End a question whose time is over with ``DeadlineExceeded``."""
         session = self._connection.link.session
-        behalf = self._on_behalf_of()
+        peer = printable(session.peer.principal)
+        now = time.monotonic()
+        limit = f"{session.limits.call_timeout_s:g} s (limits.call_timeout_s)"
+        within = "the time that the call was given (caprpc.deadline)" if question.due <= now else limit
+        error = DeadlineExceeded(f"{peer} has not answered within {within}", code="deadline", peer=peer)
+        self.stop(question, error, now)
+
+    def _abandon(self, question: Question, now: float) -> None:
+        link = self._connection.link
+        link.session.cancel(question, now)
+        self._connection.attended.discard(question.waiter)
+        while question.jobs:
+            # Callbacks that the waiting thread was to run: each is still owed an answer.
+            link.endpoint.finish_cancelled(question.jobs.popleft())
+        self._connection.flush()
+
+    def _ask(self, ask: Callable[[Origin | None], Question]) -> Question:
+        session = self._connection.link.session
+        origin = self._origin()
         while True:
             with self._lock:
-                if session.may_ask(behalf):
-                    question = ask(behalf)
-                    question.waiter = waiter
+                if session.may_ask(origin):
+                    question = ask(origin)
+                    question.waiter = THREAD
                     self._connection.flush()
                     return question
-            self._await_room(behalf)
+            self._await_room(origin)
+
+    def _wait_within(self, question: Question) -> None:
+        """Wait for a call that is made inside a method or a block with a deadline: it ends with those."""
+        job = running_job()
+        if job is None:
+            self._wait_or_cancel(question)
+            return
+        nested, answer = job.endpoint.nested, job.answer
+        nested.add(answer, question, self._stop_of(question))
+        try:
+            self._wait_or_cancel(question)
+        finally:
+            nested.remove(answer, question)
+
+    def _end_with_job(self, question: Question, future: CallFuture) -> None:
+        """Have a future end with the method that it is made in."""
+        job = running_job()
+        if job is not None:
+            nested, answer = job.endpoint.nested, job.answer
+            nested.add(answer, question, self._stop_of(question))
+            future.when_done(lambda: nested.remove(answer, question))
+
+    def _stop_of(self, question: Question) -> Callable[[], None]:
+        def stop() -> None:
+            text = "the call that this one was made for is over: its caller no longer waits"
+            self.stop(question, CallCancelled(text, code="cancelled"))
+
+        return stop
 
     def _wait_or_cancel(self, question: Question) -> None:
         """Wait for a call's own answer; if the time runs out or the thread is interrupted, the call is cancelled."""
         connection = self._connection
         limit = connection.link.session.limits.call_timeout_s
         deadline = time.monotonic() + limit
+        deadline = question.due if question.due < deadline else deadline  # min() would cost as much as a clock
         try:
             if connection.reader is question:
                 connection.lead(question, deadline, question)
@@ -204,24 +272,24 @@ class Caller:
             self.abandon(question)
             raise
         if question.outcome is None:
-            self.abandon(question)
-            peer = printable(connection.link.session.peer.principal)
-            raise DeadlineExceeded(
-                f"{peer} has not answered within {limit:g} s (limits.call_timeout_s)", code="deadline", peer=peer
-            )
+            # ``conclude`` raises what it has ended with.
+            self.run_out(question)
 
-    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        """Return the call of this connection that this thread is answering, if any."""
+    def _origin(self) -> Origin | None:
+        """Return what this thread is in that matters to a call: a call of this connection, or a deadline."""
         if FORKS.count != self._forks:
             raise ConnectionLost("a connection cannot be used after fork(): the child must make its own", code="lost")
-        job = CURRENT.get()
-        return job.answer if job is not None and job.endpoint.connection is self else None
+        within = CURRENT.get()
+        return None if within is None else origin_of(within, self, time.monotonic())
 
-    def _await_room(self, behalf: Answer | BatchAnswer | None) -> None:
-        """Wait until the peer's announced ``in_flight`` leaves room for one more call."""
+    def _await_room(self, origin: Origin | None) -> None:
+        """Wait until the peer's announced ``in_flight`` leaves room for one more call, or the time for it is over."""
         session = self._connection.link.session
         deadline = time.monotonic() + session.limits.call_timeout_s
-        while not session.may_ask(behalf):
+        while not session.may_ask(origin):
+            if origin is not None:
+                origin.now = time.monotonic()
+                check_time(session, origin)
             if session.state is State.CLOSED:
                 return
             if time.monotonic() >= deadline:

@@ -221,14 +221,16 @@ class Peer:
             connection.flush()
             self._workers.submit(lambda: self._run_pending(connection))
 
-    def released(self, _connection: Connection) -> None:
-        """No thread reads the connection now: the spare finds out by itself, and sooner when it is nudged."""
+    def released(self, connection: Connection) -> None:
+        """No thread reads the connection now: the spare finds out by itself, at once if somebody waits for that."""
+        if connection.attended:
+            self._spare.nudge()
 
     def claimed(self, _connection: Connection) -> None:
         """A waiting thread reads the connection now."""
 
     def watched(self, _connection: Connection) -> None:
-        """An awaitable was made: the spare must read."""
+        """Somebody waits for an answer and does not read: the spare must."""
         self._spare.nudge()
 
     def wants_write(self, _connection: Connection) -> None:
@@ -242,6 +244,10 @@ class Peer:
     def cancelled(self, answer: Answer | BatchAnswer) -> None:
         """Nobody waits for a call any more: a method that awaits something stops there."""
         self._async_methods.cancel(answer)
+
+    def due(self, _connection: Connection, _when: float) -> None:
+        """A callback must be answered in time: the spare looks when."""
+        self._spare.nudge()
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them on a thread that holds no lock."""

@@ -8,16 +8,18 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import Final, Protocol
+from typing import Final
 
 from caprpc.blocking.caller import THREAD, Caller
 from caprpc.blocking.futures import CallFuture
+from caprpc.blocking.host import Host
+from caprpc.blocking.notices import Notice, RunOut, Stopping
 from caprpc.blocking.wire import Wire
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, admit, sort_out
-from caprpc.session import Answer, BatchAnswer, Closer, Ended, Question
+from caprpc.session import FOREVER, Answer, Ended, Question
 
 _LONGEST_SLEEP_S: Final = 3600.0
 """A bound that ``Lock.acquire`` takes for no bound."""
@@ -28,42 +30,8 @@ _TOGETHER_BYTES: Final = 64 * 1024
 NO_RESULT: Final = object()
 """In place of a result: the call has been answered, or will be by whoever runs it."""
 
-_NO_FUTURES: Final[list[CallFuture]] = []
-"""Returned when no future's callbacks are due; shared and never changed."""
-
-
-class Host(Protocol):
-    """What a connection needs of the place it lives in: a server's reactor or a client."""
-
-    def dispatch(self, connection: "Connection") -> None:
-        """Run what is in ``connection.pending``, in order, on some other thread."""
-
-    def released(self, connection: "Connection") -> None:
-        """No thread reads the connection now: watch it."""
-
-    def watched(self, connection: "Connection") -> None:
-        """No thread reads the connection now and an answer is awaited on an event loop: watch it at once."""
-
-    def claimed(self, connection: "Connection") -> None:
-        """A waiting thread reads the connection now: stop watching it."""
-
-    def wants_write(self, connection: "Connection") -> None:
-        """Ciphertext waits until the socket takes more."""
-
-    def start_async(self, connection: "Connection", job: AnyJob) -> bool:
-        """Start an ``async def`` method on the loop kept for such methods; it replies by itself."""
-
-    def cancelled(self, answer: Answer | BatchAnswer) -> None:
-        """The peer waits for a call no more, or its time is over."""
-
-    def let_go(self, closers: list[Closer]) -> None:
-        """Close what the peer can name no more, on some other thread."""
-
-    def opened(self, connection: "Connection") -> None:
-        """WELCOME and HELLO have been exchanged."""
-
-    def ended(self, connection: "Connection", event: Ended) -> None:
-        """The connection is over and its socket is about to be closed; called once, with the lock held."""
+_NOBODY: Final[list[Notice]] = []
+"""Returned when nobody is to be told; shared and never changed."""
 
 
 class Connection:
@@ -103,7 +71,11 @@ class Connection:
         """Whether a worker is about to start the first of ``pending``."""
         self._followers: dict[threading.Lock, Question] = {}
         """Threads that sleep until their question has ended, or until it is their turn to read."""
+        self.attended: set[object] = set()
+        """Futures that somebody waits for without reading, or that have callbacks."""
         self.high_water_bytes = DEFAULT_LIMITS.write_high_water_bytes
+        self.due_at = FOREVER
+        """When the host looks at the time for a call of the peer, beside each second."""
 
     @property
     def principal(self) -> str:
@@ -176,13 +148,13 @@ class Connection:
     def lead(self, question: Question, deadline: float, token: object) -> None:
         """Read until the question has ended, callbacks for its thread have come, or the time has passed."""
         wire, lock = self.wire, self.lock
-        futures = _NO_FUTURES
+        notices = _NOBODY
         try:
             while True:
                 data = wire.read(deadline)
                 with lock:
                     if data is not None:
-                        futures = self.take(data)
+                        notices = self.take(data)
                     if wire.unsent:
                         self.send_more()
                     if question.outcome is not None or question.jobs or wire.closed:
@@ -191,18 +163,24 @@ class Connection:
                     if data is None and time.monotonic() >= deadline:
                         self._step_down()
                         return
-                if futures:
-                    for future in futures:
-                        future.notify()
+                if notices:
+                    for notice in notices:
+                        notice.notify()
+                    notices = _NOBODY
+                    if question.has_ended:
+                        # One of them has ended the very call that this thread waits for.
+                        with lock:
+                            self._step_down()
+                        return
         except BaseException:
             with lock:
                 if self.reader is token:
                     self._step_down()
             raise
         finally:
-            if futures:
-                for future in futures:
-                    future.notify()
+            if notices:
+                for notice in notices:
+                    notice.notify()
 
     def _step_down(self) -> None:
         """Stop reading; let a sleeping thread read, or the host watch. The lock is held."""
@@ -215,14 +193,20 @@ class Connection:
         if not self.armed:
             self.host.released(self)
 
-    def _wake_sleepers(self, question: Question) -> None:
+    def attend(self, future: CallFuture) -> None:
+        """Have the host read for a future that no thread of the application reads for; the lock is held."""
+        self.attended.add(future)
+        if self.reader is None and not self.armed:
+            self.host.watched(self)
+
+    def wake(self, question: Question) -> None:
         """Let threads look again that sleep until this question has ended; the lock is held."""
         for sleep, awaited in self._followers.items():
             if awaited is question:
                 _wake(sleep)
 
-    def take(self, data: bytes | memoryview) -> list[CallFuture]:
-        """Take received ciphertext, b"" for the end of the stream; return futures whose callbacks are to be run."""
+    def take(self, data: bytes | memoryview) -> list[Notice]:
+        """Take received ciphertext, b"" for the end of the stream; return who is to be told of what."""
         link = self.link
         now = time.monotonic()
         events = link.receive(data, now) if len(data) else link.receive_eof(now)
@@ -231,31 +215,32 @@ class Connection:
             if type(event) is Question:
                 if event is self.reader and not link.wants_to_send:
                     # The one answer that the reading thread waits for: it finds it by itself.
-                    return _NO_FUTURES
-            elif type(event) is Answer and event.cause is None:
+                    return _NOBODY
+            elif type(event) is Answer and event.meta is None and event.permit.timeout_s is None:
                 job = admit(link, event)
                 if isinstance(job, Work):
                     return self.route(job)
                 self.pending.append(job)
                 if self.reader is not None:
                     self.host.dispatch(self)
-                return _NO_FUTURES
+                return _NOBODY
         return self.route(sort_out(link, events))
 
-    def route(self, work: Work) -> list[CallFuture]:
+    def route(self, work: Work) -> list[Notice]:
         """Give everything to whoever waits for it; what nobody waits for goes to ``pending``."""
-        futures: list[CallFuture] = []
+        notices: list[Notice] = []
         for question in work.questions:
             if self._followers and question is not self.reader:
-                self._wake_sleepers(question)
+                self.wake(question)
             waiter = question.waiter
             if type(waiter) is CallFuture:
                 if question.homes is not None:
                     # References are read now: if nobody asks for the result, they go with the future.
                     waiter.settle(self.link.outgoing)
                 question.waiter = None
-                if waiter.has_callbacks:
-                    futures.append(waiter)
+                if waiter.is_attended:
+                    self.attended.discard(waiter)
+                    notices.append(waiter)
         for job in work.jobs:
             cause = job.answer.cause
             if cause is None or cause.waiter is not THREAD:
@@ -265,9 +250,12 @@ class Connection:
                 cause.jobs = deque()
             cause.jobs.append(job)
             if cause is not self.reader:
-                self._wake_sleepers(cause)
+                self.wake(cause)
         for answer in work.cancelled:
             self.host.cancelled(answer)
+            notices.extend(map(Stopping, self.link.endpoint.nested.take(answer)))
+        if work.jobs:
+            self._note_due()
         if work.opened:
             self.wire.opened()
             self.high_water_bytes = self.link.session.limits.write_high_water_bytes
@@ -278,7 +266,7 @@ class Connection:
             self._end(work.ended)
         elif self.pending and self.reader is not None:
             self.host.dispatch(self)
-        return futures
+        return notices
 
     def flush(self) -> None:
         """Encrypt and send what is ready, as far as the socket takes it."""
@@ -304,27 +292,43 @@ class Connection:
                     self.send_more()
         return not self.congested
 
-    def tick(self, now: float) -> list[CallFuture]:
+    def tick(self, now: float) -> list[Notice]:
         """Do what is due at this time; called about once a second."""
         link = self.link
         if link.admitted is not None:
             link.session.now = now
             self._let_go()
+            self.due_at = FOREVER
             blocked, limit = self.wire.blocked_since, link.session.limits.write_timeout_s
             if blocked is not None and now - blocked > limit:
                 return self.end(f"the peer has taken nothing for {limit:g} s (limits.write_timeout_s)", code="limit")
         if now >= link.deadline():
-            return self.route(sort_out(link, link.tick(now)))
+            notices = self.route(sort_out(link, link.tick(now)))
+            if link.admitted is not None:
+                overdue = link.session.asked.overdue(now)
+                threadless = [question for question in overdue if question.waiter is not THREAD]
+                notices.extend(RunOut(self.caller.run_out, question) for question in threadless)
+                self._note_due()
+            return notices
         if link.wants_to_send:
             # References that were dropped meanwhile are given back now.
             self.flush()
+        if link.admitted is not None:
+            self._note_due()
         return []
 
-    def check_validity(self) -> list[CallFuture]:
+    def _note_due(self) -> None:
+        """Have the host look at the time when the next call of the peer is due; the lock is held."""
+        soonest = self.link.session.answers.soonest
+        if soonest < self.due_at:
+            self.due_at = soonest
+            self.host.due(self, soonest)
+
+    def check_validity(self) -> list[Notice]:
         """End the connection if its peer's certificate or policy is no longer good."""
         return self.route(sort_out(self.link, self.link.check_validity()))
 
-    def end(self, detail: str, *, code: str = "closed") -> list[CallFuture]:
+    def end(self, detail: str, *, code: str = "closed") -> list[Notice]:
         """End the connection from our side."""
         return self.route(sort_out(self.link, self.link.abort(code, detail)))
 

@@ -1,14 +1,18 @@
 """Futures of calls made over a blocking connection."""
 
+import logging
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError
-from typing import Any, Protocol
+from concurrent.futures import CancelledError, Future
+from typing import Any, Final, Protocol
 
 from caprpc.interface import Member
 from caprpc.objects.outgoing import Outgoing
 from caprpc.objects.stubs import Flavor
 from caprpc.session import Question
+
+_LOG: Final = logging.getLogger("caprpc")
 
 
 class Waitable(Protocol):
@@ -23,27 +27,40 @@ class Waitable(Protocol):
     def abandon(self, question: Question) -> None:
         """Tell the peer that nobody waits any more."""
 
+    def run_out(self, question: Question) -> None:
+        """End a question whose time is over."""
 
-class CallFuture:
-    """The result of a call that is under way. A thread that waits for it reads the connection itself.
+    def attend(self, future: "CallFuture") -> None:
+        """Have somebody read the connection until the call has ended: whoever waits for it does not."""
 
-    It has the methods of ``concurrent.futures.Future`` that callers use.
+
+class CallFuture(Future[Any]):
+    """The result of a call that is under way: a ``concurrent.futures.Future``.
+
+    A thread that waits in ``result`` or ``exception`` reads the connection itself. ``concurrent.futures.wait``,
+    ``as_completed`` and done callbacks work as with any future; another thread reads the connection for them.
     """
 
-    __slots__ = ("_callbacks", "_cancelled", "_connection", "_flavor", "_value", "member", "question")
+    # The constructor of the base makes a condition, which costs more than all the rest of a call that is submitted
+    # among others. ``_condition`` is made when somebody asks for it, and whoever does is about to wait for it.
 
     def __init__(self, connection: Waitable, question: Question, member: Member, flavor: Flavor) -> None:
         self._connection = connection
         self.question = question
         self.member = member
         self._flavor = flavor
-        self._callbacks: list[Callable[[CallFuture], object]] | None = None
+        self._callbacks: list[Callable[[Any], object]] | None = None
         self._cancelled = False
         self._value: tuple[Any, Exception | None] | None = None
+        self._made: threading.Condition | None = None
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
         return self._cancelled or self.question.outcome is not None
+
+    def running(self) -> bool:
+        """Whether the call is under way."""
+        return not self.done()
 
     def cancelled(self) -> bool:
         """Whether ``cancel`` came before the end."""
@@ -66,20 +83,24 @@ class CallFuture:
             TimeoutError: The time has passed; the call goes on.
             concurrent.futures.CancelledError: It was cancelled.
         """
+        self._wait(timeout)
         if self._cancelled:
             raise CancelledError
-        question = self.question
-        if question.outcome is None:
-            deadline = time.monotonic() + timeout if timeout is not None else float("inf")
-            self._connection.wait_for(question, deadline)
-            if question.outcome is None:
-                raise TimeoutError(f"no answer within {timeout:g} s; the call goes on")
         if self._value is None:
             self._connection.settle(self)
         value, error = self._value or (None, None)
         if error is not None:
             raise error
         return value
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised, None if it returned; raises as ``result`` if there is no end yet."""
+        self._wait(timeout)
+        if self._cancelled:
+            raise CancelledError
+        if self._value is None:
+            self._connection.settle(self)
+        return None if self._value is None else self._value[1]
 
     def settle(self, outgoing: Outgoing) -> None:
         """Read the answer, once: references in it are counted as they are read."""
@@ -89,39 +110,84 @@ class CallFuture:
             except Exception as exc:  # whatever the call ended with belongs to whoever asks for the result
                 self._value = (None, exc)
 
-    def exception(self, timeout: float | None = None) -> Exception | None:
-        """Return what the call raised, None if it returned; raises as ``result`` if there is no end yet."""
-        if self.question.outcome is None:
-            self._connection.wait_for(
-                self.question, time.monotonic() + timeout if timeout is not None else float("inf")
-            )
-        if not self.done():
-            raise TimeoutError(f"no answer within {timeout:g} s; the call goes on")
-        try:
-            self.result()
-        except Exception as exc:  # the point of this method
-            return exc
-        return None
-
-    def add_done_callback(self, fn: Callable[["CallFuture"], object]) -> None:
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call ``fn(future)`` when the call has ended, on the thread that read the answer; at once if it has."""
         if self._callbacks is None:
             self._callbacks = []
         self._callbacks.append(fn)
         if self.done():
             self.notify()
+        else:
+            self._connection.attend(self)
+
+    def when_done(self, work: Callable[[], object]) -> None:
+        """Do something when the call has ended, whenever its answer is read."""
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append(lambda _future: work())
+        if self.done():
+            self.notify()
 
     @property
-    def has_callbacks(self) -> bool:
+    def is_attended(self) -> bool:
         """Whether ``notify`` has anything to do."""
-        return bool(self._callbacks)
+        return bool(self._callbacks) or self._made is not None
 
     def notify(self) -> None:
-        """Run the callbacks, each once; called without the connection's lock when the answer has come."""
+        """Wake who waits and run the callbacks, each once; called without the connection's lock after the end."""
+        condition, self._made = self._made, None
+        if condition is not None:
+            error = None if self._cancelled else self.exception()
+            with condition:
+                for waiter in self._waiters:
+                    if self._cancelled:
+                        waiter.add_cancelled(self)
+                    elif error is not None:
+                        waiter.add_exception(self)
+                    else:
+                        waiter.add_result(self)
+                condition.notify_all()
         while self._callbacks:
             try:
                 callback = self._callbacks.pop(0)
             except IndexError:
                 # Another thread was faster: each callback runs once.
                 return
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # application code: the thread that read the answer has other answers to give
+                _LOG.exception("a callback of %r failed", self)
+
+    def __repr__(self) -> str:
+        return f"<CallFuture of {self.member.name or 'a call'}: {self._state.lower()}>"
+
+    def _wait(self, timeout: float | None) -> None:
+        question = self.question
+        if question.outcome is not None or self._cancelled:
+            return
+        deadline = time.monotonic() + timeout if timeout is not None else float("inf")
+        if question.due < deadline:
+            self._connection.wait_for(question, question.due)
+            if question.outcome is None and not self._cancelled:
+                self._connection.run_out(question)
+            return
+        self._connection.wait_for(question, deadline)
+        if question.outcome is None and not self._cancelled:
+            raise TimeoutError(f"no answer within {timeout:g} s; the call goes on")
+
+    @property
+    def _state(self) -> str:  # type: ignore[override]  # what concurrent.futures looks at
+        if self._cancelled:
+            return "CANCELLED_AND_NOTIFIED"
+        return "FINISHED" if self.question.outcome is not None else "RUNNING"
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]  # what concurrent.futures waits for
+        condition: threading.Condition | None = self.__dict__.get("_lasting")
+        if condition is None:
+            condition = self.__dict__.setdefault("_lasting", threading.Condition())
+            self.__dict__.setdefault("_waiters", [])
+            self._made = condition
+            if self.question.outcome is None and not self._cancelled:
+                self._connection.attend(self)
+        return condition

@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from math import ceil
 from typing import Final
 
 from caprpc.blocking.connection import NO_RESULT, Connection
@@ -103,6 +104,10 @@ class Reactor:
         """Leave a watched descriptor alone until a time of the monotonic clock."""
         self._epoll.modify(fileno, 0)
         self._watchdog.later(until, lambda: self._resume(fileno))
+
+    def later(self, when: float, what: Callable[[], None]) -> None:
+        """Call ``what`` on the watchdog's thread at a time of the monotonic clock, give or take some milliseconds."""
+        self._watchdog.later(ceil(when / WATCH_S) * WATCH_S, what)
 
     def _resume(self, fileno: int) -> None:
         if fileno in self._handlers:

@@ -15,6 +15,7 @@ from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.hooks import HookThreads
 from caprpc.blocking.reactor import Reactor
+from caprpc.blocking.watchdog import TICK_S
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
@@ -344,6 +345,11 @@ class Server:
     def cancelled(self, answer: Answer | BatchAnswer) -> None:
         """Nobody waits for a call any more: a method that awaits something stops there."""
         self._async_methods.cancel(answer)
+
+    def due(self, connection: Connection, when: float) -> None:
+        """A call must be answered at that time; what is due later is looked at every second."""
+        if when < time.monotonic() + TICK_S:
+            self._reactor.later(when, lambda: self._check(connection, time.monotonic(), validity=False))
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them on a thread that holds no lock."""

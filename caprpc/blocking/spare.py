@@ -1,9 +1,12 @@
 """The spare reader of a client connection: it reads only while no thread of the application waits.
 
 Callbacks and signs of life arrive on an idle connection, too. While calls are being made the spare sleeps in
-slices, because waking it for each call would cost more than the call.
+slices, because waking it for each call would cost more than the call. While somebody waits for a future without
+reading, it reads at once.
 """
 
+import contextlib
+import os
 import select
 import threading
 import time
@@ -16,7 +19,9 @@ SLICE_S: Final = 0.02
 """How long a connection must be without a reader before the spare reads it."""
 
 LONGEST_S: Final = 1.0
-"""How often deadlines are looked at on an idle connection."""
+"""How often the time is looked at on an idle connection."""
+
+_NUDGE: Final = (1).to_bytes(8, "little")
 
 
 class Spare:
@@ -26,7 +31,8 @@ class Spare:
         """Take the connection, and what is to be done about once a second besides."""
         self._connection = connection
         self._on_tick = on_tick
-        self._nudged = threading.Event()
+        # A file object and no bare descriptor: a nudge after the end must not reach whoever has its number then.
+        self._wakeup = os.fdopen(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+b", buffering=0)
         self._thread = threading.Thread(target=self._run, name="caprpc-spare", daemon=True)
         self._ticked = time.monotonic()
 
@@ -35,40 +41,56 @@ class Spare:
         self._thread.start()
 
     def nudge(self) -> None:
-        """Read at once if nobody does: an awaitable was made and no thread waits for it."""
-        self._nudged.set()
+        """Look at the connection at once: there is something to read for, to write, or to be in time for."""
+        with contextlib.suppress(ValueError, BlockingIOError):
+            self._wakeup.write(_NUDGE)
 
     def join(self) -> None:
         """Wait for the thread, which ends with the connection."""
-        self._nudged.set()
+        self.nudge()
         if self._thread is not threading.current_thread() and self._thread.is_alive():
             self._thread.join()
+        with self._connection.lock:
+            self._wakeup.close()
 
     def _run(self) -> None:
         connection = self._connection
-        quiet = 0
         calls = -1
         while not connection.wire.closed:
-            if not self._nudged.is_set():
-                asked = connection.link.session.asked.count
-                quiet = quiet + 1 if connection.reader is None and asked == calls else 0
-                calls = asked
-            if quiet or self._nudged.is_set():
-                self._nudged.clear()
-                self._watch()
+            asked = connection.link.session.asked.count
+            quiet = connection.reader is None and (asked == calls or bool(connection.attended))
+            calls = asked
+            if quiet or connection.wire.unsent:
+                self._watch(self._time_left(LONGEST_S))
             else:
-                self._nudged.wait(SLICE_S)
+                self._sleep(self._time_left(SLICE_S))
             self._tick()
 
-    def _watch(self) -> None:
+    def _time_left(self, longest: float) -> float:
+        """Return how long to sleep at most, seconds: something may be due earlier."""
+        return min(longest, max(0.0, self._connection.link.deadline() - time.monotonic()))
+
+    def _sleep(self, seconds: float) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        if poll.poll(seconds * 1000):
+            self._wakeup.read(8)
+
+    def _watch(self, seconds: float) -> None:
         """Sleep until something arrives, and take it unless a thread of the application reads by then."""
         connection = self._connection
         poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        wanted = (0 if connection.reader is not None else select.POLLIN) | (
+            select.POLLOUT if connection.wire.unsent else 0
+        )
         try:
-            poll.register(connection.wire.sock, select.POLLIN | (select.POLLOUT if connection.wire.unsent else 0))
-            ready = poll.poll(LONGEST_S * 1000)
+            poll.register(connection.wire.sock, wanted)
+            ready = dict(poll.poll(seconds * 1000))
         except (ValueError, OSError):
             return
+        if ready.pop(self._wakeup.fileno(), 0):
+            self._wakeup.read(8)
         if not ready:
             return
         with connection.lock:
@@ -77,20 +99,21 @@ class Spare:
             if connection.reader is not None or connection.wire.closed:
                 return
             data = connection.wire.read_now()
-            futures = connection.take(data) if data is not None else []
+            notices = connection.take(data) if data is not None else []
             if connection.pending and not connection.wire.closed:
                 connection.host.dispatch(connection)
-        for future in futures:
-            future.notify()
+        for notice in notices:
+            notice.notify()
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if now - self._ticked < LONGEST_S:
-            return
-        self._ticked = now
         connection = self._connection
+        if now - self._ticked < LONGEST_S and now < connection.link.deadline():
+            return
         with connection.lock:
-            futures = [] if connection.wire.closed else connection.tick(now)
-        for future in futures:
-            future.notify()
-        self._on_tick(now)
+            notices = [] if connection.wire.closed else connection.tick(now)
+        for notice in notices:
+            notice.notify()
+        if now - self._ticked >= LONGEST_S:
+            self._ticked = now
+            self._on_tick(now)

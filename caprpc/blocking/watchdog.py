@@ -65,7 +65,7 @@ class Watchdog:
             if running is not None and running is seen:
                 self._call(self._stuck)
                 running = None
-            quiet = quiet + 1 if running is None and not self._later else 0
+            quiet = quiet + 1 if running is None else 0
             seen = running
             now = time.monotonic()
             if self._later:
@@ -79,8 +79,9 @@ class Watchdog:
             quiet = 0
             self.awake.clear()
             # What started in between has set nothing: look once more before sleeping.
-            if self._running() is None and not self._later:
-                self.awake.wait(TICK_S)
+            if self._running() is None:
+                due = min((when for when, _ in list(self._later)), default=now + TICK_S)
+                self.awake.wait(max(0.0, min(TICK_S, due - now)))
 
     def _run_due(self, now: float) -> None:
         for item in [item for item in self._later if item[0] <= now]:

@@ -1,10 +1,12 @@
-"""Whose call a method is running: ``caprpc.current()``."""
+"""What a thread or task is in: the call that its method answers, and the time that a block gives its calls."""
 
-from contextvars import ContextVar
+import time
+from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from caprpc.peer import PeerIdentity
-from caprpc.session import Answer, BatchAnswer
+from caprpc.session import FOREVER, Answer, BatchAnswer, Origin
 
 if TYPE_CHECKING:
     from caprpc.objects.batches import BatchJob
@@ -18,11 +20,13 @@ class CallContext:
         peer: Who called, as proved by its certificate.
     """
 
-    __slots__ = ("_answer", "peer")
+    __slots__ = ("_due", "_job", "peer")
 
-    def __init__(self, peer: PeerIdentity, answer: Answer | BatchAnswer) -> None:
-        self.peer = peer
-        self._answer = answer
+    def __init__(self, job: "Job | BatchJob") -> None:
+        session = job.endpoint.session
+        self.peer: PeerIdentity = session.peer
+        self._job = job
+        self._due = session.answers.due(job.answer)
 
     @property
     def principal(self) -> str:
@@ -31,17 +35,35 @@ class CallContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the caller no longer waits, or its connection has ended."""
-        return self._answer.cancelled
+        """Whether the caller no longer waits, its time is over, or its connection has ended."""
+        return self._job.answer.cancelled
+
+    @property
+    def deadline(self) -> float | None:
+        """When the time for the call is over, on the clock of ``time.monotonic()``; None if nobody has said so.
+
+        The least of what the caller gives it and of what the policy does (``timeout_s``).
+        """
+        return None if self._due == FOREVER else self._due
 
     @property
     def depth(self) -> int:
         """How many calls, of both sides, this one is nested in."""
-        return self._answer.depth
+        return self._job.answer.depth
 
 
-CURRENT: Final[ContextVar["Job | BatchJob | None"]] = ContextVar("caprpc_current", default=None)
-"""The job that runs in this thread or task."""
+class Within:
+    """A block ``with deadline(...)`` in a thread or task: when its calls are due, and the job around it, if any."""
+
+    __slots__ = ("due", "job")
+
+    def __init__(self, due: float, job: "Job | BatchJob | None") -> None:
+        self.due = due
+        self.job = job
+
+
+CURRENT: Final[ContextVar["Job | BatchJob | Within | None"]] = ContextVar("caprpc_current", default=None)
+"""The job that runs in this thread or task, or the block with a deadline that it is in."""
 
 
 def current() -> CallContext:
@@ -50,7 +72,70 @@ def current() -> CallContext:
     Raises:
         LookupError: No method of ours is being called in this thread or task.
     """
-    job = CURRENT.get()
+    job = running_job()
     if job is None:
         raise LookupError("caprpc.current() is only known inside a method that a peer has called")
-    return CallContext(job.endpoint.session.peer, job.answer)
+    return CallContext(job)
+
+
+def running_job() -> "Job | BatchJob | None":
+    """Return the job that runs in this thread or task."""
+    within = CURRENT.get()
+    return within.job if type(within) is Within else within  # type: ignore[return-value]
+
+
+def origin_of(within: "Job | BatchJob | Within", caller: object, now: float) -> Origin:
+    """Return what a call is made within that ``caller`` is about to make.
+
+    A call is on behalf of another only if both are of the same connection; its time is inherited by all of them.
+    """
+    due = FOREVER
+    job: Job | BatchJob | None
+    if type(within) is Within:
+        due, job = within.due, within.job
+    else:
+        job = within  # type: ignore[assignment]  # the other two that it may be
+    answer: Answer | BatchAnswer | None = None
+    if job is not None:
+        due = min(due, job.endpoint.session.answers.due(job.answer))
+        if job.endpoint.connection is caller:
+            answer = job.answer
+    return Origin(answer, due, now)
+
+
+class deadline:  # noqa: N801 - used like a function: ``with deadline(2.0):``
+    """Give every call that is made in the block at most so many seconds from now, all of them together.
+
+    ``with caprpc.deadline(2.0):`` holds for calls of this thread or task over any connection, and for what the peers
+    do on behalf of them. It never gives more time than the block or the call around it. A call that has not been
+    answered by then raises ``DeadlineExceeded``; the peer is told the time and ends the call by itself.
+
+    Args:
+        seconds: At least 0.
+
+    Raises:
+        ValueError: ``seconds`` is negative or no number.
+    """
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        if not seconds >= 0:
+            raise ValueError(f"a deadline of {seconds!r} seconds, 0 or more expected")
+        self._seconds = seconds
+        self._token: Token[Job | BatchJob | Within | None] | None = None
+
+    def __enter__(self) -> None:
+        within = CURRENT.get()
+        due = time.monotonic() + self._seconds
+        if type(within) is Within:
+            self._token = CURRENT.set(Within(min(due, within.due), within.job))
+        else:
+            self._token = CURRENT.set(Within(due, within))  # type: ignore[arg-type]  # the other two that it may be
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            CURRENT.reset(self._token)
+            self._token = None

@@ -15,6 +15,7 @@ from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
+from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
@@ -35,7 +36,7 @@ class Endpoint:
     The decision is in the audit log before ``prepare`` has its job run: the driver calls ``commit`` in between.
     """
 
-    __slots__ = ("_root_names", "connection", "recorder", "session", "stubs")
+    __slots__ = ("_root_names", "connection", "nested", "recorder", "session", "stubs")
 
     def __init__(
         self, session: Session, recorder: Recorder, stubs: StubMaker, root_names: RootNames, connection: object
@@ -45,6 +46,7 @@ class Endpoint:
         self.stubs = stubs
         self.connection = connection
         """The driver's connection, by which a call made inside a method knows what it is made on behalf of."""
+        self.nested = Nested()
         self._root_names = root_names
 
     def refused(self, refusal: Refusal) -> None:
@@ -52,8 +54,9 @@ class Endpoint:
         self.recorder.denied(refusal.message.question, refusal.refused, refusal.reference)
 
     def overdue(self, event: Overdue) -> None:
-        """Record that the time which the policy gives a call was over."""
-        self.recorder.limited(event.answer, event.permit, "timeout_s", event.permit.rule, event.reference)
+        """Record that the time which the policy or the caller gives a call was over."""
+        rule = event.permit.rule if event.reason == "timeout_s" else ""
+        self.recorder.limited(event.answer, event.permit, event.reason, rule, event.reference)
 
     def prepare(self, answer: Answer) -> Job | None:
         """Check the arguments of a permitted call and record the decision; None if it is refused after all.

@@ -20,7 +20,7 @@ from caprpc.limits import Limits
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
 from caprpc.policy import grant_line
-from caprpc.session import Announced, Answer, BatchAnswer, Export, Import, Question, Session
+from caprpc.session import Announced, Export, Import, Origin, Question, Session
 from caprpc.wire import codec
 from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Failure, Raise, Return, Run
 from caprpc.wire.values import RemoteReference
@@ -46,6 +46,9 @@ _ADVICE: Final[dict[str, str]] = {
 
 _VALUES_ONLY: Final = NoReferences()
 
+AnyCall = tuple[Import, Member, tuple[object, ...], dict[str, object]]
+"""Target, member, arguments by position and by name."""
+
 _NOTHING: Final[list[Export]] = []
 """Handed over by calls that pass no reference; shared and never changed."""
 
@@ -69,12 +72,13 @@ class Outgoing:
         member: Member,
         args: tuple[object, ...],
         kwargs: dict[str, object],
-        on_behalf_of: Answer | BatchAnswer | None,
+        origin: Origin | None,
     ) -> Question:
         """Ask the peer for one operation.
 
         Raises:
             CallRefused: Our policy does not let us make this call, or pass one of the objects.
+            DeadlineExceeded: The time for it is over; nothing was sent.
             Denied: The peer has not offered this operation; nothing was sent.
             ReferenceDead: The reference is dead.
             TypeError: The arguments do not fit the declaration.
@@ -86,7 +90,7 @@ class Outgoing:
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
             payload = codec.pack_scalars((args, kwargs), session.opening.sends)
-            question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, on_behalf_of)
+            question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, origin)
             if signature.returns_references:
                 question.homes = {}
             return question
@@ -94,7 +98,7 @@ class Outgoing:
         try:
             payload = codec.pack(signature.encode_args(args, kwargs, writer), session.opening.sends)
             question = session.ask(
-                target, member.operation, member.name, payload, writer.handed_over, writer.scope, on_behalf_of
+                target, member.operation, member.name, payload, writer.handed_over, writer.scope, origin
             )
             if signature.returns_references:
                 question.homes = {}
@@ -103,12 +107,12 @@ class Outgoing:
             session.exports.take_back(writer.handed_over)
             raise
 
-    def ask_root(self, name: str) -> Question:
+    def ask_root(self, name: str, origin: Origin | None = None) -> Question:
         """Ask the peer for a root."""
         payload = codec.pack([[], {}], self._session.limits)
-        return self._session.ask(self._root, OP_ROOT, name, payload, [], None, None)
+        return self._session.ask(self._root, OP_ROOT, name, payload, [], None, origin)
 
-    def ask_batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> Question:
+    def ask_batch(self, calls: list[AnyCall], origin: Origin | None = None) -> Question:
         """Ask for many operations in one frame; arguments and results are values, no references.
 
         Raises:
@@ -129,7 +133,8 @@ class Outgoing:
             [
                 Run(target.export_id, member.operation, member.name, len(raws), codec.pack(raws, limits))
                 for target, member, raws in runs
-            ]
+            ],
+            origin,
         )
 
     def conclude(self, question: Question, member: Member, flavor: Flavor) -> Any:

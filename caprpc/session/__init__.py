@@ -3,6 +3,7 @@
 Wire protocol, sections 3 to 8.
 """
 
+from caprpc.session.asking import check_time
 from caprpc.session.calls import (
     Answer,
     BatchAnswer,
@@ -10,6 +11,7 @@ from caprpc.session.calls import (
     Ended,
     Event,
     Opened,
+    Origin,
     Overdue,
     Question,
     Refusal,
@@ -36,10 +38,12 @@ __all__ = [
     "Imports",
     "Opened",
     "Opening",
+    "Origin",
     "Overdue",
     "Question",
     "Refusal",
     "Scope",
     "Session",
     "State",
+    "check_time",
 ]

@@ -4,8 +4,22 @@ from collections import deque
 from typing import Any
 
 from caprpc.policy import Permit, Refused
-from caprpc.session.references import Export, Home, Import, Scope
+from caprpc.session.references import FOREVER, Export, Home, Import, Scope
 from caprpc.wire.messages import BatchReturn, Call, Meta, Raise, Return, Run
+
+
+class Origin:
+    """What a call of ours is made within: a call of the peer that it is on behalf of, and until when it is of use.
+
+    ``now`` is the time at which it is asked, on the clock of ``due``.
+    """
+
+    __slots__ = ("answer", "due", "now")
+
+    def __init__(self, answer: "Answer | BatchAnswer | None", due: float = FOREVER, now: float = 0.0) -> None:
+        self.answer = answer
+        self.due = due
+        self.now = now
 
 
 class Question:
@@ -14,6 +28,7 @@ class Question:
     __slots__ = (
         "abandoned",
         "depth",
+        "due",
         "handed_over",
         "homes",
         "jobs",
@@ -29,6 +44,8 @@ class Question:
         self.question_id = question_id
         self.target = target
         self.depth = depth
+        self.due = FOREVER
+        """When nobody waits any more because the time for it is over."""
         self.handed_over = handed_over
         """One item for each occurrence of a reference in our arguments; taken back if they were not taken."""
         self.scope: Scope | None = None
@@ -43,6 +60,16 @@ class Question:
         """How an object of ours failed last that the peer has used on behalf of this call, for our own caller."""
         self.abandoned = False
         """Nobody waits any more; the references in a late answer are given back at once."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is an outcome."""
+        return self.outcome is not None
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether it stands for many calls."""
+        return self.target is None
 
 
 class Answer:
@@ -121,13 +148,17 @@ class CancelRequest:
 
 
 class Overdue:
-    """The time that the policy gives a call is over; it was answered ``deadline``, and its method may still run."""
+    """The time for a call is over; it was answered ``deadline``, and its method may still run.
 
-    __slots__ = ("answer", "permit", "reference")
+    ``reason`` is ``timeout_s`` if the policy gave it that time, ``deadline`` if its caller did.
+    """
 
-    def __init__(self, answer: "Answer | BatchAnswer", permit: Permit, reference: str) -> None:
+    __slots__ = ("answer", "permit", "reason", "reference")
+
+    def __init__(self, answer: "Answer | BatchAnswer", permit: Permit, reason: str, reference: str) -> None:
         self.answer = answer
         self.permit = permit
+        self.reason = reason
         self.reference = reference
 
 

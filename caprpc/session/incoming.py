@@ -3,13 +3,15 @@
 Wire protocol, section 4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
 from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, new_reference
 from caprpc.policy import Permit, Refused
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
+from caprpc.session.opening import FEATURE_DEADLINE
 from caprpc.session.references import FOREVER, Export
 from caprpc.session.states import TRANSITIONS, State
 from caprpc.wire import messages as m
@@ -43,7 +45,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
         return
     answer = Answer(question_id, export, permit, message.payload, meta, cause)
     answers = session.answers
-    if cause is not None or session.state is not State.OPEN or len(answers) >= answers.room:
+    if meta is not None or session.state is not State.OPEN or len(answers) >= answers.room:
         objection = _objection(session, answer)
         if objection is not None:
             code, reason, rule = objection
@@ -53,8 +55,8 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
             return
     if export.uses_left is not None:
         export.uses_left -= 1
-    if permit.timeout_s is not None:
-        session.answers.watch(answer, permit, now + permit.timeout_s)
+    if meta is not None or permit.timeout_s is not None:
+        _watch(session, answer, (permit,), now)
     answers[question_id] = answer
     events.append(answer)
 
@@ -73,10 +75,7 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
             raise RemoteProtocolError(f"operation {run.operation} in a batch")
         answer.runs.append(_guard_run(session, answer, run, now))
     permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
-    times = {permit.timeout_s: permit for permit in permits if permit.timeout_s is not None}
-    if times:
-        # One answer for all of them: it comes before the time of any is over.
-        session.answers.watch(answer, times[min(times)], now + min(times))
+    _watch(session, answer, permits, now)
     session.answers[message.question] = answer
     events.append(answer)
 
@@ -86,7 +85,7 @@ def on_return(session: "Session", message: m.Return, _now: float, events: list[E
     question = session.asked.open.get(message.question)
     if question is None:
         raise RemoteProtocolError(f"an answer to question {message.question}, which is not open")
-    if question.target is None:
+    if question.is_batch:
         raise RemoteProtocolError(f"RETURN to question {message.question}, which was a BATCH")
     if question.homes is not None:
         question.homes = session.homes_in(message.payload)
@@ -94,19 +93,21 @@ def on_return(session: "Session", message: m.Return, _now: float, events: list[E
     del session.asked.open[message.question]
     if question.scope is not None:
         session.exports.end_scope(question.scope)
-    question.outcome = message
-    events.append(question)
     if question.abandoned:
-        session.discard(question)
+        session.discard(question, message)
+    if question.outcome is None:
+        question.outcome = message
+    events.append(question)
 
 
 def on_batch_return(session: "Session", message: m.BatchReturn, _now: float, events: list[Event]) -> None:
     """End one of our batches."""
     question = _asked(session, message.question)
-    if question.target is not None:
+    if not question.is_batch:
         raise RemoteProtocolError(f"BATCH_RETURN to question {message.question}, which was a CALL")
     del session.asked.open[message.question]
-    question.outcome = message
+    if question.outcome is None:
+        question.outcome = message
     events.append(question)
 
 
@@ -121,7 +122,8 @@ def on_raise(session: "Session", message: m.Raise, _now: float, events: list[Eve
     del session.asked.open[message.question]
     if question.scope is not None:
         session.exports.end_scope(question.scope)
-    question.outcome = message
+    if question.outcome is None:
+        question.outcome = message
     events.append(question)
 
 
@@ -239,9 +241,23 @@ def _objection(session: "Session", answer: Answer | BatchAnswer) -> tuple[str, s
         return "limit", "depth", "limits.callback_depth"
     if cause is not None and cause.abandoned:
         return "cancelled", "cancelled", ""
+    if answer.meta is not None and answer.meta.deadline_ms == 0:
+        return "deadline", "deadline", ""
     if cause is None and session.state is State.DRAINING:
         return "unavailable", "draining", ""
     return None
+
+
+def _watch(session: "Session", answer: Answer | BatchAnswer, permits: Sequence[Permit], now: float) -> None:
+    """Have a permitted call answered in time: the least of what its caller and the policy of each member give it."""
+    times = [(permit.timeout_s, permit, "timeout_s") for permit in permits if permit.timeout_s is not None]
+    meta = answer.meta
+    if meta is not None and meta.deadline_ms is not None and permits:
+        times.append((meta.deadline_ms / 1000, permits[0], "deadline"))
+    if times:
+        # One answer for all calls of a batch: it comes before the time of any is over.
+        seconds, permit, reason = min(times, key=itemgetter(0))
+        session.answers.watch(answer, permit, now + seconds, reason)
 
 
 def _guard_run(
@@ -271,8 +287,10 @@ def _guard_run(
 
 
 def _cause(session: "Session", meta: m.Meta) -> Question | None:
-    if meta.deadline_ms is not None or meta.keep or meta.trace is not None:
-        raise RemoteProtocolError("deadline, keep or trace in a call: features that were not offered")
+    if meta.keep or meta.trace is not None:
+        raise RemoteProtocolError("keep or trace in a call: features that were not offered")
+    if meta.deadline_ms is not None and FEATURE_DEADLINE not in session.opening.features:
+        raise RemoteProtocolError("a deadline in a call: a feature that was not chosen")
     if meta.cause is None:
         return None
     question = session.asked.open.get(meta.cause)

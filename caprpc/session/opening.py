@@ -13,6 +13,12 @@ from caprpc.wire.messages import Hello, PeerLimits, Welcome
 
 VERSION: Final = 1
 NONCE_BYTES: Final = 32
+FEATURE_DEADLINE: Final = "deadline"
+"""Its sender ends calls when the time is over that ``Meta.deadline_ms`` gives them."""
+
+FEATURES: Final = (FEATURE_DEADLINE,)
+"""What we speak. The acceptor offers, the dialer chooses from it, and both use what was chosen."""
+
 _LEAST_FRAME: Final = 1024
 """A peer that accepts less cannot receive our errors."""
 
@@ -20,7 +26,16 @@ _LEAST_FRAME: Final = 1024
 class Opening:
     """What both sides told each other first; owns the connection id."""
 
-    __slots__ = ("acceptor", "connection_id", "nonce", "our_leaf_key", "peer_leaf_key", "peer_limits", "sends")
+    __slots__ = (
+        "acceptor",
+        "connection_id",
+        "features",
+        "nonce",
+        "our_leaf_key",
+        "peer_leaf_key",
+        "peer_limits",
+        "sends",
+    )
 
     def __init__(self, *, acceptor: bool, our_leaf_key: str, peer_leaf_key: str) -> None:
         self.acceptor = acceptor
@@ -29,6 +44,8 @@ class Opening:
         self.nonce = secrets.token_bytes(NONCE_BYTES)
         self.connection_id = ""
         self.peer_limits = PeerLimits(_LEAST_FRAME, 1, 1, 1)
+        self.features = frozenset(FEATURES)
+        """What both sides speak; before the peer's first message what we do."""
         self.sends: Limits = DEFAULT_LIMITS
         """What we keep to in what we send: our own limits, and those that the peer has announced."""
 
@@ -36,7 +53,7 @@ class Opening:
         """Return our first message."""
         accepted = PeerLimits(limits.max_frame_bytes, limits.in_flight, limits.imports, limits.max_depth)
         kind = Welcome if self.acceptor else Hello
-        return kind([VERSION], self.nonce, accepted, [])
+        return kind([VERSION], self.nonce, accepted, sorted(self.features))
 
     def receive(self, message: Welcome | Hello) -> None:
         """Check the peer's first message and take over what it says.
@@ -46,8 +63,10 @@ class Opening:
         """
         if VERSION not in message.versions or (self.acceptor and message.versions != [VERSION]):
             raise RemoteProtocolError(f"versions {message.versions[:4]} offered, {VERSION} needed")
-        if message.features:
-            raise RemoteProtocolError("features that this version does not know")
+        if len(set(message.features)) != len(message.features):
+            raise RemoteProtocolError("a feature that is named twice")
+        if self.acceptor and not self.features.issuperset(message.features):
+            raise RemoteProtocolError("features that we have not offered")
         if len(message.nonce) != NONCE_BYTES:
             raise RemoteProtocolError(f"nonce of {len(message.nonce)} bytes, {NONCE_BYTES} expected")
         theirs = message.limits
@@ -57,6 +76,7 @@ class Opening:
         ):
             raise RemoteProtocolError("limits under which nothing can be called")
         self.peer_limits = theirs
+        self.features = self.features.intersection(message.features)
         ours, other = (self.nonce, message.nonce), (self.our_leaf_key, self.peer_leaf_key)
         nonces = ours if self.acceptor else ours[::-1]
         keys = other if self.acceptor else other[::-1]

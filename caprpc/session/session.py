@@ -10,10 +10,11 @@ from caprpc.ids import new_reference
 from caprpc.limits import FIRST_FRAME_BYTES, no_deeper
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
-from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Question
+from caprpc.session.asking import permission_to_ask
+from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Origin, Question
 from caprpc.session.incoming import HANDLERS
 from caprpc.session.liveness import Liveness
-from caprpc.session.opening import Opening
+from caprpc.session.opening import FEATURE_DEADLINE, Opening
 from caprpc.session.references import Announced, Export, Home, Import, Scope
 from caprpc.session.states import State
 from caprpc.session.tables import Tables
@@ -133,67 +134,77 @@ class Session(Tables):
         payload: bytes,
         handed_over: list[Export],
         scope: Scope | None,
-        on_behalf_of: Answer | BatchAnswer | None,
+        origin: Origin | None,
     ) -> Question:
         """Make a call on an import; its answer will be a ``Question`` event.
 
         Raises:
             LimitExceeded: The payload is more than the peer accepts in one frame.
+            DeadlineExceeded: The time that ``origin`` gives it is over.
             ConnectionLost: The session is over, or the peer is draining.
         """
         meta, depth = None, 0
-        if self.state is not State.OPEN or len(payload) > self.largest_payload or on_behalf_of is not None:
-            meta, depth = self._check_ask(on_behalf_of, len(payload))
+        if self.state is not State.OPEN or len(payload) > self.largest_payload or origin is not None:
+            meta, depth = permission_to_ask(self, origin, len(payload))
         question = self.asked.new(target, depth, handed_over)
         question.scope = scope
+        if origin is not None:
+            self.asked.due(question, origin.due)
         self._queue_with_payload(m.Call(question.question_id, target.export_id, operation, member, meta, payload))
         return question
 
-    def ask_batch(self, runs: list[m.Run]) -> Question:
+    def ask_batch(self, runs: list[m.Run], origin: Origin | None = None) -> Question:
         """Make many calls under one question.
 
         Raises:
             LimitExceeded: There are more than the peer runs at a time, or more than fits into a frame.
+            DeadlineExceeded: The time that ``origin`` gives them is over.
             ConnectionLost: The session is over, or the peer is draining.
         """
         count, most = sum(run.count for run in runs), self.opening.peer_limits.max_in_flight
         if count > most:
             raise LimitExceeded(f"a batch of {count} calls, the peer takes {most} (its limits.in_flight)")
-        self._check_ask(None, sum(len(run.payload) + len(run.member) + _RUN_BYTES for run in runs))
-        question = self.asked.new(None, 0, [])
-        self.queue(m.Batch(question.question_id, None, runs))
+        meta, depth = permission_to_ask(
+            self, origin, sum(len(run.payload) + len(run.member) + _RUN_BYTES for run in runs)
+        )
+        question = self.asked.new(None, depth, [])
+        if origin is not None:
+            self.asked.due(question, origin.due)
+        self.queue(m.Batch(question.question_id, meta, runs))
         return question
 
-    def may_ask(self, on_behalf_of: Answer | BatchAnswer | None) -> bool:
+    def may_ask(self, origin: Origin | None) -> bool:
         """Whether the peer has announced room for one more call; nested ones have room of their own."""
         room = self.opening.peer_limits.max_in_flight
-        return len(self.asked.open) < (room if on_behalf_of is None else 2 * room)
+        return len(self.asked.open) < (room if origin is None or origin.answer is None else 2 * room)
 
-    def cancel(self, question: Question) -> None:
+    def cancel(self, question: Question, now: float = 0.0) -> None:
         """Tell the peer that nobody waits for this answer any more; what was lent for the call ends now.
 
-        If the answer has come meanwhile, it must not have been read, nor be read later.
+        If the answer has come meanwhile, it must not have been read, nor be read later. A peer that was told the
+        deadline looks at its own clock: once that has passed ``now``, nothing is sent.
         """
         if question.abandoned:
             return
+        told = FEATURE_DEADLINE in self.opening.features and question.due <= now
+        if question.outcome is None and self.state is not State.CLOSED and not told:
+            self.queue(m.Cancel(question.question_id))
         question.abandoned = True
         if question.scope is not None:
             question.scope.end()
-        if question.outcome is None and self.state is not State.CLOSED:
-            self.queue(m.Cancel(question.question_id))
-        elif question.outcome is not None:
+        if question.outcome is not None:
             try:
                 self.discard(question)
             except RemoteProtocolError as exc:
                 self.broken(str(exc))
 
-    def discard(self, question: Question) -> None:
+    def discard(self, question: Question, answer: m.Return | None = None) -> None:
         """Give back every reference in an answer that nobody reads: the peer counts them as held by us.
 
         Raises:
             RemoteProtocolError: The answer breaks the encoding, or names a facet that was not announced.
         """
-        outcome, target = question.outcome, question.target
+        outcome, target = answer or question.outcome, question.target
         if type(outcome) is not m.Return or self.state is State.CLOSED:
             return
         in_scope = target is not None and target.scope is not None and target.scope.alive
@@ -316,7 +327,7 @@ class Session(Tables):
         """Return the time of the next ``tick``."""
         if self.state is State.BROKEN:
             return 0.0
-        return min(self.liveness.deadline(), self.answers.next_due())
+        return min(self.liveness.deadline(), self.answers.soonest, self.asked.soonest)
 
     def glitch(self, now: float) -> None:
         """Count something that is legal and useless.
@@ -326,22 +337,6 @@ class Session(Tables):
         """
         if not self.liveness.glitches.spend(now):
             raise RemoteProtocolError(f"more than {self.limits.glitch_burst} useless messages (limits.glitch_burst)")
-
-    def _check_ask(self, on_behalf_of: Answer | BatchAnswer | None, size: int) -> tuple[m.Meta | None, int]:
-        """Return what travels beside a call, and how deep it is nested, if it may be made now."""
-        nested = on_behalf_of is not None and on_behalf_of.answer_id in self.answers
-        if self.state is not State.OPEN and not (nested and self.state in (State.DRAINING, State.PEER_DRAINING)):
-            raise ConnectionLost(f"no new calls: the session is {self.state.value}", code="drain")
-        if size > self.largest_payload:
-            raise LimitExceeded(
-                f"arguments of {size} bytes, the peer takes {self.largest_payload} (its limits.max_frame_bytes)"
-            )
-        if on_behalf_of is None:
-            return None, 0
-        depth = on_behalf_of.depth + 1
-        if depth > self.limits.callback_depth:
-            raise LimitExceeded(f"calls nested deeper than {self.limits.callback_depth} (limits.callback_depth)")
-        return (m.Meta(on_behalf_of.answer_id) if nested else None), depth
 
     def finish_answer(self, answer: Answer | BatchAnswer) -> bool:
         """Close an answer; whether it was open, so that the peer is to be told of its end."""
@@ -363,7 +358,8 @@ class Session(Tables):
         self.enter(State.CLOSED)
         reason = ended.detail or f"the peer ended the connection ({ended.code})"
         for question in self.asked.end_all():
-            question.outcome = ConnectionLost(reason, code=ended.code, reference=ended.reference)
+            if question.outcome is None:
+                question.outcome = ConnectionLost(reason, code=ended.code, reference=ended.reference)
             events.append(question)
         for answer in self.answers.values():
             answer.cancelled = True

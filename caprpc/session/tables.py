@@ -9,7 +9,7 @@ from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.limits import Limits
 from caprpc.policy import Facet
 from caprpc.session.calls import Question
-from caprpc.session.references import Announced, Export, Exports, Import, Imports
+from caprpc.session.references import FOREVER, Announced, Export, Exports, Import, Imports
 from caprpc.session.timed import Answers
 from caprpc.wire import messages as m
 
@@ -20,10 +20,12 @@ MOST_RIGHTS: Final = 65_536
 class Asked:
     """Question numbers of both sides: ours go up by one, the peer's must go up."""
 
-    __slots__ = ("_next", "last_from_peer", "open")
+    __slots__ = ("_next", "last_from_peer", "open", "soonest")
 
     def __init__(self) -> None:
         self.open: dict[int, Question] = {}
+        self.soonest = FOREVER
+        """No question of ours that is open is due before this."""
         self._next = 1
         self.last_from_peer = 0
 
@@ -38,6 +40,19 @@ class Asked:
     def count(self) -> int:
         """Questions asked so far."""
         return self._next - 1
+
+    def due(self, question: Question, due: float) -> None:
+        """Have a question be ``overdue`` from a time on."""
+        question.due = due
+        self.soonest = min(self.soonest, due)
+
+    def overdue(self, now: float) -> list[Question]:
+        """Return the open questions whose time is over and that nobody has given up."""
+        if now < self.soonest:
+            return []
+        waiting = [question for question in self.open.values() if not question.abandoned]
+        self.soonest = min((question.due for question in waiting if question.due > now), default=FOREVER)
+        return [question for question in waiting if question.due <= now]
 
     def seen_from_peer(self, number: int) -> None:
         """Take a question number of the peer.

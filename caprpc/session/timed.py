@@ -1,10 +1,11 @@
-"""The answers we owe: which of them the policy gives a time, and which still run after they were answered."""
+"""The answers we owe: which of them must come in time, and which still run after they were answered."""
 
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import new_reference
 from caprpc.policy import Permit
 from caprpc.session.calls import Answer, BatchAnswer, Event, Overdue
+from caprpc.session.references import FOREVER
 from caprpc.wire.messages import Raise
 
 if TYPE_CHECKING:
@@ -13,39 +14,49 @@ if TYPE_CHECKING:
 _SPARE: Final = 64
 """Ended calls that are kept beside the open ones before they are swept out."""
 
-Timed = tuple[float, Answer | BatchAnswer, Permit]
-"""When a call is due, the call, and the permit that says so."""
+Timed = tuple[float, Answer | BatchAnswer, Permit, str]
+"""When a call is due, the call, its permit, and what says so: ``timeout_s`` of the policy, or its ``deadline``."""
 
 
 class Answers(dict[int, Answer | BatchAnswer]):
     """Open answers by their number, and their times.
 
     Invariant: ``room`` is ``limits.in_flight`` less the calls that were answered ``deadline`` and have not ended, so
-    that a peer cannot pile up methods which never end.
+    that a peer cannot pile up methods which never end. No timed call is due before ``soonest``.
     """
 
-    __slots__ = ("_overdue", "_timed", "room")
+    __slots__ = ("_overdue", "_timed", "room", "soonest")
 
     def __init__(self, in_flight: int) -> None:
         super().__init__()
         self.room = in_flight
+        self.soonest = FOREVER
         self._timed: dict[int, Timed] = {}
         self._overdue: set[int] = set()
 
-    def watch(self, answer: Answer | BatchAnswer, permit: Permit, due: float) -> None:
-        """Have ``answer`` end at ``due`` at the latest (``limit.*.timeout_s``); the time that it waits counts, too."""
+    def watch(self, answer: Answer | BatchAnswer, permit: Permit, due: float, reason: str) -> None:
+        """Have ``answer`` end at ``due`` at the latest; the time that it waits counts, too."""
         if len(self._timed) >= len(self) + _SPARE:
             self._timed = {number: timed for number, timed in self._timed.items() if number in self}
-        self._timed[answer.answer_id] = (due, answer, permit)
+        self._timed[answer.answer_id] = (due, answer, permit, reason)
+        self.soonest = min(self.soonest, due)
 
-    def next_due(self) -> float:
-        """Return when the first of them is due; infinity if there is none."""
-        return min((due for due, _, _ in self._timed.values()), default=float("inf"))
+    def due(self, answer: Answer | BatchAnswer) -> float:
+        """Return when a call must have been answered: infinity if nobody says so, 0 if that time is over."""
+        number = answer.answer_id
+        if number in self._overdue:
+            return 0.0
+        timed = self._timed.get(number)
+        return FOREVER if timed is None else timed[0]
 
     def expire(self, session: "Session", now: float, events: list[Event]) -> None:
         """Answer ``deadline`` to every call whose time is over, and let its method know."""
-        for _, answer, permit in [timed for timed in self._timed.values() if timed[0] <= now]:
+        if now < self.soonest:
+            return
+        for due, answer, permit, reason in list(self._timed.values()):
             number = answer.answer_id
+            if due > now and number in self:
+                continue
             del self._timed[number]
             if self.get(number) is not answer:
                 continue
@@ -56,7 +67,8 @@ class Answers(dict[int, Answer | BatchAnswer]):
             session.queue(Raise(number, taken, "deadline", "", "", reference))
             self._overdue.add(number)
             self.room -= 1
-            events.append(Overdue(answer, permit, reference))
+            events.append(Overdue(answer, permit, reason, reference))
+        self.soonest = min((timed[0] for timed in self._timed.values()), default=FOREVER)
 
     def ended(self, number: int) -> None:
         """Take note that a call has ended which was answered before."""

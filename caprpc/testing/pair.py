@@ -10,12 +10,12 @@ from typing import Any, Self, TypeVar
 from caprpc.interface import Member, interface_closure, shape_of
 from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.admission import Admission
-from caprpc.objects.context import CURRENT
+from caprpc.objects.context import CURRENT, origin_of
 from caprpc.objects.link import Link
 from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.work import AnyJob, sort_out
-from caprpc.session import Answer, BatchAnswer, Ended, Event, Import, Question, Session, State
+from caprpc.session import Ended, Event, Import, Origin, Question, Session, State
 from caprpc.testing.deployment import Side
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class End:
 
     def ask(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Question:
         """Ask, and do not wait: nothing moves before the next ``Pair.run``."""
-        return self.link.outgoing.ask(target, member, args, kwargs, self._on_behalf_of())
+        return self.link.outgoing.ask(target, member, args, kwargs, self._origin())
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Call, and move bytes both ways until the answer is here."""
@@ -76,7 +76,7 @@ class End:
 
     def batch(self, calls: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]]) -> list[Any]:
         """Make many calls in one frame."""
-        question = self.link.outgoing.ask_batch(calls)
+        question = self.link.outgoing.ask_batch(calls, self._origin())
         self._pair.run_until(question)
         return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
 
@@ -107,9 +107,9 @@ class End:
             job.forget()
             endpoint.finish(job, value)
 
-    def _on_behalf_of(self) -> Answer | BatchAnswer | None:
-        job = CURRENT.get()
-        return job.answer if job is not None and job.endpoint.connection is self else None
+    def _origin(self) -> Origin | None:
+        within = CURRENT.get()
+        return None if within is None else origin_of(within, self, self._pair.now)
 
 
 class Pending:

@@ -163,6 +163,7 @@ def test_other_versions_and_features_are_refused(world, driver):
         m.Hello([2], NONCE, GENEROUS, []),
         m.Hello([1, 2], NONCE, GENEROUS, []),
         m.Hello([1], NONCE, GENEROUS, ["compression"]),
+        m.Hello([1], NONCE, GENEROUS, ["deadline", "deadline"]),
         m.Hello([1], NONCE, tiny, []),
     ):
         peer = world.dial(running).shake_hands()

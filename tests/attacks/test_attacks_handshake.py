@@ -253,7 +253,7 @@ def test_a_client_takes_no_other_welcome(world, change):
     limits = m.PeerLimits(1 << 20, 64, 64, 32)
     first = {
         "version": m.Welcome([2, 3], NONCE, limits, []),
-        "feature": m.Welcome([1], NONCE, limits, ["plaintext"]),
+        "feature": m.Welcome([1], NONCE, limits, ["deadline", "deadline"]),
         "limits": m.Welcome([1], NONCE, m.PeerLimits(1, 0, 0, 0), []),
         "call first": m.Call(1, 0, OP_ROOT, "vault", None, pack([[], {}])),
         "nothing": m.GoAway("refused", "", "R-AAAAAAAAAAAA"),

@@ -16,6 +16,7 @@ from caprpc import (
 )
 from caprpc.ids import OP_CALL
 from caprpc.interface import ResultError, shape_of
+from caprpc.session import Origin
 from caprpc.wire import messages as m
 from caprpc.wire.codec import pack, unpack
 from caprpc.wire.values import OwnReference, RemoteReference
@@ -603,7 +604,7 @@ def test_callback_that_came_before_the_answer_runs_although_its_object_is_dead_b
     job = w.pair.server.jobs.popleft()
     function, value = job.args
     callback = w.pair.server.link.outgoing.ask(
-        function._caprpc_import, function._caprpc_shape.members[4, ""], (value,), {}, job.answer
+        function._caprpc_import, function._caprpc_shape.members[4, ""], (value,), {}, Origin(job.answer)
     )
     # The callback and the answer go in one packet.
     w.pair.server.link.endpoint.finish(job, 0)

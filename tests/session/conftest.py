@@ -9,7 +9,7 @@ from caprpc.interface import shape_of
 from caprpc.objects.roots import ROOT_SHAPE
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, PolicySet, PrincipalQuotas
-from caprpc.session import Export, Opening, Session, State
+from caprpc.session import Export, Opening, Origin, Session, State
 from caprpc.testing.deployment import Deployment
 from caprpc.wire import messages as m
 from caprpc.wire.codec import decode_message, encode_message
@@ -97,11 +97,11 @@ class Half:
         data = b"".join(self.session.data_to_send())
         return [decode_message(bytes(body)) for body in self._frames.feed(data)]
 
-    def open(self, limits=None):
+    def open(self, limits=None, features=()):
         """Bring the session into OPEN."""
         accepted = limits or m.PeerLimits(1_114_112, 64, 4_096, 32)
         kind = m.Hello if self.session.opening.acceptor else m.Welcome
-        self.hear(kind([1], b"n" * 32, accepted, []))
+        self.hear(kind([1], b"n" * 32, accepted, list(features)))
         assert self.session.state is State.OPEN
         self.said()
         return self
@@ -132,7 +132,8 @@ class Half:
         return self.session.imports.receive(export_id, announced, scope)
 
     def ask(self, target, *, handed_over=(), scope=None, behalf=None, member="put"):
-        return self.session.ask(target, 1, member, b"\x92\x90\x80", list(handed_over), scope, behalf)
+        origin = Origin(behalf) if behalf is not None else None
+        return self.session.ask(target, 1, member, b"\x92\x90\x80", list(handed_over), scope, origin)
 
     @property
     def ended(self):
@@ -145,8 +146,8 @@ class Half:
 def half(policy_of):
     """Return a maker of sessions that are open."""
 
-    def make(limits="", *, peer_limits=None, **options):
-        return Half(policy_of(limits), **options).open(peer_limits)
+    def make(limits="", *, peer_limits=None, features=(), **options):
+        return Half(policy_of(limits), **options).open(peer_limits, features)
 
     return make
 

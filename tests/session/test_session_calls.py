@@ -3,7 +3,7 @@
 import pytest
 
 from caprpc.errors import ConnectionLost, LimitExceeded
-from caprpc.session import State
+from caprpc.session import Origin, State
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message
 
@@ -211,7 +211,7 @@ def test_we_know_when_the_peer_has_room(half):
     (answer,) = one.hear(one.call())
     asked = [one.ask(target), one.ask(target)]
     assert not one.session.may_ask(None)
-    assert one.session.may_ask(answer)
+    assert one.session.may_ask(Origin(answer))
     one.session.cancel(asked[0])
     assert not one.session.may_ask(None), "a cancelled call runs until it is answered"
     one.hear(m.Raise(asked[0].question_id, True, "cancelled", "", "", "R-1"))

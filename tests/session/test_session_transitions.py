@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from caprpc.session import TRANSITIONS, State
+from caprpc.session.opening import FEATURES
 from caprpc.wire import messages as m
 
 LIMITS = m.PeerLimits(1_114_112, 64, 4_096, 32)
@@ -169,6 +170,30 @@ def test_features_that_were_not_offered_end_the_session(fresh):
     half = fresh()
     half.hear(m.Hello([1], NONCE, LIMITS, ["keep"]))
     assert half.ended == "protocol-error"
+
+
+@pytest.mark.parametrize("acceptor", [True, False])
+def test_feature_that_is_named_twice_ends_the_session(acceptor, fresh):
+    half = fresh(acceptor=acceptor)
+    kind = m.Hello if acceptor else m.Welcome
+    half.hear(kind([1], NONCE, LIMITS, ["deadline", "deadline"]))
+    assert half.ended == "protocol-error"
+
+
+def test_dialer_chooses_what_both_sides_speak(fresh):
+    half = fresh(acceptor=False)
+    half.hear(m.Welcome([1], NONCE, LIMITS, ["deadline", "of-a-later-version"]))
+    (hello,) = half.said()
+    assert hello.features == ["deadline"]
+    assert half.session.opening.features == {"deadline"}
+
+
+def test_acceptor_uses_what_the_dialer_has_chosen(fresh):
+    half = fresh()
+    (welcome,) = half.said()
+    assert welcome.features == sorted(FEATURES)
+    half.hear(m.Hello([1], NONCE, LIMITS, []))
+    assert half.session.opening.features == set()
 
 
 def test_first_frame_is_bounded_before_its_body_comes(fresh):
