@@ -18,6 +18,8 @@ class Problem:
     offset: int
     expected: str
     found: str
+    kind: str = "edited"
+    """What was done: edited, inserted, deleted, reordered, truncated or forged."""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
@@ -110,11 +112,12 @@ class Walk:
             self.debris = debris
 
     def _problem(self, line: int, raw: RawLine, exc: BadRecord) -> Problem:
-        return Problem(self._file, line, raw.offset, exc.expected, exc.found)
+        return Problem(self._file, line, raw.offset, exc.expected, exc.found, exc.kind)
 
     def _check(self, record: Record) -> None:
         if record.fields["seq"] != self.seq + 1:
-            raise BadRecord(f"seq {self.seq + 1}", f"seq {record.fields['seq']}")
+            kind = "deleted" if record.number("seq") > self.seq else "inserted"
+            raise BadRecord(f"seq {self.seq + 1}", f"seq {record.fields['seq']}", kind)
         if record.fields["prev"] != self.leaf:
             raise BadRecord(f"prev {self.leaf}", f"prev {record.fields['prev']}")
         event, before = _segment_event(record), _segment_event(self.last)

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from caprpc.audit.merkle import Range
 from caprpc.audit.notes import MAX_NOTE_BYTES, Checkpoint, Note, NoteError, NoteSigner
@@ -20,7 +20,12 @@ _FILE: Final = re.compile(r"(?P<stem>[a-z0-9][a-z0-9.-]{0,80})\.(?P<number>[0-9]
 
 def origin_of(log_id: str, relation: str) -> str:
     """Return the origin of a relation's tree, which is the name of its keys, too."""
-    return f"caprpc/audit/{log_id}/{stem_of(relation)}"
+    return origin_of_stem(log_id, stem_of(relation))
+
+
+def origin_of_stem(log_id: str, stem: str) -> str:
+    """Return the origin of the tree over the files of one name."""
+    return f"caprpc/audit/{log_id}/{stem}"
 
 
 def checkpoints_name(stem: str, number: int) -> str:
@@ -52,10 +57,10 @@ class Entry:
     note: Note
 
 
-def read_entries(fd: int, origin: str) -> Iterator[Entry | None]:
-    """Return the checkpoints in a file in order, None for each run of bytes that are none; in bounded memory."""
+def read_entries(fd: int, origin: str, size: int) -> Iterator[Entry | None]:
+    """Return the checkpoints in the first ``size`` bytes of a file in order, None for each run of other bytes."""
     damaged = False
-    for block in _blocks(fd, origin.encode() + b"\n"):
+    for block in _blocks(fd, size, origin.encode() + b"\n"):
         try:
             note = Note.parse(block)
             entry = Entry(Checkpoint.parse(note.text), note)
@@ -78,6 +83,8 @@ def last_entry(fd: int, origin: str) -> Entry | None:
     at = data.rfind(start)
     while at >= 0:
         try:
+            if at and data[at - 1 : at] != b"\n":
+                raise NoteError("not the beginning of a line")
             note = Note.parse(_without_rest(data[at:]))
             return Entry(Checkpoint.parse(note.text), note)
         except NoteError:
@@ -112,7 +119,14 @@ def append_entries(storage: Storage, stem: str, number: int, notes: list[Note]) 
         os.close(fd)
 
 
-def load_keys(storage: Storage, stem: str) -> list[NoteSigner]:
+class BoundKey(NamedTuple):
+    """The key that signs while a segment is the last one."""
+
+    segment: int
+    signer: NoteSigner
+
+
+def load_keys(storage: Storage, stem: str) -> list[BoundKey]:
     """Return the keys of a relation: the present one, and its successor while a change of keys is under way.
 
     Raises:
@@ -122,17 +136,18 @@ def load_keys(storage: Storage, stem: str) -> list[NoteSigner]:
     if data is None:
         return []
     try:
-        keys = [NoteSigner.parse(line) for line in data.decode("ascii").splitlines()]
-    except (NoteError, UnicodeDecodeError) as exc:
+        lines = [line.partition(" ") for line in data.decode("ascii").splitlines()]
+        keys = [BoundKey(int(number), NoteSigner.parse(secret)) for number, _, secret in lines]
+    except ValueError as exc:
         raise AuditError(f"{storage.path / key_name(stem)}: not the key of an audit log: {exc}") from exc
     if not 1 <= len(keys) <= 2:
         raise AuditError(f"{storage.path / key_name(stem)}: {len(keys)} keys, expected 1 or 2")
     return keys
 
 
-def save_keys(storage: Storage, stem: str, keys: list[NoteSigner]) -> None:
+def save_keys(storage: Storage, stem: str, keys: list[BoundKey]) -> None:
     """Replace the keys of a relation; the file is readable by its owner alone."""
-    storage.replace(key_name(stem), "".join(f"{key.secret}\n" for key in keys).encode("ascii"))
+    storage.replace(key_name(stem), "".join(f"{number} {key.secret}\n" for number, key in keys).encode("ascii"))
 
 
 def encode_frontier(tree: Range) -> bytes:
@@ -170,10 +185,10 @@ def _without_rest(block: bytes) -> bytes:
     return b"\n".join(lines[: last + 1]) + b"\n"
 
 
-def _blocks(fd: int, start: bytes) -> Iterator[bytes]:
+def _blocks(fd: int, size: int, start: bytes) -> Iterator[bytes]:
     """Return what begins at each line that is the origin, up to the next; cut when it is longer than a note."""
     offset, held, found = 0, b"", False
-    while chunk := os.pread(fd, _CHUNK_BYTES, offset):
+    while chunk := os.pread(fd, min(_CHUNK_BYTES, size - offset), offset):
         offset += len(chunk)
         held += chunk
         at = _next_start(held, start, 1 if found else 0)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from caprpc.audit.checkpoints import parse_checkpoints_name
 from caprpc.audit.segment import Head
 from caprpc.audit.storage import IDENTITY_NAME, head_name, parse_head_name, parse_segment_name
 from caprpc.errors import AuditError
@@ -44,15 +45,24 @@ class LogDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         found: dict[str, RelationFiles] = {}
+        self._checkpoints: dict[str, list[int]] = {}
         for name in os.listdir(path):
             segment, head = parse_segment_name(name), parse_head_name(name)
+            checkpoints = parse_checkpoints_name(name)
             if segment:
                 found.setdefault(segment[0], RelationFiles(segment[0])).numbers.append(segment[1])
             elif head:
                 found.setdefault(head, RelationFiles(head)).has_head = True
+            elif checkpoints:
+                found.setdefault(checkpoints[0], RelationFiles(checkpoints[0]))
+                self._checkpoints.setdefault(checkpoints[0], []).append(checkpoints[1])
         for files in found.values():
             files.numbers.sort()
         self.relations = [found[stem] for stem in sorted(found)]
+
+    def checkpoint_files(self, stem: str) -> list[int]:
+        """Return the numbers of the files with the checkpoints of a relation, in order."""
+        return sorted(self._checkpoints.get(stem, ()))
 
     @contextmanager
     def open(self, name: str) -> Iterator[int]:

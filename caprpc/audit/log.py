@@ -12,7 +12,8 @@ from caprpc.audit.record import GENESIS, FieldValue, encode, leaf_hash
 from caprpc.audit.redact import Redactor
 from caprpc.audit.relation import FORKED, Relation
 from caprpc.audit.resume import resume
-from caprpc.audit.segment import SEGMENT_BYTES, Segment, WriteFunction, begin_segment
+from caprpc.audit.sealing import Sealer
+from caprpc.audit.segment import SEGMENT_BYTES, Head, Segment, WriteFunction, begin_segment
 from caprpc.audit.storage import GENERAL, Storage, parse_segment_name, segment_name, stem_of
 from caprpc.errors import AuditError
 
@@ -45,6 +46,7 @@ class AuditLog:
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._relations: dict[str, Relation] = {}
+        self._sealers: dict[str, Sealer] = {}
         self.redactor = Redactor(storage.key)
         self.general = self._open_relation(GENERAL)
 
@@ -95,12 +97,12 @@ class AuditLog:
             raise AuditError(f"{self._storage.path}: cannot open a relation: {exc.strerror or exc}") from exc
 
     def tick(self, now: float) -> None:
-        """Sync what is older than a second and write the counts of refusals that are due.
+        """Sync what is older than a second, sign it, and write the counts of refusals that are due.
 
         Waits for the disk: call it once a second from a thread that serves nobody. ``now`` is monotonic, in seconds.
 
         Raises:
-            AuditError: A relation failed; it takes no more records. The others were synced.
+            AuditError: A relation failed, and takes no more records; or it could not be signed now. The others were.
         """
         if os.getpid() != self._pid:
             raise AuditError(FORKED)
@@ -108,14 +110,14 @@ class AuditLog:
         with self._syncing:
             for relation in list(self._relations.values()):
                 try:
-                    relation.sync(now)
+                    self._sealers[relation.name].keep(relation, now)
                 except AuditError as exc:
                     failures.append(exc)
         if failures:
             raise failures[0]
 
     def close(self) -> None:
-        """End every relation with its record of a clean end, and let another process have the directory."""
+        """End every relation with its record of a clean end, sign it, and let another process have the directory."""
         if os.getpid() != self._pid:
             for relation in self._relations.values():
                 relation.close()
@@ -125,7 +127,7 @@ class AuditLog:
         with self._syncing, self._lock:
             for relation in self._relations.values():
                 try:
-                    relation.close()
+                    self._sealers[relation.name].finish(relation)
                 except AuditError as exc:
                     failures.append(exc)
             self._storage.close()
@@ -139,27 +141,32 @@ class AuditLog:
             stem = stem_of(name)
             names = map(parse_segment_name, self._storage.names())
             numbers = [found[1] for found in names if found and found[0] == stem]
-            relation = self._continued(name, stem, numbers) if numbers else self._begun(name, stem)
+            sealer = Sealer(self._storage, name)
+            relation = self._continued(name, stem, numbers, sealer) if numbers else self._begun(name, stem, sealer)
+            relation.next_key = sealer.key_for(1)
+            self._sealers[name] = sealer
             self._relations[name] = relation
             return relation
 
-    def _begun(self, name: str, stem: str) -> Relation:
+    def _begun(self, name: str, stem: str, sealer: Sealer) -> Relation:
         """Begin the chain of a relation."""
         clock = Clock(self._wall_ns, self._monotonic_ns)
-        line = self._begin_line(name, 1, 1, GENESIS, clock)
+        line = self._begin_line(name, 1, GENESIS, clock, {"segment": 1, **sealer.key_for(1)})
         segment = self._create_segment(stem, 1, line)
-        segment.save_head(1, leaf_hash(line), segment.good)
+        segment.save_head(Head(1, leaf_hash(line), 1, segment.good))
         return self._relation(name, segment, seq=1, leaf=leaf_hash(line), clock=clock)
 
-    def _continued(self, name: str, stem: str, numbers: list[int]) -> Relation:
+    def _continued(self, name: str, stem: str, numbers: list[int], sealer: Sealer) -> Relation:
         """Go on with the chain of a relation where it ended."""
         clock = Clock(self._wall_ns, self._monotonic_ns)
         found = resume(self._storage, stem, numbers)
         if found.ended:
             if found.torn:
                 self._finish_line(segment_name(stem, found.segment))
-            line = self._begin_line(name, found.seq + 1, found.segment + 1, found.leaf, clock)
-            segment = self._create_segment(stem, found.segment + 1, line)
+            number = found.segment + 1
+            key = sealer.key_for(number)
+            line = self._begin_line(name, found.seq + 1, found.leaf, clock, {"segment": number, **key})
+            segment = self._create_segment(stem, number, line)
             return self._relation(name, segment, seq=found.seq + 1, leaf=leaf_hash(line), clock=clock)
         fd = self._storage.open_append(segment_name(stem, found.segment))
         segment = Segment(
@@ -169,8 +176,11 @@ class AuditLog:
             name, segment, seq=found.seq, leaf=found.leaf, clock=clock, lost=0 if found.torn else None
         )
         try:
-            relation.resumed()
-        except AuditError:
+            key = {} if sealer.has_key else sealer.key_for(found.segment, save=False)
+            relation.note("segment", event="resume", segment=found.segment, **key)
+            if key:
+                sealer.save_keys()
+        except (AuditError, OSError):
             segment.close()
             raise
         return relation
@@ -185,8 +195,8 @@ class AuditLog:
         finally:
             os.close(fd)
 
-    def _begin_line(self, name: str, seq: int, number: int, prev: str, clock: Clock) -> bytes:
-        fields = {"kind": "segment", "event": "begin", **self._log_fields(name), "segment": number}
+    def _begin_line(self, name: str, seq: int, prev: str, clock: Clock, segment: dict[str, FieldValue]) -> bytes:
+        fields = {"kind": "segment", "event": "begin", **self._log_fields(name), **segment}
         return encode(seq, clock.stamp(), fields, prev)
 
     def _create_segment(self, stem: str, number: int, line: bytes) -> Segment:

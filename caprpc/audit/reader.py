@@ -38,11 +38,13 @@ class BadRecord(Exception):
     Attributes:
         expected: What the format or the chain demands.
         found: What is there, safe to print.
+        kind: What was done to the log.
     """
 
-    def __init__(self, expected: str, found: str) -> None:
+    def __init__(self, expected: str, found: str, kind: str = "edited") -> None:
         self.expected = expected
         self.found = found
+        self.kind = kind
         super().__init__(f"expected {expected}, found {found}")
 
 

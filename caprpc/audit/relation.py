@@ -11,7 +11,7 @@ from typing import Final
 from caprpc.audit.clock import SECOND_NS, Clock
 from caprpc.audit.flood import Flood
 from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash, out_of_order
-from caprpc.audit.segment import Segment
+from caprpc.audit.segment import Head, Segment, whole_lines
 from caprpc.errors import AuditError
 from caprpc.forks import FORKS
 
@@ -61,6 +61,7 @@ class Relation:
         "_seq",
         "_synced",
         "name",
+        "next_key",
     )
 
     def __init__(
@@ -86,7 +87,9 @@ class Relation:
         self._lost = lost
         self._pid = os.getpid()
         self._forks = FORKS.count
-        self._synced = (0.0, seq)
+        self._synced: tuple[float, int, Head | None] = (0.0, seq, None)
+        self.next_key: dict[str, FieldValue] = {}
+        """Fields by which the next segment names the key that signs it."""
 
     def template(self, **fields: FieldValue) -> Template:
         """Encode what all records of one kind on one connection have in common; names of fields as in ``FIELDS``."""
@@ -154,15 +157,31 @@ class Relation:
         with self._lock:
             self._record({"kind": kind, **fields})
 
-    def resumed(self) -> None:
-        """Write the record that parts this run of the process from the one before."""
-        with self._lock:
-            self._record({"kind": "segment", "event": "resume", "segment": self._segment.number})
+    def note(self, kind: str, **fields: FieldValue) -> None:
+        """Write one record about the log itself; for the log alone.
 
-    def sync(self, now: float) -> None:
+        Raises:
+            AuditError: It is not written.
+        """
+        self._check_process()
+        with self._lock:
+            self._record({"kind": kind, **fields})
+
+    @property
+    def segment_number(self) -> int:
+        """Number of the file that is written now."""
+        return self._segment.number
+
+    def distrust(self, exc: AuditError) -> None:
+        """Take no more records: what is on the disk is not what was written."""
+        with self._lock:
+            self._broken(exc)
+
+    def sync(self, now: float) -> Head | None:
         """Make records last over a power cut, if the last time was ``SYNC_INTERVAL_S`` ago; end counts of floods.
 
-        Waits for the disk, not holding up writers. One thread at a time. ``now`` is monotonic, in seconds.
+        Waits for the disk, not holding up writers. One thread at a time. ``now`` is monotonic, in seconds. Returns how
+        far the records go that last, None before the first time.
 
         Raises:
             AuditError: The disk failed, or someone moved or cut the file; the relation takes no more records.
@@ -172,11 +191,12 @@ class Relation:
             self._end_floods(self._clock.monotonic_s())
             if self._lost is not None:
                 self._mend(0)
-            last, seq = self._synced
+            last, seq, synced = self._synced
             if self._seq == seq or now - last < SYNC_INTERVAL_S:
-                return
-            self._synced = (now, self._seq)
-            segment, seq, leaf, good = self._segment, self._seq, self._prev.decode(), self._segment.good
+                return synced
+            segment = self._segment
+            head = self._head()
+            self._synced = (now, self._seq, head)
             try:
                 segment.check_place()
                 fd = os.dup(segment.fd)
@@ -184,33 +204,39 @@ class Relation:
                 raise self._broken(exc) from exc
         try:
             os.fdatasync(fd)
-            segment.save_head(seq, leaf, good)
+            segment.save_head(head)
         except (OSError, AuditError) as exc:
             with self._lock:
                 raise self._broken(exc) from exc
         finally:
             os.close(fd)
+        return head
 
-    def close(self) -> None:
-        """Write the counts of floods and the record of a clean end, and make all of it last."""
+    def close(self) -> Head | None:
+        """Write the counts of floods and the record of a clean end, and make all of it last; return that end."""
         if os.getpid() != self._pid:
             self._segment.close()
-            return
+            return None
         with self._lock:
             segment = self._segment
             if segment.closed:
-                return
+                return None
             try:
                 # No new file behind the last record of this run.
                 segment.rotate_at = sys.maxsize
                 self._end_floods(math.inf)
                 self._record({"kind": "segment", "event": "close", "segment": segment.number})
                 os.fdatasync(segment.fd)
-                segment.save_head(self._seq, self._prev.decode(), segment.good)
+                head = self._head()
+                segment.save_head(head)
             except OSError as exc:
                 raise AuditError(f"{segment.name}: cannot finish the audit log: {exc.strerror}") from exc
             finally:
                 segment.close()
+            return head
+
+    def _head(self) -> Head:
+        return Head(self._seq, self._prev.decode(), self._segment.number, self._segment.good)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -223,7 +249,7 @@ class Relation:
         seq, prev, lines, floods = self._seq, self._prev, [], {}
         for template, question, fields in added:
             if template.refusal:
-                flood = floods[template] = self._flood(template)
+                flood = floods[template] = self._floods.get(template) or self._new_flood(template)
                 if flood.swallow(question, fields, mono / SECOND_NS):
                     continue
             seq += 1
@@ -263,14 +289,12 @@ class Relation:
 
     def _lose(self, data: bytes, written: int) -> None:
         """Go to the last line that was written whole, and remember how many facts are missing after it."""
-        whole = written if data[written : written + 1] == b"\n" else data.rfind(b"\n", 0, written) + 1
-        lines = data[:whole].splitlines()
-        count = len(lines)
+        whole, lines = whole_lines(data, written)
         if lines:
-            self._seq += count
+            self._seq += len(lines)
             self._prev = leaf_hash(lines[-1]).encode()
             self._segment.good += whole
-        self._lost = (self._lost or 0) + data.count(b"\n") - count
+        self._lost = (self._lost or 0) + data.count(b"\n") - len(lines)
 
     def _mend(self, facts: int) -> None:
         """Account for what a crash or a failed write left; if that fails, ``facts`` more are lost."""
@@ -280,17 +304,7 @@ class Relation:
         try:
             if segment.closed:
                 raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            debris = segment.mendable()
-            end = b"" if debris.ended else b"\n"
-            debris.digest.update(end)
-            length = debris.length + len(end)
-            fields: dict[str, FieldValue] = {
-                "kind": "gap",
-                "event": "torn" if length else "unwritten",
-                "facts": lost,
-                "bytes": length,
-                "digest": debris.digest.hexdigest(),
-            }
+            end, length, fields = segment.mendable().gap(lost)
             line = encode(self._seq + 1, self._clock.stamp(), fields, self._prev.decode())
             data = end + line + b"\n"
             if segment.append(data) != len(data):
@@ -302,13 +316,10 @@ class Relation:
         self._prev = leaf_hash(line).encode()
         segment.good += length + len(line) + 1
 
-    def _flood(self, template: Template) -> Flood:
-        flood = self._floods.get(template)
-        if flood is None:
-            if len(self._floods) >= _MAX_FLOODS:
-                self._end_floods(self._clock.monotonic_s())
-            flood = self._floods[template] = Flood(template)
-        return flood
+    def _new_flood(self, template: Template) -> Flood:
+        if len(self._floods) >= _MAX_FLOODS:
+            self._end_floods(self._clock.monotonic_s())
+        return self._floods.setdefault(template, Flood(template))
 
     def _end_floods(self, now: float) -> None:
         """Write the counts that are due, and forget the windows that have ended."""
@@ -334,7 +345,13 @@ class Relation:
         end = encode(
             self._seq + 1, stamp, {"kind": "segment", "event": "end", "segment": segment.number}, self._prev.decode()
         )
-        fields = {"kind": "segment", "event": "begin", **self._log_fields, "segment": segment.number + 1}
+        fields = {
+            "kind": "segment",
+            "event": "begin",
+            **self._log_fields,
+            "segment": segment.number + 1,
+            **self.next_key,
+        }
         begin = encode(self._seq + 2, stamp, fields, leaf_hash(end))
         try:
             following = segment.successor(begin)

@@ -10,6 +10,7 @@ from typing import Final
 
 from caprpc.audit.chain import ChainBroken, Walk
 from caprpc.audit.checkpoints import (
+    BoundKey,
     Entry,
     append_entries,
     checkpoints_name,
@@ -23,7 +24,7 @@ from caprpc.audit.checkpoints import (
 )
 from caprpc.audit.merkle import Range
 from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteError, NoteSigner
-from caprpc.audit.record import GENESIS
+from caprpc.audit.record import GENESIS, MAX_LINE_BYTES, FieldValue
 from caprpc.audit.relation import Relation
 from caprpc.audit.segment import Head
 from caprpc.audit.storage import Storage, head_name, segment_name, stem_of
@@ -40,16 +41,17 @@ _PREV: Final = slice(-66, -2)
 
 
 class Sealer:
-    """Follows the files of one relation and signs their tree.
+    """Follows the files of one relation and signs their tree, with another key in each segment.
 
-    Invariant: ``tree`` is over exactly the records before ``_offset`` of ``_segment``, each the successor of the one
-    before; each checkpoint is of such a tree, extends every earlier one, and is of records that a power cut leaves.
+    Invariant: ``tree`` is over exactly the records up to ``_place``, each the successor of the one before; each
+    checkpoint is of such a tree, extends every earlier one, and is of records that a power cut leaves.
 
     Not thread-safe: the tick of a log runs in one thread at a time.
 
     Attributes:
         tree: Over the records followed so far.
         latest: The last checkpoint that was signed, None before the first.
+        since: Records behind the last tree that a witness has seen, for the next proof to it.
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
@@ -58,34 +60,73 @@ class Sealer:
         self.origin = origin_of(storage.log_id, name)
         self.tree = Range()
         self.latest: Entry | None = None
-        self._segment = 1
-        self._offset = 0
-        self._leaf = GENESIS.encode()
-        self._keys: list[NoteSigner] = []
-        self._key_segment = 0
-        self._ready = False
         self.since: Range | None = None
-        """Records behind the last tree that a witness has seen, for the next proof to it."""
+        self._place = Head(0, GENESIS, 1, 0)
+        self._keys = load_keys(storage, self._stem)
+        self._named = 1
+        self._ready = False
+        self._lost_key = not self._keys
 
-    def announce(self, relation: Relation) -> None:
-        """Record which key signs from now on, if a segment has begun since the last time.
+    @property
+    def has_key(self) -> bool:
+        """Whether there is a key that some record has named."""
+        return bool(self._keys)
+
+    def key_for(self, number: int, *, save: bool = True) -> dict[str, FieldValue]:
+        """Return the fields by which a record names the key of a segment, which is made now if need be.
 
         Raises:
-            AuditError: The record could not be written.
+            OSError: It cannot be kept.
         """
-        if not self._ready:
-            self._resume(relation.segment_number)
-        number = relation.segment_number
-        if self._keys and number == self._key_segment:
-            return
-        if len(self._keys) < 2:
-            fresh = NoteSigner.generate(self.origin, KIND_LOG)
-            keys = [*self._keys, fresh]
-            save_keys(self._storage, self._stem, keys)
+        if not self._keys or self._keys[-1].segment < number:
+            keys = [*self._keys, BoundKey(number, NoteSigner.generate(self.origin, KIND_LOG))]
+            if save:
+                save_keys(self._storage, self._stem, keys)
             self._keys = keys
-        key = self._keys[-1].key
-        relation.checkpoint("key", segment=number, digest=sha256(key.public).hexdigest(), detail=str(key))
-        self._key_segment = number
+        key = self._keys[-1].signer.key
+        return {"digest": sha256(key.public).hexdigest(), "detail": str(key)}
+
+    def save_keys(self) -> None:
+        """Keep the keys, now that a record names them.
+
+        Raises:
+            OSError: They cannot be kept.
+        """
+        save_keys(self._storage, self._stem, self._keys)
+
+    def keep(self, relation: Relation, now: float) -> None:
+        """Make the records of a relation last and sign them, about once a second; ``now`` is monotonic, in seconds.
+
+        Raises:
+            AuditError: The relation failed, and takes no more records; or it could not be signed now.
+        """
+        head = relation.sync(now)
+        try:
+            if head is not None:
+                self.seal(head)
+                if len(self._keys) < 2:
+                    relation.next_key = self.key_for(relation.segment_number + 1)
+        except AuditError as exc:
+            relation.distrust(exc)
+            raise
+        except OSError as exc:
+            raise self._unsigned(exc) from exc
+
+    def finish(self, relation: Relation) -> None:
+        """Close a relation and sign all of it.
+
+        Raises:
+            AuditError: It could not be finished or signed.
+        """
+        head = relation.close()
+        try:
+            if head is not None:
+                self.seal(head)
+        except OSError as exc:
+            raise self._unsigned(exc) from exc
+
+    def _unsigned(self, exc: OSError) -> AuditError:
+        return AuditError(f"{self._stem}: cannot sign the audit log now: {exc.strerror or exc}")
 
     def seal(self, head: Head) -> list[Note]:
         """Sign the tree up to a record that is on the disk; return the checkpoints, the last of them of that record.
@@ -94,49 +135,56 @@ class Sealer:
             AuditError: What is on the disk is not what was written.
             OSError: It could not be read, or the checkpoints not be written; the next try makes up for it.
         """
-        if self.latest is not None and head.seq <= self.latest.checkpoint.size:
+        if not self._ready:
+            self._resume(head.segment)
+        latest = self.latest
+        if latest is not None and head.seq < latest.checkpoint.size:
+            raise self._tampered(f"{head.seq} records, and a checkpoint of {latest.checkpoint.size} was signed")
+        if latest is not None and head.seq == latest.checkpoint.size == self.tree.end:
             return []
         notes: list[Note] = []
         self._follow(head, notes)
-        if not notes or self._is_older(notes[-1]):
+        if latest is not None and self.tree.end == latest.checkpoint.size:
+            return []
+        if not notes or Checkpoint.parse(notes[-1].text).size != self.tree.end:
             notes.append(self._sign())
         append_entries(self._storage, self._stem, head.segment, notes)
         self.latest = Entry(Checkpoint.parse(notes[-1].text), notes[-1])
-        if len(self._keys) == 2:
+        if self._named == 2:
             # The old key has vouched for the new one; nobody needs it any more.
             save_keys(self._storage, self._stem, self._keys[1:])
-            self._keys = self._keys[1:]
+            self._keys, self._named = self._keys[1:], 1
         return notes
 
-    def _is_older(self, note: Note) -> bool:
-        return Checkpoint.parse(note.text).size != self.tree.end
-
     def _sign(self) -> Note:
-        return Checkpoint(self.origin, self.tree.end, self.tree.root()).sign(self._keys)
+        return Checkpoint(self.origin, self.tree.end, self.tree.root()).sign(
+            [signer for _, signer in self._keys[: self._named]]
+        )
 
     def _resume(self, last_segment: int) -> None:
-        """Load keys, tree and last checkpoint of the process before."""
-        self._keys = load_keys(self._storage, self._stem)
+        """Find the last checkpoint of the process before, and a tree from which to go on."""
         self.latest = self._last_checkpoint(last_segment)
-        number = last_segment
-        while number > 1:
+        for number in range(last_segment, 1, -1):
             data = self._storage.read_small(frontier_name(self._stem, number))
-            if data is not None:
-                self._begin_at(number, parse_frontier(data))
+            if data is None:
+                continue
+            tree = parse_frontier(data)
+            if self._will_be_checked(tree):
+                fd = self._storage.open_read(segment_name(self._stem, number))
+                try:
+                    line = os.pread(fd, MAX_LINE_BYTES, 0).partition(b"\n")[0]
+                finally:
+                    os.close(fd)
+                self.tree, self._place = tree, Head(tree.end, line[_PREV].decode("ascii", "replace"), number, 0)
                 break
-            number -= 1
-        if self._keys and self.latest is not None and len(self._keys) == 1:
-            self._key_segment = self._segment_of_key(last_segment)
         self._ready = True
 
-    def _begin_at(self, number: int, tree: Range) -> None:
-        """Go on behind the records before a segment."""
-        fd = self._storage.open_read(segment_name(self._stem, number))
-        try:
-            line = os.pread(fd, _CHUNK_BYTES, 0).partition(b"\n")[0]
-        finally:
-            os.close(fd)
-        self.tree, self._segment, self._offset, self._leaf = tree, number, 0, line[_PREV]
+    def _will_be_checked(self, tree: Range) -> bool:
+        """Whether the last checkpoint tells if this is the tree that was written."""
+        latest = self.latest
+        if latest is None or tree.end > latest.checkpoint.size:
+            return False
+        return tree.end < latest.checkpoint.size or tree.root() == latest.checkpoint.root
 
     def _last_checkpoint(self, number: int) -> Entry | None:
         """Return the last checkpoint, which must be ours."""
@@ -157,43 +205,37 @@ class Sealer:
         return None
 
     def _check_ours(self, entry: Entry, number: int) -> None:
+        """Refuse a checkpoint of somebody else; if our key was lost, its successor says so in the records."""
         try:
-            if any(entry.note.signature_of(signer.key) for signer in self._keys):
+            if any(entry.note.signature_of(signer.key) for _, signer in self._keys):
                 return
         except NoteError as exc:
             raise self._tampered(f"{checkpoints_name(self._stem, number)}: {exc}") from exc
-        if self._keys:
+        if not self._lost_key:
             raise self._tampered(f"{checkpoints_name(self._stem, number)}: signed by another key than ours")
-
-    def _segment_of_key(self, last_segment: int) -> int:
-        """Return the segment in which checkpoints are that the present key signed."""
-        name = checkpoints_name(self._stem, last_segment)
-        try:
-            os.close(self._storage.open_read(name))
-        except FileNotFoundError:
-            return 0
-        return last_segment
 
     def _follow(self, head: Head, notes: list[Note]) -> None:
         try:
-            while self._segment < head.segment:
+            while self._place.segment < head.segment:
                 self._read_to(None, notes)
-                self._segment, self._offset = self._segment + 1, 0
-                self._storage.replace(frontier_name(self._stem, self._segment), encode_frontier(self.tree))
+                number = self._place.segment + 1
+                self._place = Head(self.tree.end, self._place.hash, number, 0)
+                self._storage.replace(frontier_name(self._stem, number), encode_frontier(self.tree))
             self._read_to(head.offset, notes)
         except ChainBroken as exc:
             raise self._tampered(str(exc.problem)) from exc
-        if self.tree.end != head.seq or self._leaf.decode() != head.hash:
+        if self._place != head:
             raise self._tampered(f"{head_name(self._stem)}: record {head.seq} is not the one that was written")
 
     def _read_to(self, end: int | None, notes: list[Note]) -> None:
         """Add the records of a segment up to an offset, None for its end."""
-        name = segment_name(self._stem, self._segment)
+        name = segment_name(self._stem, self._place.segment)
         fd = self._storage.open_read(name)
         try:
             end = os.fstat(fd).st_size if end is None else end
-            while self._offset < end:
-                data = os.pread(fd, min(_CHUNK_BYTES, end - self._offset), self._offset)
+            while self._place.offset < end:
+                offset = self._place.offset
+                data = os.pread(fd, min(_CHUNK_BYTES, end - offset), offset)
                 cut = data.rfind(b"\n") + 1
                 if not cut or not self._add(data[:cut], notes):
                     self._walk(fd, name, end, notes)
@@ -203,34 +245,46 @@ class Sealer:
 
     def _add(self, data: bytes, notes: list[Note]) -> bool:
         """Add whole lines; false at the first that does not follow the one before."""
-        leaf = self._leaf
-        for line in data.split(b"\n")[:-1]:
-            if line[_PREV] != leaf:
-                return False
-            digest = sha256(b"\0" + line)
-            self._leaf = leaf = digest.hexdigest().encode()
-            self._offset += len(line) + 1
-            self._push(digest.digest(), notes)
+        leaf, offset = self._place.hash.encode(), self._place.offset
+        if not offset:
+            self._begin(data.partition(b"\n")[0])
+        try:
+            for line in data.split(b"\n")[:-1]:
+                if line[_PREV] != leaf:
+                    return False
+                digest = sha256(b"\0" + line)
+                leaf = digest.hexdigest().encode()
+                offset += len(line) + 1
+                self._push(digest.digest(), notes)
+        finally:
+            self._place = Head(self.tree.end, leaf.decode(), self._place.segment, offset)
         return True
 
     def _walk(self, fd: int, name: str, end: int, notes: list[Note]) -> None:
         """Add records one by one: what a crash or a full disk left stands between them."""
-        walk = Walk(self.tree.end, self._leaf.decode())
-        for record in walk.records(fd, name, self._offset):
-            self._leaf, self._offset = record.leaf.encode(), walk.good
+        place = self._place
+        walk = Walk(place.seq, place.hash)
+        for record in walk.records(fd, name, place.offset):
             self._push(bytes.fromhex(record.leaf), notes)
+            self._place = Head(walk.seq, walk.leaf, place.segment, walk.good)
             if walk.good >= end:
                 return
+
+    def _begin(self, line: bytes) -> None:
+        """Sign with the next key, too, if the first record of a segment names it."""
+        if len(self._keys) > 1 and b'"%b"' % str(self._keys[1].signer.key).encode() in line:
+            self._named = 2
 
     def _push(self, leaf: bytes, notes: list[Note]) -> None:
         self.tree.append(leaf)
         size = self.tree.end
         if self.since is not None and self.since.end == size - 1:
             self.since.append(leaf)
-        if self.latest is None or size > self.latest.checkpoint.size:
+        latest = self.latest
+        if latest is None or size > latest.checkpoint.size:
             if size % RECORDS_PER_CHECKPOINT == 0:
                 notes.append(self._sign())
-        elif size == self.latest.checkpoint.size and self.tree.root() != self.latest.checkpoint.root:
+        elif size == latest.checkpoint.size and self.tree.root() != latest.checkpoint.root:
             raise self._tampered(f"the tree of {size} records has another root than the checkpoint of it")
 
     def _tampered(self, what: str) -> AuditError:

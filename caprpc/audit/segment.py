@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from caprpc.audit.record import FieldValue
 from caprpc.audit.storage import Storage, head_name, segment_name
 from caprpc.errors import AuditError
 
@@ -58,6 +59,14 @@ class Debris:
     length: int
     digest: "hashlib._Hash"
     ended: bool
+
+    def gap(self, facts: int) -> tuple[bytes, int, dict[str, FieldValue]]:
+        """Return what ends its last line, its whole length then, and the fields of the record that accounts for it."""
+        end = b"" if self.ended else b"\n"
+        self.digest.update(end)
+        length = self.length + len(end)
+        event, digest = "torn" if length else "unwritten", self.digest.hexdigest()
+        return end, length, {"kind": "gap", "event": event, "facts": facts, "bytes": length, "digest": digest}
 
 
 class Segment:
@@ -172,9 +181,15 @@ class Segment:
         self._storage.remove(f"{self.name}.tmp")
         self.close()
 
-    def save_head(self, seq: int, leaf: str, offset: int) -> None:
+    def save_head(self, head: Head) -> None:
         """Note beside the segments that the chain reached this record; the records before must be synced."""
-        self._storage.replace(head_name(self.stem), Head(seq, leaf, self.number, offset).encode())
+        self._storage.replace(head_name(self.stem), head.encode())
+
+
+def whole_lines(data: bytes, written: int) -> tuple[int, list[bytes]]:
+    """Return the lines of which all but the newline is among the first bytes, and how many bytes these are."""
+    whole = written if data[written : written + 1] == b"\n" else data.rfind(b"\n", 0, written) + 1
+    return whole, data[:whole].splitlines()
 
 
 def digest_of(fd: int, start: int, end: int) -> "hashlib._Hash":

@@ -11,7 +11,7 @@ from caprpc.audit.record import encode, leaf_hash
 @pytest.fixture
 def closed(logs, decision):
     """A closed log of two segments, small enough to change each byte of it."""
-    log = logs.open(max_segment_bytes=700)
+    log = logs.open(max_segment_bytes=1_000)
     relation = log.relation(decision["peer"])
     small = relation.template(kind="decision", facet="F", decision="permit", member="m")
     for question in range(3):
