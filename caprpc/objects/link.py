@@ -194,6 +194,7 @@ class Link:
             limit = self._admission.server_limits.handshake_timeout_s
             return self._refuse(TlsRefused("timeout", f"no handshake within {limit:g} s (handshake_timeout_s)"))
         events: list[Event] = []
+        self.endpoint.recorder.failures.tick(now)
         if now >= self.admitted.checked_at + VALIDITY_CHECK_S:
             events = self.check_validity()
         if self.ended is None:
@@ -274,6 +275,7 @@ class Link:
                 self._record_end(event)
 
     def _record_end(self, event: Ended) -> None:
+        self.endpoint.recorder.failures.sum_up()
         try:
             self.endpoint.recorder.fact(
                 "close", reason=event.code, detail=printable(event.detail, 512), reference=event.reference

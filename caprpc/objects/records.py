@@ -16,6 +16,7 @@ from caprpc.audit import NO_EXTRA, Extra, Relation, Template, extra
 from caprpc.errors import AuditError, CapRPCError, printable
 from caprpc.ids import OPERATION_NAMES
 from caprpc.interface import Member, Mismatch
+from caprpc.objects.failures import FailureLog
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer, BatchAnswer
 
@@ -26,7 +27,6 @@ _MOST_DENIALS: Final = 256
 """Refusals that differ in more than their number, for one connection: a flood of one hides none of the others."""
 
 _LOG: Final = logging.getLogger("caprpc")
-"""Failures of our own methods, with their traceback, for the operator; nothing of a peer but its name."""
 
 
 class Recorder:
@@ -40,6 +40,7 @@ class Recorder:
         "_records",
         "_relation",
         "connection_id",
+        "failures",
         "wants_decisions",
         "wants_outcomes",
     )
@@ -54,6 +55,8 @@ class Recorder:
         self._denials: dict[tuple[object, ...], Template] = {}
         self._outcomes: dict[tuple[Permit, str, str], Template] = {}
         self.connection_id = ""
+        self.failures = FailureLog(principal)
+        """Failures of our own methods, with their traceback, for the operator; nothing of the peer but its name."""
 
     def permitted(
         self,
@@ -89,7 +92,8 @@ class Recorder:
         template = self._denials.get(key)
         if template is None:
             if len(self._denials) >= _MOST_DENIALS:
-                # So many different refusals are made up: those behind them are counted together.
+                # So many different refusals are made up: those behind them are counted together. Each record still
+                # has its own member, as long as they are written one by one.
                 key = (refused.facet, refused.reason, refused.rule)
             template = self._denials.get(key)
         if template is None:
@@ -136,7 +140,7 @@ class Recorder:
                 f"{type(exc).__name__}: {printable(str(exc), 512)} (reference number {reference})"
             )
         operation = OPERATION_NAMES[permit.operation]
-        _LOG.error("%s (%s) for %s failed (%s)", called, operation, self._principal, reference, exc_info=exc)
+        self.failures.add(f"{called} ({operation})", exc, reference)
         self._try_fact(
             "outcome",
             facet=permit.facet,

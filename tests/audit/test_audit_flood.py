@@ -122,3 +122,26 @@ def test_text_of_a_peer_cannot_pass_for_a_reference_number(logs, refusal):
     log.close()
     assert logs.records_with("references") == []
     assert list(select(logs.path, Selection(reference="R-FORGED"))) == []
+
+
+def flooded(logs, refusal, names):
+    log = logs.open()
+    relation = log.relation(PEER)
+    template = relation.template(**refusal)
+    for question, name in enumerate(["first"] * FLOOD_THRESHOLD + names):
+        relation.append(template, question, extra(member=name, reference=new_reference()))
+    log.close()
+    assert logs.verify().intact
+    return [record for record in logs.records_with("decision") if "count" in record]
+
+
+@pytest.mark.parametrize("name", ["drop_all", "m" * 128, 'quo"te\\ and \u00fcml'])
+def test_count_of_refusals_of_one_member_names_it(name, logs, refusal):
+    record, *_ = flooded(logs, refusal, [name] * 40)
+    assert (record["count"], record["member"]) == (32, name)
+
+
+def test_count_of_refusals_of_made_up_members_names_a_few(logs, refusal):
+    (record,) = flooded(logs, refusal, [f"made_up_{n}" for n in range(30)])
+    assert "member" not in record
+    assert record["detail"] == "members made_up_0, made_up_1, made_up_2, made_up_3 and others"
