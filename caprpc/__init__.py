@@ -1,6 +1,6 @@
 """CapRPC: capability RPC between organizations that do not trust each other."""
 
-from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, release, serve, submit
+from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, oneway, release, serve, submit
 from caprpc.errors import (
     AuditError,
     CallCancelled,
@@ -52,6 +52,7 @@ __all__ = [
     "current",
     "deadline",
     "method",
+    "oneway",
     "prefetch",
     "register_adapter",
     "release",

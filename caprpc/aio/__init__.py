@@ -1,6 +1,6 @@
 """CapRPC for asyncio: the names of ``caprpc``, awaitable."""
 
-from caprpc.aio.client import Client, Peer, batch, connect, release, set_attribute, submit
+from caprpc.aio.client import Client, Peer, batch, connect, oneway, release, set_attribute, submit
 from caprpc.aio.operators import prefetch
 from caprpc.aio.server import Server, serve
 from caprpc.objects.context import CallContext, current, deadline
@@ -14,6 +14,7 @@ __all__ = [
     "connect",
     "current",
     "deadline",
+    "oneway",
     "prefetch",
     "release",
     "serve",

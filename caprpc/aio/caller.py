@@ -13,6 +13,7 @@ from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, print
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
+from caprpc.objects.oneway import OneWay, OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.session import Import, Origin, Question, State
@@ -51,6 +52,7 @@ class Caller:
         """Calls that wait until the peer has room for them."""
         self._forks = FORKS.count
         self._thread = threading.get_ident()
+        self.one_way = OneWayCalls()
 
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
@@ -104,6 +106,44 @@ class Caller:
                 origin,
             )
         )
+
+    async def oneway_async(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """Make a call whose answer nobody waits for; return once the peer has room for it."""
+        link = self._connection.link
+        origin = self._origin()
+
+        def ask() -> None:
+            question = link.outgoing.ask(target, member, args, kwargs, origin)
+            self.one_way.sent(question, member, link.outgoing)
+            self._connection.flush_soon()
+
+        if link.session.may_ask(origin) and not self._room:
+            ask()
+            return
+        asked: asyncio.Future[None] = self._loop.create_future()
+
+        def ask_later() -> None:
+            if asked.done():
+                return
+            if origin is not None:
+                origin.now = time.monotonic()
+            try:
+                ask()
+            except Exception as exc:  # the caller is not on the stack any more: it awaits the future
+                asked.set_exception(exc)
+            else:
+                asked.set_result(None)
+
+        self._room.append(ask_later)
+        await asked
+
+    def oneway(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """Make such a call from a thread beside the loop."""
+        self._refuse_on_loop("a one-way call that waits for room")
+        coroutine = self.oneway_async(target, member, args, kwargs)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def _from_thread(self, ask: Callable[[], "asyncio.Future[Any]"]) -> "ThreadFuture[Any]":
         """Have the loop ask; return a future for the calling thread."""
@@ -160,6 +200,8 @@ class Caller:
                 future.set_result(future.conclude(question))
             except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
                 future.set_exception(exc)
+        elif type(future) is OneWay and future.ended(self._connection.link.session):
+            future.notify()
 
     def fill_room(self) -> None:
         """Make calls that have waited, as far as the peer has room; all of them, in vain, when the session is over."""

@@ -115,6 +115,11 @@ class Peer:
         """The connection's id, the same in the audit logs of both sides."""
         return self._connection.link.session.opening.connection_id
 
+    @property
+    def one_way_failures(self) -> int:
+        """How many one-way calls over this connection have failed."""
+        return self._connection.caller.one_way.failures
+
     async def root(self, name: str, interface: Callable[..., T]) -> T:
         """Return the peer's root of that name; its members are awaited.
 
@@ -290,6 +295,19 @@ def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
     stub, target, member = target_of(method)
     future: asyncio.Future[Any] = stub._caprpc_call.__self__.call_async(target, member, args, kwargs)
     return future
+
+
+async def oneway(method: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Call a method of a reference and wait for no answer.
+
+    ``await oneway(log.write, line)`` returns once the call is on its way, which waits while the peer has no room for it
+    (its ``limits.in_flight``). One that fails is logged as a warning and counted in ``Peer.one_way_failures``.
+
+    Raises:
+        CallRefused, Denied, ReferenceDead, TypeError: As for a call; nothing was sent.
+    """
+    stub, target, member = target_of(method)
+    await stub._caprpc_call.__self__.oneway_async(target, member, args, kwargs)
 
 
 async def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:

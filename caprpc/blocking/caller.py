@@ -10,6 +10,7 @@ from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, Limit
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
+from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.session import Import, Origin, Question, State, check_time
@@ -27,13 +28,14 @@ THREAD: Final = object()
 class Caller:
     """Makes the questions of one connection; owns that none is asked for which the peer has no room."""
 
-    __slots__ = ("_connection", "_corks", "_forks", "_lock")
+    __slots__ = ("_connection", "_corks", "_forks", "_lock", "one_way")
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
         self._lock = connection.lock
         self._forks = FORKS.count
         self._corks = 0
+        self.one_way = OneWayCalls()
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call and wait for its answer."""
@@ -106,6 +108,20 @@ class Caller:
             self._end_with_job(question, future)
         return future
 
+    def oneway(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """Make a call whose answer nobody waits for; return once it is sent."""
+        outgoing = self._connection.link.outgoing
+        self._ask(
+            lambda origin: outgoing.ask(target, member, args, kwargs, origin),
+            lambda question: self.one_way.sent(question, member, outgoing),
+        )
+
+    async def oneway_async(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """Make such a call from a running event loop."""
+        await asyncio.to_thread(self.oneway, target, member, args, kwargs)
+
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
@@ -174,11 +190,14 @@ class Caller:
                 self._connection.flush()
         self._connection.wait(question, deadline, object())
 
-    def attend(self, future: CallFuture) -> None:
-        """Have somebody read until a call has ended for which no thread of the application reads."""
+    def attend(self, future: CallFuture) -> bool:
+        """Have somebody read until a call has ended for which no thread of the application reads; False if it has."""
         with self._lock:
-            if future.question.outcome is None:
-                self._connection.attend(future)
+            if future.done():
+                return False
+            future.is_awaited = True
+            self._connection.attend(future)
+            return True
 
     def abandon(self, question: Question) -> None:
         """Tell the peer that nobody waits for this answer any more."""
@@ -216,7 +235,9 @@ class Caller:
             link.endpoint.finish_cancelled(question.jobs.popleft())
         self._connection.flush()
 
-    def _ask(self, ask: Callable[[Origin | None], Question]) -> Question:
+    def _ask(
+        self, ask: Callable[[Origin | None], Question], hang: Callable[[Question], None] | None = None
+    ) -> Question:
         session = self._connection.link.session
         origin = self._origin()
         while True:
@@ -224,7 +245,10 @@ class Caller:
                 if session.may_ask(origin):
                     question = ask(origin)
                     question.waiter = THREAD
-                    self._connection.flush()
+                    if hang is not None:
+                        hang(question)
+                    if not self._corks or hang is None:
+                        self._connection.flush()
                     return question
             self._await_room(origin)
 

@@ -141,6 +141,11 @@ class Peer:
         """The connection's id, the same in the audit logs of both sides."""
         return self._connection.link.session.opening.connection_id
 
+    @property
+    def one_way_failures(self) -> int:
+        """How many one-way calls over this connection have failed."""
+        return self._connection.caller.one_way.failures
+
     def root(self, name: str, interface: Callable[..., T]) -> T:
         """Return the peer's root of that name.
 
@@ -305,6 +310,20 @@ def submit(method: Any, /, *args: Any, **kwargs: Any) -> CallFuture:
     stub, target, member = target_of(method)
     future: CallFuture = stub._caprpc_call.__self__.start(target, member, args, kwargs)
     return future
+
+
+def oneway(method: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Call a method of a reference and wait for no answer: ``oneway(log.write, line)``.
+
+    It returns once the call is sent, which waits while the peer has no room for it (its ``limits.in_flight``): so many
+    one-way calls are under way at most. One that fails is logged as a warning and counted in
+    ``Peer.one_way_failures``; whether it has run is not known before a later call on the connection is answered.
+
+    Raises:
+        CallRefused, Denied, ReferenceDead, TypeError: As for a call; nothing was sent.
+    """
+    stub, target, member = target_of(method)
+    stub._caprpc_call.__self__.oneway(target, member, args, kwargs)
 
 
 def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:

@@ -18,6 +18,7 @@ from caprpc.blocking.wire import Wire
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
+from caprpc.objects.oneway import OneWay
 from caprpc.objects.work import AnyJob, Work, admit, sort_out
 from caprpc.session import FOREVER, Answer, Ended, Question
 
@@ -241,6 +242,8 @@ class Connection:
                 if waiter.is_attended:
                     self.attended.discard(waiter)
                     notices.append(waiter)
+            elif type(waiter) is OneWay and waiter.ended(self.link.session):
+                notices.append(waiter)
         for job in work.jobs:
             cause = job.answer.cause
             if cause is None or cause.waiter is not THREAD:

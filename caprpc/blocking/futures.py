@@ -30,8 +30,8 @@ class Waitable(Protocol):
     def run_out(self, question: Question) -> None:
         """End a question whose time is over."""
 
-    def attend(self, future: "CallFuture") -> None:
-        """Have somebody read the connection until the call has ended: whoever waits for it does not."""
+    def attend(self, future: "CallFuture") -> bool:
+        """Have somebody read the connection until the call has ended, and call ``notify``; False if it has."""
 
 
 class CallFuture(Future[Any]):
@@ -52,7 +52,9 @@ class CallFuture(Future[Any]):
         self._callbacks: list[Callable[[Any], object]] | None = None
         self._cancelled = False
         self._value: tuple[Any, Exception | None] | None = None
-        self._made: threading.Condition | None = None
+        self.is_awaited = False
+        """Whether the end is to be told to somebody: set under the connection's lock, before the end."""
+        self._told = False
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
@@ -131,14 +133,15 @@ class CallFuture(Future[Any]):
     @property
     def is_attended(self) -> bool:
         """Whether ``notify`` has anything to do."""
-        return bool(self._callbacks) or self._made is not None
+        return self.is_awaited or bool(self._callbacks)
 
     def notify(self) -> None:
         """Wake who waits and run the callbacks, each once; called without the connection's lock after the end."""
-        condition, self._made = self._made, None
-        if condition is not None:
+        condition: threading.Condition | None = self.__dict__.get("_lasting")
+        if condition is not None and not self._told:
             error = None if self._cancelled else self.exception()
             with condition:
+                self._told = True
                 for waiter in self._waiters:
                     if self._cancelled:
                         waiter.add_cancelled(self)
@@ -159,7 +162,8 @@ class CallFuture(Future[Any]):
                 _LOG.exception("a callback of %r failed", self)
 
     def __repr__(self) -> str:
-        return f"<CallFuture of {self.member.name or 'a call'}: {self._state.lower()}>"
+        state = "cancelled" if self._cancelled else "finished" if self.done() else "running"
+        return f"<CallFuture of {self.member.name or 'a call'}: {state}>"
 
     def _wait(self, timeout: float | None) -> None:
         question = self.question
@@ -177,9 +181,10 @@ class CallFuture(Future[Any]):
 
     @property
     def _state(self) -> str:  # type: ignore[override]  # what concurrent.futures looks at
-        if self._cancelled:
-            return "CANCELLED_AND_NOTIFIED"
-        return "FINISHED" if self.question.outcome is not None else "RUNNING"
+        # It changes only while the condition is held: whoever waits is told once, or has seen it.
+        if not self._told:
+            return "RUNNING"
+        return "CANCELLED_AND_NOTIFIED" if self._cancelled else "FINISHED"
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]  # what concurrent.futures waits for
@@ -187,7 +192,6 @@ class CallFuture(Future[Any]):
         if condition is None:
             condition = self.__dict__.setdefault("_lasting", threading.Condition())
             self.__dict__.setdefault("_waiters", [])
-            self._made = condition
-            if self.question.outcome is None and not self._cancelled:
-                self._connection.attend(self)
+            if not self._connection.attend(self) and not self.is_awaited:
+                self._told = True
         return condition
