@@ -10,7 +10,7 @@ from caprpc.policy import Policy
 
 _BOX_WIDTH: Final = 210
 _BOX_HEIGHT: Final = 46
-_COLUMN: Final = 350
+_COLUMN: Final = 372
 """Distance of two columns: a box, and room for the label of an arrow."""
 _ROW: Final = 74
 _MARGIN: Final = 8

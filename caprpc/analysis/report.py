@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +26,9 @@ from caprpc.analysis.usage import Unused
 from caprpc.ids import OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 
-_EFFECTS: Final = ("read", "write", "admin")
+_EFFECTS: Final = ("admin", "write", "read")
+"""What matters most stands first."""
+_DIGEST: Final = re.compile(r"[0-9a-f]{40}")
 _EXPIRES_SOON: Final = timedelta(days=30)
 
 _STYLE: Final = """
@@ -36,7 +39,7 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid #d0d7d
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p, ul { margin: .4rem 0; } ul { padding-left: 1.3rem; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .86rem; }
 th, td { border: 1px solid #d0d7de; padding: .3rem .5rem; text-align: left; vertical-align: top; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: break-word; } td b, td span { white-space: nowrap; }
 th { background: #f3f5f7; font-weight: 600; }
 td.yes { background: #e6f2ff; text-align: center; font-weight: 600; } td.no { color: #8a929b; text-align: center; }
 td.some { background: #fff6d9; text-align: center; font-weight: 600; }
@@ -44,10 +47,13 @@ code { font: .92em ui-monospace, monospace; } .rule { color: #57606a; white-spac
 .read { color: #1a5e20; } .write { color: #8a4b00; } .admin { color: #a40e26; font-weight: 600; }
 .wide { color: #a40e26; font-weight: 600; } .muted { color: #57606a; } .drawing { overflow-x: auto; }
 svg { max-width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; } svg .name { font-weight: 600; }
-svg .kind, svg .label { fill: #57606a; font-size: 12px; } svg rect { fill: #fff; stroke: #57606a; }
+svg .kind, svg .label { fill: #57606a; font-size: 12px; }
+svg .label { paint-order: stroke; stroke: #fff; stroke-width: 5px; } svg rect { fill: #fff; stroke: #57606a; }
 svg rect.peer { fill: #e6f2ff; } svg .arrow { fill: none; stroke: #57606a; stroke-width: 1.3; }
+@page { size: A4 landscape; margin: 14mm; }
 @media print {
-  body { margin: 0; max-width: none; font-size: 10.5pt; } h2 { break-after: avoid; } tr, svg { break-inside: avoid; }
+  body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt; } table { font-size: 8.5pt; }
+  h2 { break-after: avoid; } tr, svg { break-inside: avoid; }
   section.peer { break-before: page; }
 }
 """
@@ -112,7 +118,7 @@ def _expiries(policies: PolicySet, now: datetime) -> Iterator[str]:
             mark = " <b class='wide'>(ended)</b>" if left <= timedelta() else ""
             mark = mark or (f" <b class='wide'>({left.days} days)</b>" if left < _EXPIRES_SOON else "")
             until = f"{policy.not_after:%Y-%m-%d}{mark}"
-        peers = "<br>".join(f"<code>{escape(peer)}</code>" for peer in sorted(policy.principals))
+        peers = "<br>".join(f"<code>{_soft(peer)}</code>" for peer in sorted(policy.principals))
         rows.append((f"<b>{escape(policy.name)}</b>", peers, escape(policy.owner), escape(policy.reason), until))
     yield _table(("policy", "peers", "owner", "reason", "until"), rows)
 
@@ -128,18 +134,22 @@ def _matrix(policies: PolicySet) -> Iterator[str]:
         for right in rights_of(policy):
             narrowed = bool(right.grant.arguments) or bool(limit_text(right.grant.limit))
             rights[policy.name][right.name] = rights[policy.name].get(right.name, True) and narrowed
+    declared = [
+        (_rank(member.effect), member_name(interface, *key), member.effect)
+        for interface, contract in policies.contracts.items()
+        for key, member in contract.members.items()
+    ]
     rows = []
-    for interface in sorted(policies.contracts):
-        for key, member in sorted(
-            policies.contracts[interface].members.items(), key=lambda item: (_rank(item[1].effect), item[0])
-        ):
-            name = member_name(interface, *key)
-            cells = [_mark(rights[policy.name].get(name)) for policy in policies.policies]
-            nobody = "" if any(rights[policy.name].get(name) is not None for policy in policies.policies) else "nobody"
-            effect = f'<span class="{escape(member.effect)}">{escape(member.effect)}</span>'
-            rows.append((f"<code>{escape(name)}</code>", effect, *cells, nobody))
+    for _, name, effect in sorted(declared):
+        cells = [_mark(rights[policy.name].get(name)) for policy in policies.policies]
+        nobody = "" if any(name in held for held in rights.values()) else "nobody"
+        rows.append((f"<code>{escape(name)}</code>", _effect(effect), *cells, nobody))
     head = ("member", "effect", *(escape(policy.name) for policy in policies.policies), "")
     yield _table(head, rows)
+
+
+def _effect(effect: str) -> str:
+    return f'<span class="{escape(effect)}">{escape(effect)}</span>'
 
 
 def _mark(narrowed: bool | None) -> str:
@@ -181,11 +191,11 @@ def _changes(sources: Sources) -> Iterator[str]:
     rows = [
         (
             f'<span class="{"wide" if one.verdict in ("new", "wider") else ""}">{one.verdict}</span>',
-            f"<code>{escape(one.peer)}</code>",
+            f"<code>{_soft(one.peer)}</code>",
             escape(one.subject),
             escape(one.way),
-            escape(one.old),
-            escape(one.new),
+            _soft(one.old),
+            _soft(one.new),
             _rule(one.new_rule or one.old_rule),
         )
         for one in sources.changes
@@ -215,10 +225,10 @@ def _peer(policies: PolicySet, policy: Policy) -> Iterator[str]:
         rows.append(
             (
                 f"<code>{escape(right.name)}</code>",
-                f'<span class="{escape(effect)}">{escape(effect)}</span>',
+                _effect(effect),
                 escape(rule_text(right.grant) or "any"),
                 escape(limit_text(right.grant.limit) or "none"),
-                escape(right.grant.returns or "values"),
+                _soft(right.grant.returns or "values"),
                 escape(right.held.way),
                 _rule(right.grant.rule),
             )
@@ -260,6 +270,12 @@ def _members(policy: Policy, facet: str) -> str:
     if offer is None:
         return ""
     return ", ".join(f"{OPERATION_NAMES[operation]} {member}".strip() for operation, member in offer.grants)
+
+
+def _soft(text: str) -> str:
+    """Escape a text and let it break where a reader would break it: behind a slash, and within long digests."""
+    pieces = [text[start : start + 16] for start in range(0, len(text), 16)] if _DIGEST.search(text) else [text]
+    return "<wbr>".join(escape(piece).replace("/", "/<wbr>") for piece in pieces)
 
 
 def _rule(where: str) -> str:

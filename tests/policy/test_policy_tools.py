@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from caprpc.analysis.lint import CODES
 from caprpc.cli import main
+from caprpc.cli.policy import policy
 from tests.policy.conftest import FEED
+
+ROOT = Path(__file__).parents[2]
 
 ADMIN = """\
 caprpc = 1
@@ -314,3 +320,11 @@ def test_baseline_that_is_written_is_toml(run, directory, tmp_path):
     baseline = tmp_path / "baseline.toml"
     run("lint", directory.path, "--write-baseline", baseline)
     assert tomllib.loads(baseline.read_text())["kind"] == "baseline"
+
+
+def test_the_reference_lists_every_tool_and_every_finding():
+    page = (ROOT / "docs" / "reference" / "policy-tools.md").read_text()
+    for name in policy.commands:
+        assert f"| `{name} " in page, name
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", page, re.M))
+    assert {code: rows.get(code) for code in CODES} == CODES
