@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import Final
 
+from caprpc.blocking.answering import Answering
 from caprpc.blocking.caller import THREAD, Caller
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.host import Host
@@ -25,17 +26,11 @@ from caprpc.session import FOREVER, Answer, Ended, Question
 _LONGEST_SLEEP_S: Final = 3600.0
 """A bound that ``Lock.acquire`` takes for no bound."""
 
-_TOGETHER_BYTES: Final = 64 * 1024
-"""Replies of more than this do not wait for those behind them."""
-
-NO_RESULT: Final = object()
-"""In place of a result: the call has been answered, or will be by whoever runs it."""
-
 _NOBODY: Final[list[Notice]] = []
 """Returned when nobody is to be told; shared and never changed."""
 
 
-class Connection:
+class Connection(Answering):
     """One connection and its lock; owns who reads the socket: nobody, or exactly one waiting thread."""
 
     def __init__(
@@ -279,6 +274,10 @@ class Connection:
         if wire.unsent:
             self.host.wants_write(self)
 
+    def start_async(self, job: AnyJob) -> bool:
+        """Start an ``async def`` method on the loop that the host keeps for such methods."""
+        return self.host.start_async(self, job)
+
     def send_more(self) -> None:
         """Send what has waited; once all of it is sent, start the calls that waited for that. The lock is held."""
         if self.wire.send_more():
@@ -351,48 +350,6 @@ class Connection:
         closers = self.link.closing()
         if closers:
             self.host.let_go(closers)
-
-    def run(self, job: AnyJob) -> None:
-        """Run one call of the peer on this thread and reply."""
-        result = self.run_only(job)
-        if result is not NO_RESULT:
-            self.reply(job, result)
-
-    def run_only(self, job: AnyJob) -> object:
-        """Run one call of the peer on this thread; return what is left to ``reply`` with, or ``NO_RESULT``."""
-        if job.answer.cancelled:
-            self.reply_cancelled(job)
-            return NO_RESULT
-        if job.is_async and self.host.start_async(self, job):
-            return NO_RESULT
-        try:
-            return job.run()
-        except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
-            self.reply_error(job, exc)
-            if not isinstance(exc, Exception) and threading.current_thread() is threading.main_thread():
-                raise
-            return NO_RESULT
-
-    def reply(self, job: AnyJob, value: object) -> None:
-        """Send the result of a call of the peer; if more calls wait to run right here, the replies go together."""
-        job.forget()
-        with self.lock:
-            self.link.endpoint.finish(job, value)
-            if not self.pending or self.in_pool or self.link.session.queued_bytes > _TOGETHER_BYTES:
-                self.flush()
-
-    def reply_error(self, job: AnyJob, exc: BaseException) -> None:
-        """Send what a call of the peer failed with."""
-        job.forget()
-        with self.lock:
-            self.link.endpoint.fail(job, exc)
-            self.flush()
-
-    def reply_cancelled(self, job: AnyJob) -> None:
-        """Send that a call of the peer was cancelled."""
-        with self.lock:
-            self.link.endpoint.finish_cancelled(job)
-            self.flush()
 
 
 def _wake(sleep: threading.Lock) -> None:

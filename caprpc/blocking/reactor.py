@@ -15,7 +15,8 @@ from collections.abc import Callable
 from math import ceil
 from typing import Final
 
-from caprpc.blocking.connection import NO_RESULT, Connection
+from caprpc.blocking.answering import NO_RESULT
+from caprpc.blocking.connection import Connection
 from caprpc.blocking.results import AT_ONCE, Results
 from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
