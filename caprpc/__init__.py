@@ -22,6 +22,7 @@ from caprpc.errors import (
 from caprpc.interface import Interface, attribute, method, register_adapter
 from caprpc.objects.context import CallContext, current, deadline
 from caprpc.objects.iteration import prefetch
+from caprpc.objects.reconnect import Reconnect
 
 __all__ = [
     "AuditError",
@@ -42,6 +43,7 @@ __all__ = [
     "Peer",
     "PolicyError",
     "ProtocolError",
+    "Reconnect",
     "ReferenceDead",
     "RemoteError",
     "Server",

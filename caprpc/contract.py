@@ -34,6 +34,8 @@ class MemberContract:
     """Name of the interface if the result is a reference, else None."""
     effect: str
     """``read`` or ``write``, as the declaration says."""
+    idempotent: bool = False
+    """Declared to do no more when it is called again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,11 +99,13 @@ class ConnectionLost(CapRPCError):
     Attributes:
         code: A code of ``CLOSE_CODES`` if the peer gave one, else ``lost``.
         reference: The reference number to give to the peer's operator, or empty.
+        may_have_run: Whether the call may have run at the peer; False if nothing of it was sent.
     """
 
-    def __init__(self, message: str, *, code: str = "lost", reference: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "lost", reference: str = "", may_have_run: bool = True) -> None:
         self.code = code
         self.reference = reference
+        self.may_have_run = may_have_run
         super().__init__(message)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from caprpc.address import Address
-from caprpc.errors import ConfigurationError
+from caprpc.errors import ConfigurationError, ConnectRefused
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us while the accept budget is spent."""
@@ -55,6 +55,33 @@ def listen(address: Address) -> socket.socket:
         ) from exc
     sock.setblocking(False)
     return sock
+
+
+def dial(address: Address, timeout_s: float) -> socket.socket:
+    """Return a socket that is connected to an address.
+
+    Raises:
+        ConnectRefused: Nobody listens there.
+    """
+    try:
+        if not address.path:
+            return socket.create_connection((address.host, address.port), timeout=timeout_s)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(address.path)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as exc:
+        raise not_connected(address, exc) from exc
+    return sock
+
+
+def not_connected(address: Address, exc: OSError) -> ConnectRefused:
+    """Return what is raised where nobody listens."""
+    reason = exc.strerror or str(exc)
+    return ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?")
 
 
 def bound_address(sock: socket.socket) -> str:

@@ -1,33 +1,25 @@
 """The asyncio client: ``caprpc.aio.connect``."""
 
 import asyncio
-import logging
-import socket
-import time
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from caprpc.address import Address
 from caprpc.aio.connection import Connection
-from caprpc.aio.runner import MethodRunner, close_off_loop
-from caprpc.errors import CapRPCError, ConnectRefused
+from caprpc.aio.dialed import Dialed, Route
+from caprpc.aio.keeping import Keeper
 from caprpc.ids import OP_SET
 from caprpc.interface import shape_of
 from caprpc.objects.admission import Admission
-from caprpc.objects.refusals import refusal
+from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
+from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.sides import dialing
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import plan_batch, stub_of, target_of
-from caprpc.session import Closer, Ended
 
 T = TypeVar("T")
-
-_LOG: Final = logging.getLogger("caprpc")
-
-_CALLBACK_THREADS: Final = 16
-READ_BUFFER_BYTES: Final = 256 * 1024
 
 
 class Client:
@@ -47,13 +39,25 @@ class Client:
         self._admission = dialing(identity, policies, audit)
         self._peers: set[Peer] = set()
 
-    def connect(self, url: str, *, peer: str | None = None, timeout_s: float = 10.0) -> "Connecting":
+    def connect(
+        self,
+        url: str,
+        *,
+        peer: str | None = None,
+        timeout_s: float = 10.0,
+        reconnect: bool | Reconnect = False,
+        on_connect: OnConnect | None = None,
+        on_disconnect: OnDisconnect | None = None,
+    ) -> "Connecting":
         """Connect to a server; returns once it has proved its identity and accepted ours.
 
         Args:
             url: ``caprpc://host:port`` or ``unix:/path``.
             peer: The SPIFFE ID that must answer; by default any for which we have a policy.
             timeout_s: For all of it, in seconds.
+            reconnect: Connect again after a loss, and ask again for the roots that are in use.
+            on_connect: Called with the identity of the peer each time that it was reached, before it is used.
+            on_disconnect: Called with the identity and a ``ConnectionLost`` each time that the connection has ended.
 
         Raises:
             ConnectRefused: Nobody listens there, or one side does not accept the other.
@@ -61,8 +65,9 @@ class Client:
         """
 
         async def begin() -> Peer:
+            route = Route(Address.parse(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
             connected = Peer(self._admission, self._peers.discard)
-            await connected._open(Address.parse(url), peer, timeout_s)
+            await connected._open(route, Reconnect.given(reconnect))
             self._peers.add(connected)
             return connected
 
@@ -91,19 +96,14 @@ class Client:
 
 
 class Peer:
-    """A connection to a server that has proved who it is; used on the loop that made it."""
+    """A server that has proved who it is; used on the loop that made it."""
 
-    _connection: Connection
+    _keeper: Keeper | None
+    _only: Dialed
 
     def __init__(self, admission: Admission, on_close: Callable[["Peer"], object]) -> None:
         self._admission = admission
         self._on_close = on_close
-        self.runner = MethodRunner(_CALLBACK_THREADS, "caprpc-callback")
-        self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._state: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
-        self._gone = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._timekeeper: asyncio.Task[None] | None = None
 
     @property
     def principal(self) -> str:
@@ -112,7 +112,7 @@ class Peer:
 
     @property
     def connection_id(self) -> str:
-        """The connection's id, the same in the audit logs of both sides."""
+        """The connection's id, the same in the audit logs of both sides; another one after each reconnect."""
         return self._connection.link.session.opening.connection_id
 
     @property
@@ -140,19 +140,14 @@ class Peer:
         Raises:
             Denied: The peer grants us no root at all.
         """
-        listed: dict[str, str] = await self._connection.caller.call_roots()
-        return listed
+        return await self._connection.caller.call_roots()
 
     async def close(self) -> None:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
-        if not self._connection.closed:
-            self._connection.end("closed")
-        await self._gone.wait()
-        if self._timekeeper is not None:
-            self._timekeeper.cancel()
-            await asyncio.wait([self._timekeeper])
-        await asyncio.gather(*self._closing)
-        self.runner.close()
+        if self._keeper is not None:
+            await self._keeper.close()
+        else:
+            await self._only.close()
         self._on_close(self)
 
     async def __aenter__(self) -> Self:
@@ -163,75 +158,18 @@ class Peer:
     ) -> None:
         await self.close()
 
-    async def _open(self, address: Address, expected: str | None, timeout_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        connection = self._connection = Connection(
-            self._admission,
-            self,
-            acceptor=False,
-            hostname=address.host or None,
-            address=str(address),
-            expected=expected,
-            started=time.monotonic(),
-        )
-        opened = False
-        try:
-            async with asyncio.timeout(timeout_s):
-                if address.path:
-                    transport, _ = await loop.create_unix_connection(lambda: connection, address.path)
-                else:
-                    transport, _ = await loop.create_connection(lambda: connection, address.host, address.port)
-                    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                ended = await self._state
-                opened = ended is None
-        except TimeoutError:
-            raise ConnectRefused(
-                f"{address}: no answer within {timeout_s:g} s; is a CapRPC server running there?"
-            ) from None
-        except OSError as exc:
-            reason = exc.strerror or str(exc)
-            raise ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?") from exc
-        finally:
-            # Also when the task is cancelled: nothing may stay behind.
-            if not opened:
-                connection.end("not opened")
-                self.runner.close()
-        if ended is not None:
-            raise refusal(address, ended)
+    async def _open(self, route: Route, plan: Reconnect | None) -> None:
+        self._keeper = None
+        if plan is None:
+            self._only = Dialed(self._admission)
+            await self._only.open(route)
+        else:
+            self._keeper = Keeper(self._admission, route, plan)
+            await self._keeper.open()
 
-    def opened(self, _connection: Connection) -> None:
-        """WELCOME and HELLO have been exchanged."""
-        if not self._state.done():
-            self._state.set_result(None)
-            self._timekeeper = asyncio.get_running_loop().create_task(self._keep_time())
-
-    async def _keep_time(self) -> None:
-        """Sync the audit log about once a second, beside the loop: it waits for the disk."""
-        while not self._gone.is_set():
-            await asyncio.sleep(1.0)
-            await asyncio.to_thread(self._sync_log)
-
-    def _sync_log(self) -> None:
-        try:
-            self._admission.tick(time.monotonic())
-        except CapRPCError as exc:
-            # The relation refuses records from now on: every call on it fails closed and says so.
-            _LOG.error("audit log: %s", exc)
-
-    def authenticated(self, _connection: Connection) -> None:
-        """The peer has proved who it is."""
-
-    def let_go(self, closers: list[Closer]) -> None:
-        """The peer can name these no more: close them."""
-        task = asyncio.get_running_loop().create_task(close_off_loop(closers))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    def ended(self, _connection: Connection, event: Ended) -> None:
-        """The connection is over."""
-        if not self._state.done():
-            self._state.set_result(event)
-        self._gone.set()
+    @property
+    def _connection(self) -> Connection:
+        return self._keeper.current.connection if self._keeper is not None else self._only.connection
 
 
 class Connecting:
@@ -265,11 +203,14 @@ def connect(
     audit: str | Path | None = None,
     peer: str | None = None,
     timeout_s: float = 10.0,
+    reconnect: bool | Reconnect = False,
+    on_connect: OnConnect | None = None,
+    on_disconnect: OnDisconnect | None = None,
 ) -> Connecting:
     """Connect to a server with an identity and policies of our own; closing the peer closes the audit log, too.
 
     Await it for the peer, or write ``async with connect(...) as peer:``. A program that makes many connections reads
-    everything once with ``Client`` instead.
+    everything once with ``Client`` instead; its ``connect`` says what the other arguments are.
 
     Raises:
         ConnectRefused: Nobody listens there, or one side does not accept the other.
@@ -280,7 +221,14 @@ def connect(
     async def begin() -> Peer:
         client = Client(identity=identity, policies=policies, audit=audit)
         try:
-            connected = await client.connect(url, peer=peer, timeout_s=timeout_s)
+            connected = await client.connect(
+                url,
+                peer=peer,
+                timeout_s=timeout_s,
+                reconnect=reconnect,
+                on_connect=on_connect,
+                on_disconnect=on_disconnect,
+            )
         except BaseException:
             await client.close()
             raise

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from caprpc.aio.caller import Caller
@@ -58,10 +59,11 @@ class Connection(asyncio.BufferedProtocol):
         address: str,
         expected: str | None = None,
         started: float | None = None,
+        caller: "Callable[[Connection, asyncio.AbstractEventLoop], Caller]" = Caller,
     ) -> None:
         self.host = host
         self.loop = asyncio.get_running_loop()
-        self.caller = Caller(self, self.loop)
+        self.caller = caller(self, self.loop)
         self.link = Link(
             admission,
             self.caller,

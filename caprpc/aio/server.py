@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from caprpc.address import Address
-from caprpc.aio.client import READ_BUFFER_BYTES
 from caprpc.aio.connection import Connection
+from caprpc.aio.dialed import READ_BUFFER_BYTES
 from caprpc.aio.hooks import HookTasks
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError

@@ -302,7 +302,9 @@ class Caller:
     def _origin(self) -> Origin | None:
         """Return what this thread is in that matters to a call: a call of this connection, or a deadline."""
         if FORKS.count != self._forks:
-            raise ConnectionLost("a connection cannot be used after fork(): the child must make its own", code="lost")
+            raise ConnectionLost(
+                "a connection cannot be used after fork(): the child must make its own", may_have_run=False
+            )
         within = CURRENT.get()
         return None if within is None else origin_of(within, self, time.monotonic())
 

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 from caprpc.blocking.answering import Answering
@@ -43,11 +44,12 @@ class Connection(Answering):
         hostname: str | None,
         address: str,
         expected: str | None = None,
+        caller: "Callable[[Connection], Caller]" = Caller,
     ) -> None:
         self.wire = Wire(sock)
         self.host = host
         self.lock = threading.Lock()
-        self.caller = Caller(self)
+        self.caller = caller(self)
         self.link = Link(
             admission,
             self.caller,

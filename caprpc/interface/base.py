@@ -210,6 +210,7 @@ def _method_member(info: InterfaceInfo, declaration: MethodDeclaration, owner: t
         python_names=tuple(names),
         effect=declaration.effect,
         blocking=declaration.blocking,
+        idempotent=declaration.idempotent,
         errors=declaration.errors,
         doc=inspect.getdoc(declaration.function) or "",
     )

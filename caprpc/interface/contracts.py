@@ -85,6 +85,7 @@ def _member_contract(member: Member) -> MemberContract:
         returns=signature.result.text,
         returns_reference=_reference(signature.result),
         effect=member.effect,
+        idempotent=member.idempotent,
     )
 
 

@@ -78,14 +78,21 @@ _RESERVED_NAMES: Final = frozenset({"Callable", "Iterator", "ContextManager", "I
 class MethodDeclaration:
     """A declared method: its function is read for its signature and never runs."""
 
-    __slots__ = ("blocking", "effect", "errors", "function", "name", "operation", "python_name")
+    __slots__ = ("blocking", "effect", "errors", "function", "idempotent", "name", "operation", "python_name")
 
     def __init__(
-        self, function: FunctionType, effect: Effect, blocking: bool, errors: tuple[type[Exception], ...]
+        self,
+        function: FunctionType,
+        effect: Effect,
+        *,
+        blocking: bool,
+        idempotent: bool,
+        errors: tuple[type[Exception], ...],
     ) -> None:
         self.function = function
         self.effect = effect
         self.blocking = blocking
+        self.idempotent = idempotent
         self.errors = errors
         self.python_name = function.__name__
         self.operation = SPECIAL_OPERATIONS.get(self.python_name, OP_CALL)
@@ -135,12 +142,16 @@ class InterfaceInfo:
     """The compiled shape, once somebody asked for it."""
 
 
-def method(*, effect: Effect, blocking: bool = False, errors: tuple[type[Exception], ...] = ()) -> Callable[[F], F]:
+def method(
+    *, effect: Effect, blocking: bool = False, idempotent: bool = False, errors: tuple[type[Exception], ...] = ()
+) -> Callable[[F], F]:
     """Declare a method of an interface.
 
     Args:
         effect: ``"read"`` if calling it changes nothing that matters, else ``"write"``; shown to reviewers.
         blocking: The implementation is known to wait: servers run it on a worker thread from the first call.
+        idempotent: Calling it twice has the effect of calling it once: a client that reconnects may repeat a call of
+            which it does not know whether it ran.
         errors: Exceptions of the implementation that may cross, with their text.
 
     Raises:
@@ -158,7 +169,8 @@ def method(*, effect: Effect, blocking: bool = False, errors: tuple[type[Excepti
     def declare(function: F) -> F:
         if type(function) is not FunctionType:
             raise TypeError("@method decorates a plain function in the body of an Interface")
-        return cast("F", MethodDeclaration(cast("FunctionType", function), effect, blocking, errors))
+        declared = cast("FunctionType", function)
+        return cast("F", MethodDeclaration(declared, effect, blocking=blocking, idempotent=idempotent, errors=errors))
 
     return declare
 

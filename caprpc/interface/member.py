@@ -37,6 +37,7 @@ class Member:
         "doc",
         "effect",
         "errors",
+        "idempotent",
         "interface",
         "name",
         "operation",
@@ -55,6 +56,7 @@ class Member:
         python_names: tuple[str, ...],
         effect: str = "write",
         blocking: bool = False,
+        idempotent: bool = False,
         errors: tuple[type[Exception], ...] = (),
         doc: str = "",
     ) -> None:
@@ -68,6 +70,7 @@ class Member:
             python_names: Names under which an implementation is looked up; the first one found counts.
             effect: ``read`` or ``write``, as declared.
             blocking: Declared to wait.
+            idempotent: Declared to do no more when it is called again.
             errors: Exceptions that may cross with their text.
             doc: The declaration's docstring.
         """
@@ -78,6 +81,7 @@ class Member:
         self.python_names = python_names
         self.effect = effect
         self.blocking = blocking
+        self.idempotent = idempotent
         self.errors = errors
         self.doc = doc
         self.takes_references = signature.takes_references

@@ -7,6 +7,7 @@ A stub has no public attribute besides the members of its interface. It is local
 from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
+from weakref import ref
 
 from caprpc.errors import printable
 from caprpc.ids import (
@@ -100,6 +101,12 @@ class Stub:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"attributes of a reference cannot be deleted: {name!r}")
 
+    def _caprpc_renew(self, fresh: "Stub") -> None:
+        """Stand on the import of another stub from now on: the peer was reached again over a new connection."""
+        object.__setattr__(self, "_caprpc_import", fresh._caprpc_import)
+        object.__setattr__(self, "_caprpc_call", fresh._caprpc_call)
+        fresh._caprpc_import.stub = ref(self)
+
     def _caprpc_refuse(self, *_args: object) -> NoReturn:
         raise TypeError(
             f"a reference to {self._caprpc_shape.name} cannot be copied or pickled: it is a right on this connection"
@@ -110,6 +117,7 @@ class Stub:
 
 def _named(member: Member, function: Callable[..., Any], name: str, owner: str) -> Callable[..., Any]:
     function.__name__ = name
+    function.__doc__ = member.doc or None
     function.__caprpc_member__ = member  # type: ignore[attr-defined]
     function.__qualname__ = f"{owner}.{name}"
     return function
@@ -177,7 +185,7 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
 
     ``base`` is ``Stub``, or the remote iterator of a driver for shapes with ``next``.
     """
-    body: dict[str, Any] = {"__slots__": (), "__doc__": f"A reference to a remote {shape.text}."}
+    body: dict[str, Any] = {"__slots__": (), "__doc__": shape.doc or f"A reference to a remote {shape.text}."}
     for (operation, name), member in shape.members.items():
         if operation == OP_CALL:
             body[name] = _named(member, _method(member), name, shape.name)
@@ -186,7 +194,7 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
             put = None
             if writer is not None:
                 put = _setter(writer) if flavor is Flavor.BLOCKING else _refusing_setter(name)
-            body[name] = property(_getter(member), put)
+            body[name] = property(_getter(member), put, None, member.doc or None)
         elif operation == OP_EXIT:
             dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
             body[dunder] = _named(member, _exit(member), dunder, shape.name)

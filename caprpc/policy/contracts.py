@@ -61,6 +61,7 @@ def _member(table: Table) -> MemberContract | None:
     operation = table.choice("operation", tuple(_CODES))
     name = table.word("name", name_fault)
     effect = table.choice("effect", _EFFECTS)
+    idempotent = table.flag("idempotent") is not None
     returns = table.text("returns")
     returns_reference = table.word("returns_reference", name_fault)
     parameters = tuple(_parameters(table.tables("parameters")))
@@ -77,7 +78,13 @@ def _member(table: Table) -> MemberContract | None:
     if code not in NAMED_OPERATIONS and name is not None:
         table.complain("name", f"operation {operation!r} has no member name", "generate the file anew")
     return MemberContract(
-        code, name or "" if code in NAMED_OPERATIONS else "", parameters, returns or "", returns_reference, effect or ""
+        code,
+        name or "" if code in NAMED_OPERATIONS else "",
+        parameters,
+        returns or "",
+        returns_reference,
+        effect or "",
+        idempotent,
     )
 
 
@@ -119,6 +126,8 @@ def _member_lines(interface: str, member: MemberContract) -> Iterable[str]:
     if member.name:
         yield f'name = "{member.name}"'
     yield f'effect = "{member.effect}"'
+    if member.idempotent:
+        yield "idempotent = true"
     if member.parameters:
         yield "parameters = ["
         for parameter in member.parameters:
@@ -166,6 +175,9 @@ def change(recorded: MemberContract, declared: MemberContract | None) -> str:
         parts.append(f"the result was {recorded.returns}, is {declared.returns}")
     if recorded.effect != declared.effect:
         parts.append(f"the effect was {recorded.effect}, is {declared.effect}")
+    if recorded.idempotent != declared.idempotent:
+        words = ("not idempotent", "idempotent")
+        parts.append(f"it was {words[recorded.idempotent]}, is {words[declared.idempotent]}")
     return "has changed in the code: " + "; ".join(parts)
 
 

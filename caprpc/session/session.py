@@ -359,7 +359,8 @@ class Session(Tables):
         reason = ended.detail or f"the peer ended the connection ({ended.code})"
         for question in self.asked.end_all():
             if question.outcome is None:
-                question.outcome = ConnectionLost(reason, code=ended.code, reference=ended.reference)
+                text = f"{reason}; the call may or may not have run"
+                question.outcome = ConnectionLost(text, code=ended.code, reference=ended.reference)
             events.append(question)
         for answer in self.answers.values():
             answer.cancelled = True

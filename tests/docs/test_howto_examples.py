@@ -19,7 +19,7 @@ ACCEPT = PEER.format("server") + '[accept.Books]\ncall = ["count", "add"]\n'
 class Books(Interface):
     """What stands on the shelves."""
 
-    @method(effect="read")
+    @method(effect="read", idempotent=True)
     def count(self) -> int:
         """Say how many there are."""
 
@@ -54,6 +54,36 @@ def blocks(repository):
         return BLOCK.findall((repository / "docs" / "how-to" / page).read_text(encoding="utf-8"))
 
     return read
+
+
+@pytest.fixture
+def serving(site, tmp_path):
+    """Return a function that starts a server, at the same address each time."""
+    servers = []
+
+    def start():
+        if servers:
+            servers[-1].stop(0.0)
+        server = Server({"books": Shelf()}, **site.server.directories, audit=tmp_path / f"audit{len(servers)}")
+        address = start.url.removeprefix("caprpc://") if servers else "127.0.0.1:0"
+        start.url = server.listen(address)
+        servers.append(server)
+        server.start()
+        return start.url
+
+    yield start
+    servers[-1].stop(0.0)
+
+
+def test_reconnect(blocks, site, serving, capsys):
+    using, plan, declaring = blocks("reconnect.md")
+    names = {"url": serving(), "directories": site.client.directories, "restart_the_server": serving, "Books": Books}
+    exec(using, names)
+    assert capsys.readouterr().out.split() == ["1", "1"]
+    exec(plan, names)
+    assert names["plan"].attempts == 50
+    exec(declaring, names)
+    assert names["Books"].__name__ == "Books"
 
 
 def test_follow_connections(blocks, site, capsys):

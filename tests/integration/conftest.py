@@ -4,6 +4,7 @@ import asyncio
 import enum
 import gc
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -499,24 +500,26 @@ call = ["name"]
 class Host:
     """A server of either kind, running in this process."""
 
-    def __init__(self, kind, roots, directories, *, audit, **options):
+    def __init__(self, kind, roots, directories, *, audit, address="127.0.0.1:0", **options):
         self.kind = kind
         self.audit = audit
         self.roots = roots
         self._loop = None
         if kind == "blocking":
             self.server = caprpc.Server(roots, **directories, audit=audit, **options)
-            self.address = self.server.listen("127.0.0.1:0")
+            self.address = self.server.listen(address)
             self.server.start()
             return
         started = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(roots, directories, options, started)))
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(roots, directories, address, options, started))
+        )
         self._thread.start()
         assert started.wait(WAIT_S)
 
-    async def _serve(self, roots, directories, options, started):
+    async def _serve(self, roots, directories, address, options, started):
         self.server = caprpc.aio.Server(roots, **directories, audit=self.audit, **options)
-        self.address = self.server.listen("127.0.0.1:0")
+        self.address = self.server.listen(address)
         await self.server.start()
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -532,6 +535,14 @@ class Host:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
+
+    def sever(self):
+        """Break every connection as a network does: without a word to either side."""
+        for connection in list(self.server._connections):
+            if self.kind == "blocking":
+                connection.wire.sock.shutdown(socket.SHUT_RDWR)
+            else:
+                self._loop.call_soon_threadsafe(connection.cut_off)
 
     def reload(self):
         if self.kind == "blocking":
@@ -644,17 +655,17 @@ class Pairing:
         self._stack.callback(self.host.stop)
         return self.host
 
-    def run(self, scenario, *, side="alice"):
+    def run(self, scenario, *, side="alice", **how):
         """Run a scenario against the server, over a connection of its own."""
         host = self.host or self.serve()
         self._serial += 1
         options = {**self.deployment.clients[side].directories, "audit": self.directory / f"client{self._serial}"}
         if self.client_kind == "blocking":
-            with caprpc.connect(host.address, **options) as peer:
+            with caprpc.connect(host.address, **options, **how) as peer:
                 return finish(scenario(Face("blocking", peer)))
 
         async def main():
-            async with await caprpc.aio.connect(host.address, **options) as peer:
+            async with await caprpc.aio.connect(host.address, **options, **how) as peer:
                 return await scenario(Face("aio", peer))
 
         return asyncio.run(main())

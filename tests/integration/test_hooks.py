@@ -172,12 +172,7 @@ def test_connection_that_breaks_is_told_as_lost(pairing, diary):
 
     async def scenario(face):
         await use(face)
-        for connection in list(pairing.host.server._connections):
-            sock = connection.wire.sock if pairing.server_kind == "blocking" else connection._transport
-            if pairing.server_kind == "blocking":
-                sock.shutdown(2)
-            else:
-                pairing.host._loop.call_soon_threadsafe(sock.abort)
+        pairing.host.sever()
         await face.pause(diary.gone.is_set)
 
     pairing.run(scenario)
