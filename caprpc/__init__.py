@@ -1,6 +1,6 @@
 """CapRPC: capability RPC between organizations that do not trust each other."""
 
-from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, oneway, release, serve, submit
+from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, grant, oneway, release, serve, submit
 from caprpc.errors import (
     AuditError,
     CallCancelled,
@@ -21,8 +21,10 @@ from caprpc.errors import (
 )
 from caprpc.interface import Interface, attribute, method, register_adapter
 from caprpc.objects.context import CallContext, current, deadline
+from caprpc.objects.grants import Grants
 from caprpc.objects.iteration import prefetch
 from caprpc.objects.reconnect import Reconnect
+from caprpc.store import StoredGrant
 
 __all__ = [
     "AuditError",
@@ -37,6 +39,7 @@ __all__ = [
     "ConnectionLost",
     "DeadlineExceeded",
     "Denied",
+    "Grants",
     "Interface",
     "IteratorBusy",
     "LimitExceeded",
@@ -48,11 +51,13 @@ __all__ = [
     "RemoteError",
     "Server",
     "StoreError",
+    "StoredGrant",
     "attribute",
     "batch",
     "connect",
     "current",
     "deadline",
+    "grant",
     "method",
     "oneway",
     "prefetch",

@@ -23,15 +23,17 @@ class Address:
         Raises:
             ConfigurationError: It names none.
         """
+        # What stands behind # may be the secret of a sturdy reference: no message shows it.
+        shown = text.partition("#")[0]
         if text.startswith("unix:"):
             path = text.removeprefix("unix:").removeprefix("//")
             if not path.startswith("/"):
-                raise ConfigurationError(f"address {text!r}: an absolute path expected after unix:")
+                raise ConfigurationError(f"address {shown!r}: an absolute path expected after unix:")
             return cls("", 0, path)
         rest = text.removeprefix("caprpc://").rstrip("/")
         if "/" in rest or "@" in rest or "#" in rest or "?" in rest:
             raise ConfigurationError(
-                f"address {text!r}: caprpc://host:port, host:port or unix:/path expected", where="address"
+                f"address {shown!r}: caprpc://host:port, host:port or unix:/path expected", where="address"
             )
         host, colon, port_text = rest.rpartition(":")
         if not colon or rest.endswith("]"):
@@ -39,7 +41,7 @@ class Address:
         host = host.removeprefix("[").removesuffix("]")
         if not host or not port_text.isascii() or not port_text.isdigit() or int(port_text) > 65535:
             raise ConfigurationError(
-                f"address {text!r}: caprpc://host:port, host:port or unix:/path expected", where="address"
+                f"address {shown!r}: caprpc://host:port, host:port or unix:/path expected", where="address"
             )
         return cls(host, int(port_text))
 

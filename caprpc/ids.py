@@ -32,6 +32,7 @@ OP_INDEX_GET: Final = 10
 OP_INDEX_SET: Final = 11
 OP_ENTER: Final = 12
 OP_EXIT: Final = 13
+OP_RESTORE: Final = 16
 
 OPERATION_NAMES: Final[dict[int, str]] = {
     OP_ROOT: "root",
@@ -48,10 +49,11 @@ OPERATION_NAMES: Final[dict[int, str]] = {
     OP_INDEX_SET: "index_set",
     OP_ENTER: "enter",
     OP_EXIT: "exit",
+    OP_RESTORE: "restore",
 }
 """Every operation a CALL may name. A code that is missing here is a protocol error."""
 
-NAMED_OPERATIONS: Final = frozenset({OP_ROOT, OP_CALL, OP_GET, OP_SET})
+NAMED_OPERATIONS: Final = frozenset({OP_ROOT, OP_CALL, OP_GET, OP_SET, OP_RESTORE})
 """Operations that carry a member name; all others carry the empty string. A CALL of ``root`` with the empty string asks
 which roots there are."""
 

@@ -1,6 +1,7 @@
 """CapRPC for asyncio: the names of ``caprpc``, awaitable."""
 
 from caprpc.aio.client import Client, Peer, batch, connect, oneway, release, set_attribute, submit
+from caprpc.aio.granting import grant
 from caprpc.aio.operators import prefetch
 from caprpc.aio.server import Server, serve
 from caprpc.objects.context import CallContext, current, deadline
@@ -14,6 +15,7 @@ __all__ = [
     "connect",
     "current",
     "deadline",
+    "grant",
     "oneway",
     "prefetch",
     "release",

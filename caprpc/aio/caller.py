@@ -76,6 +76,16 @@ class Caller:
             origin,
         )
 
+    def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
+        """Ask for what a sturdy reference stands for."""
+        outgoing = self._connection.link.outgoing
+        origin = self._origin()
+        return self._ask(
+            lambda: outgoing.ask_restore(name, secret, origin),
+            lambda question: outgoing.conclude_root(question, name, shape, flavor, "sturdy reference"),
+            origin,
+        )
+
     def call_roots(self) -> "asyncio.Future[dict[str, str]]":
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing

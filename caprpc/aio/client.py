@@ -6,7 +6,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from caprpc.address import Address
 from caprpc.aio.connection import Connection
 from caprpc.aio.dialed import Dialed, Route
 from caprpc.aio.keeping import Keeper
@@ -15,9 +14,11 @@ from caprpc.interface import shape_of
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.reconnect import Reconnect
+from caprpc.objects.refusals import presented
 from caprpc.objects.sides import dialing
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import plan_batch, stub_of, target_of
+from caprpc.sturdy import address_of
 
 T = TypeVar("T")
 
@@ -52,7 +53,7 @@ class Client:
         """Connect to a server; returns once it has proved its identity and accepted ours.
 
         Args:
-            url: ``caprpc://host:port`` or ``unix:/path``.
+            url: ``caprpc://host:port`` or ``unix:/path``; of a sturdy reference, where it leads.
             peer: The SPIFFE ID that must answer; by default any for which we have a policy.
             timeout_s: For all of it, in seconds.
             reconnect: Connect again after a loss, and ask again for the roots that are in use.
@@ -65,7 +66,7 @@ class Client:
         """
 
         async def begin() -> Peer:
-            route = Route(Address.parse(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+            route = Route(address_of(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
             connected = Peer(self._admission, self._peers.discard)
             await connected._open(route, Reconnect.given(reconnect))
             self._peers.add(connected)
@@ -130,6 +131,25 @@ class Peer:
         """
         self._admission.check_contract(interface)
         stub: T = await self._connection.caller.call_root(name, shape_of(interface), Flavor.ASYNC)
+        return stub
+
+    async def restore(self, uri: str, interface: Callable[..., T]) -> T:
+        """Return what a sturdy reference stands for, as a reference that lives as long as this connection.
+
+        Args:
+            uri: ``caprpc://host:port/name#caprpc_sr_...``, as it was granted to us.
+            interface: What it is expected to be.
+
+        Raises:
+            Denied: It is forged, mistyped, expired, revoked or of another holder; the peer does not tell which.
+            CallRefused: It names another address than this connection goes to; nothing was sent.
+            ConfigurationError: It is no sturdy reference.
+            ResultError: It is of another interface.
+            PolicyError: Our policies were reviewed for another version of the interface.
+        """
+        self._admission.check_contract(interface)
+        name, secret = presented(uri, self._connection.link.address)
+        stub: T = await self._connection.caller.call_restore(name, secret, shape_of(interface), Flavor.ASYNC)
         return stub
 
     async def roots(self) -> dict[str, str]:

@@ -13,11 +13,13 @@ from typing import Final, Self
 from caprpc.address import Address
 from caprpc.aio.connection import Connection
 from caprpc.aio.dialed import READ_BUFFER_BYTES
+from caprpc.aio.granting import Granting
 from caprpc.aio.hooks import HookTasks
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import serving
 from caprpc.session import Closer, Ended
@@ -29,7 +31,7 @@ _HOOKS_S: Final = 1.0
 """The least time that the hooks of connections which a stop ends are given."""
 
 
-class Server:
+class Server(Granting):
     """Serves roots on an asyncio loop to peers that prove who they are and have a policy.
 
     Args:
@@ -42,6 +44,7 @@ class Server:
             raises, the connection ends.
         on_disconnect: Called with the identity and a ``ConnectionLost`` when a connection ends whose ``on_connect``
             has returned.
+        grants: Where grants are kept, for sturdy references; closed when the server stops.
 
     Raises:
         ConfigurationError: Identity, policies or roots are wrong; nothing listens.
@@ -58,9 +61,10 @@ class Server:
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
         on_connect: OnConnect | None = None,
         on_disconnect: OnDisconnect | None = None,
+        grants: Grants | None = None,
     ) -> None:
         hooks = Hooks.given(on_connect, on_disconnect)
-        self._admission = serving(roots, identity, policies, audit, limits)
+        self._admission = serving(roots, identity, policies, audit, limits, grants)
         self.runner = MethodRunner(limits.workers, "caprpc-worker")
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._budget = AcceptBudget(limits, time.monotonic())
@@ -81,7 +85,7 @@ class Server:
         sock = listen(Address.parse(address))
         self._listeners.append(sock)
         bound = bound_address(sock)
-        self._admission.log.general.record("open", event="listening", address=bound)
+        self._admission.listening(bound)
         return bound
 
     @property
@@ -272,6 +276,7 @@ async def serve(
     limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     on_connect: OnConnect | None = None,
     on_disconnect: OnDisconnect | None = None,
+    grants: Grants | None = None,
 ) -> None:
     """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
     server = Server(
@@ -282,6 +287,7 @@ async def serve(
         limits=limits,
         on_connect=on_connect,
         on_disconnect=on_disconnect,
+        grants=grants,
     )
     try:
         server.listen(address)

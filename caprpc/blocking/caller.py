@@ -66,6 +66,14 @@ class Caller:
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor)
 
+    def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> Any:
+        """Ask for what a sturdy reference stands for and wait for it."""
+        outgoing = self._connection.link.outgoing
+        question = self._ask(lambda origin: outgoing.ask_restore(name, secret, origin))
+        self._wait_within(question)
+        with self._lock:
+            return outgoing.conclude_root(question, name, shape, flavor, "sturdy reference")
+
     def call_roots(self) -> dict[str, str]:
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from caprpc.address import Address
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.dialed import Dialed, Route
 from caprpc.blocking.futures import CallFuture
@@ -16,9 +15,11 @@ from caprpc.interface import shape_of
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.reconnect import Reconnect
+from caprpc.objects.refusals import presented
 from caprpc.objects.sides import dialing
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import plan_batch, stub_of, target_of
+from caprpc.sturdy import address_of
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class Client:
         """Connect to a server; returns once it has proved its identity and accepted ours.
 
         Args:
-            url: ``caprpc://host:port`` or ``unix:/path``.
+            url: ``caprpc://host:port`` or ``unix:/path``; of a sturdy reference, where it leads.
             peer: The SPIFFE ID that must answer; by default any for which we have a policy.
             timeout_s: For all of it, in seconds.
             reconnect: Connect again after a loss, and ask again for the roots that are in use.
@@ -65,7 +66,7 @@ class Client:
             ConnectRefused: Nobody listens there, or one side does not accept the other.
             ConfigurationError: The URL names no address.
         """
-        route = Route(Address.parse(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+        route = Route(address_of(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
         connected = Peer(self._admission, route, Reconnect.given(reconnect), self._forget)
         with self._lock:
             self._peers.add(connected)
@@ -136,6 +137,25 @@ class Peer:
         """
         self._admission.check_contract(interface)
         stub: T = self._connection.caller.call_root(name, shape_of(interface), Flavor.BLOCKING)
+        return stub
+
+    def restore(self, uri: str, interface: Callable[..., T]) -> T:
+        """Return what a sturdy reference stands for, as a reference that lives as long as this connection.
+
+        Args:
+            uri: ``caprpc://host:port/name#caprpc_sr_...``, as it was granted to us.
+            interface: What it is expected to be.
+
+        Raises:
+            Denied: It is forged, mistyped, expired, revoked or of another holder; the peer does not tell which.
+            CallRefused: It names another address than this connection goes to; nothing was sent.
+            ConfigurationError: It is no sturdy reference.
+            ResultError: It is of another interface.
+            PolicyError: Our policies were reviewed for another version of the interface.
+        """
+        self._admission.check_contract(interface)
+        name, secret = presented(uri, self._connection.link.address)
+        stub: T = self._connection.caller.call_restore(name, secret, shape_of(interface), Flavor.BLOCKING)
         return stub
 
     def roots(self) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Final, Self
 from caprpc.address import Address
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
+from caprpc.blocking.granting import Granting
 from caprpc.blocking.hooks import HookThreads
 from caprpc.blocking.reactor import Reactor
 from caprpc.blocking.watchdog import TICK_S
@@ -20,6 +21,7 @@ from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import serving
@@ -36,7 +38,7 @@ _HOOKS_S: Final = 1.0
 """The least time that the hooks of connections which a stop ends are given."""
 
 
-class Server:
+class Server(Granting):
     """Serves roots to peers that prove who they are and have a policy.
 
     Args:
@@ -49,6 +51,7 @@ class Server:
             raises, the connection ends.
         on_disconnect: Called with the identity and a ``ConnectionLost`` when a connection ends whose ``on_connect``
             has returned.
+        grants: Where grants are kept, for sturdy references; closed when the server stops.
 
     Raises:
         ConfigurationError: Identity, policies or roots are wrong; nothing listens.
@@ -65,9 +68,10 @@ class Server:
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
         on_connect: OnConnect | None = None,
         on_disconnect: OnDisconnect | None = None,
+        grants: Grants | None = None,
     ) -> None:
         hooks = Hooks.given(on_connect, on_disconnect)
-        self._admission = serving(roots, identity, policies, audit, limits)
+        self._admission = serving(roots, identity, policies, audit, limits, grants)
         # One of them polls.
         self._workers = Workers(limits.workers + 1, "caprpc-worker")
         self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
@@ -91,7 +95,7 @@ class Server:
         sock = listen(Address.parse(address))
         self._listeners.append(sock)
         bound = bound_address(sock)
-        self._admission.log.general.record("open", event="listening", address=bound)
+        self._admission.listening(bound)
         return bound
 
     @property
@@ -368,32 +372,3 @@ class Server:
                 self._hooks.ended(connection, event)
             self._reactor.forget(fileno)
             self._leave(connection)
-
-
-def serve(
-    roots: Mapping[str, object],
-    address: str,
-    *,
-    identity: str | Path,
-    policies: str | Path,
-    audit: str | Path | None = None,
-    limits: ServerLimits = DEFAULT_SERVER_LIMITS,
-    on_connect: OnConnect | None = None,
-    on_disconnect: OnDisconnect | None = None,
-) -> None:
-    """Serve roots on an address until ``SIGTERM`` or ``SIGINT``."""
-    server = Server(
-        roots,
-        identity=identity,
-        policies=policies,
-        audit=audit,
-        limits=limits,
-        on_connect=on_connect,
-        on_disconnect=on_disconnect,
-    )
-    try:
-        server.listen(address)
-    except BaseException:
-        server.stop()
-        raise
-    server.serve_forever()

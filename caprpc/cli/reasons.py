@@ -23,6 +23,27 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
     "per_hour": ("The peer calls more often than its policy allows.", "Raise per_hour in the rule above, or wait."),
     "per_day": ("The peer calls more often than its policy allows.", "Raise per_day in the rule above, or wait."),
     "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
+    "sturdy-unknown": (
+        "The peer has presented a sturdy reference that was never granted, or under another name.",
+        "A typing error, an old copy of the store, or a guess; many of them are an attack by this peer.",
+    ),
+    "sturdy-holder": (
+        "The peer has presented a sturdy reference that was granted to somebody else.",
+        "Find out how it came by it: it has leaked. Revoke the grant: caprpc grants revoke.",
+    ),
+    "sturdy-bearer": (
+        "The sturdy reference is sealed to nobody, and this peer's policy lets it restore none such.",
+        "If it shall, add bearer = true to the [restore] table of the rule above, and reload.",
+    ),
+    "sturdy-revoked": (
+        "The grant of the sturdy reference was revoked.",
+        "Nothing, if that was meant; else grant anew.",
+    ),
+    "sturdy-expired": ("The grant of the sturdy reference has expired.", "Grant anew, if the peer shall go on."),
+    "guesses": (
+        "The peer has presented too many sturdy references in vain; for a while none of its own is looked at.",
+        "See the records before this one: a peer that guesses is an attacker, or holds an old list.",
+    ),
     "no-policy": (
         "The peer proved who it is, and no policy is for it.",
         "Add a policy whose [peer] names this spiffe ID and this CA, and list it in caprpc.toml.",

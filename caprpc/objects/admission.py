@@ -18,6 +18,7 @@ from caprpc.contract import InterfaceContract
 from caprpc.errors import AuditError, ConfigurationError, IdentityRefused, PolicyError
 from caprpc.interface import interface_closure
 from caprpc.limits import ServerLimits
+from caprpc.objects.grants import Grants
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas
 from caprpc.tls import Identity, TlsChannel, TlsRefused, client_context, server_context, still_valid, verify_peer
@@ -68,6 +69,14 @@ class EndOf:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a side serves: its roots, and the grants that outlive connections, if it keeps any."""
+
+    roots: Mapping[str, object]
+    grants: Grants | None
+
+
 class Admission:
     """Admits peers; owns the current epoch and what each principal uses over all its connections. Thread-safe."""
 
@@ -78,7 +87,7 @@ class Admission:
         log: AuditLog,
         *,
         accepts: bool,
-        roots: Mapping[str, object],
+        served: Served,
         contracts: Mapping[str, InterfaceContract],
         server_limits: ServerLimits,
         wall: Callable[[], float] = time.time,
@@ -87,8 +96,8 @@ class Admission:
         self.epoch = epoch
         self.log = log
         self._accepts = accepts
-        self.roots = roots
-        """Empty on the side that dials."""
+        self.served = served
+        """Nothing on the side that dials."""
         self._contracts = contracts
         self.server_limits = server_limits
         self.wall = wall
@@ -110,6 +119,7 @@ class Admission:
         roots: Mapping[str, object],
         contracts: Mapping[str, InterfaceContract],
         server_limits: ServerLimits,
+        grants: Grants | None = None,
     ) -> "Admission":
         """Read everything from disk and open the audit log.
 
@@ -118,14 +128,15 @@ class Admission:
             AuditError: The audit log cannot be opened.
         """
         accepts = name == "server"
-        epoch = _read_epoch(identity, policies, contracts, previous=None, roots=roots if accepts else None)
+        served = Served(roots, grants)
+        epoch = _read_epoch(identity, policies, contracts, previous=None, served=served if accepts else None)
         log = AuditLog.open(audit or epoch.policies.audit_directory, name=name)
         admission = cls(
             (identity, policies),
             epoch,
             log,
             accepts=accepts,
-            roots=roots,
+            served=served,
             contracts=contracts,
             server_limits=server_limits,
         )
@@ -230,7 +241,7 @@ class Admission:
                     policies,
                     self._contracts,
                     previous=self.epoch.policies,
-                    roots=self.roots if self._accepts else None,
+                    served=self.served if self._accepts else None,
                 )
             except ConfigurationError as exc:
                 self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
@@ -254,6 +265,12 @@ class Admission:
             return
         self.epoch.policies.verify_contracts(interface_closure([interface]), complete=False)
         self._checked.add(interface)
+
+    def listening(self, address: str) -> None:
+        """Record where we listen; sturdy references name it."""
+        if self.served.grants is not None:
+            self.served.grants.listening(address)
+        self.log.general.record("open", event="listening", address=address)
 
     def tick(self, now: float) -> None:
         """Make the audit log last, and say about hourly what expires soon; call it once a second, off the loop.
@@ -298,7 +315,9 @@ class Admission:
             self.log.general.record("policy", event="identity", detail=problem)
 
     def close(self) -> None:
-        """Close the audit log."""
+        """Close the audit log and the store of grants."""
+        if self.served.grants is not None:
+            self.served.grants.close()
         self.log.close()
 
 
@@ -308,14 +327,16 @@ def _read_epoch(
     contracts: Mapping[str, InterfaceContract],
     *,
     previous: PolicySet | None,
-    roots: Mapping[str, object] | None,
+    served: Served | None,
 ) -> Epoch:
     ours = Identity.load(identity)
     loaded = PolicySet.load(policies, now=datetime.now(UTC), previous=previous)
+    if served is not None:
+        _check_restorable(loaded, served)
     loaded.verify_contracts(contracts, complete=bool(contracts))
-    if roots is not None:
-        _check_granted_roots(loaded, roots)
-    return Epoch(ours, loaded, server_context(ours) if roots is not None else client_context(ours))
+    if served is not None:
+        _check_granted_roots(loaded, served.roots)
+    return Epoch(ours, loaded, server_context(ours) if served is not None else client_context(ours))
 
 
 def _check_granted_roots(policies: PolicySet, roots: Mapping[str, object]) -> None:
@@ -330,5 +351,27 @@ def _check_granted_roots(policies: PolicySet, roots: Mapping[str, object]) -> No
         for name, root in policy.roots.items()
         if name not in roots
     ]
+    if problems:
+        raise PolicyError(problems)
+
+
+def _check_restorable(policies: PolicySet, served: Served) -> None:
+    """Refuse policies that let a peer restore what this service could not find again."""
+    grants = served.grants
+    known = {*served.roots, *grants.restorers} if grants is not None else set()
+    problems = []
+    for policy in policies.policies:
+        for name, restorable in policy.restores.items():
+            if grants is None:
+                fault, hint = (
+                    "this service keeps no grants",
+                    'write Server(..., grants=caprpc.Grants("state/grants.db"))',
+                )
+            else:
+                fault, hint = "this service has no such root or kind", f"what there is: {', '.join(sorted(known))}"
+            if name not in known:
+                problems.append(
+                    ConfigurationError(f"{name!r} may be restored, and {fault}", where=restorable.rule, hint=hint)
+                )
     if problems:
         raise PolicyError(problems)

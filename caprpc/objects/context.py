@@ -65,6 +65,8 @@ class Within:
 CURRENT: Final[ContextVar["Job | BatchJob | Within | None"]] = ContextVar("caprpc_current", default=None)
 """The job that runs in this thread or task, or the block with a deadline that it is in."""
 
+NO_CALL: Final = "is only known inside a method that a peer has called"
+
 
 def current() -> CallContext:
     """Return the call that the running method answers.
@@ -74,7 +76,7 @@ def current() -> CallContext:
     """
     job = running_job()
     if job is None:
-        raise LookupError("caprpc.current() is only known inside a method that a peer has called")
+        raise LookupError(f"caprpc.current() {NO_CALL}")
     return CallContext(job)
 
 

@@ -20,7 +20,7 @@ def ended(permit: Permit) -> None:
         permit.limiter.give_back()
 
 
-def refusal_of(permit: Permit, reason: str, rule: str) -> Refused:
+def refusal_of(permit: Permit, reason: str, rule: str, detail: str = "") -> Refused:
     """Return the refusal of a call that the guard had permitted and its arguments or a limit forbid."""
     return Refused(
         reason,
@@ -29,6 +29,7 @@ def refusal_of(permit: Permit, reason: str, rule: str) -> Refused:
         operation=permit.operation,
         member=permit.member,
         policy=permit.policy,
+        detail=detail,
     )
 
 

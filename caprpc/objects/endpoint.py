@@ -7,8 +7,15 @@ from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn
 
-from caprpc.errors import AuditError, CallRefused, IteratorBusy, LimitExceeded, declared_text
-from caprpc.ids import OP_NEXT, OP_ROOT, new_reference
+from caprpc.errors import (
+    AuditError,
+    CallRefused,
+    IteratorBusy,
+    LimitExceeded,
+    RemoteProtocolError,
+    declared_text,
+)
+from caprpc.ids import OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.batches import BatchJob, prepare_batch
@@ -17,6 +24,7 @@ from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
 from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder
+from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
@@ -36,10 +44,16 @@ class Endpoint:
     The decision is in the audit log before ``prepare`` has its job run: the driver calls ``commit`` in between.
     """
 
-    __slots__ = ("_root_names", "connection", "nested", "recorder", "session", "stubs")
+    __slots__ = ("_root_names", "connection", "nested", "recorder", "restoring", "session", "stubs")
 
     def __init__(
-        self, session: Session, recorder: Recorder, stubs: StubMaker, root_names: RootNames, connection: object
+        self,
+        session: Session,
+        recorder: Recorder,
+        stubs: StubMaker,
+        root_names: RootNames,
+        restoring: Restoring,
+        connection: object,
     ) -> None:
         self.session = session
         self.recorder = recorder
@@ -47,6 +61,7 @@ class Endpoint:
         self.connection = connection
         """The driver's connection, by which a call made inside a method knows what it is made on behalf of."""
         self.nested = Nested()
+        self.restoring = restoring
         self._root_names = root_names
 
     def refused(self, refusal: Refusal) -> None:
@@ -88,6 +103,8 @@ class Endpoint:
         permit, export = answer.permit, answer.export
         if permit.operation == OP_ROOT:
             return self._plan_root(permit)
+        if permit.operation == OP_RESTORE:
+            return Plan(permit, RESTORE_MEMBER, partial(self.restoring.restore, permit), is_async=False)  # type: ignore[arg-type]
         member: Member = export.shape.members[permit.operation, permit.member]
         try:
             function, is_async = bind(member, export, answer.obj)
@@ -206,6 +223,9 @@ class Endpoint:
             job.fail_rest("internal")
             self.finish_batch(job)
             return
+        if type(exc) is NotRestored:
+            self._not_restored(job, exc)
+            return
         name = type(exc).__name__
         for declared in job.plan.member.errors:
             if type(exc) is declared:
@@ -250,6 +270,25 @@ class Endpoint:
         ended(permit)
         self.session.raise_(answer, code, reference=reference, text=text)
         self.session.glitch(self.session.now)
+
+    def _not_restored(self, job: Job, exc: NotRestored) -> None:
+        """Reply to a sturdy reference that gives nothing as to an operation that is not granted: the same bytes."""
+        reference, permit, session = new_reference(), job.plan.permit, self.session
+        refused = refusal_of(permit, exc.reason, permit.rule, exc.detail)
+        job.answer.taken = False
+        ended(permit)
+        try:
+            self.recorder.denied(job.answer.answer_id, refused, reference)
+            self.recorder.commit()
+        except AuditError:
+            # What cannot be recorded is not told.
+            session.raise_(job.answer, "internal", reference=reference)
+            return
+        session.raise_(job.answer, "denied", reference=reference)
+        try:
+            session.glitch(session.now)
+        except RemoteProtocolError as spent:
+            session.broken(str(spent))
 
     def _raise(self, job: Job, code: str, exc: BaseException) -> None:
         reference = new_reference()

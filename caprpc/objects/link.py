@@ -14,7 +14,8 @@ from caprpc.objects.admission import VALIDITY_CHECK_S, Admission, Admitted
 from caprpc.objects.endpoint import Endpoint
 from caprpc.objects.outgoing import Outgoing
 from caprpc.objects.records import Recorder
-from caprpc.objects.roots import root_export
+from caprpc.objects.restoring import Restoring
+from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
 from caprpc.session import Closer, Ended, Event, Opening, Session, State
@@ -166,6 +167,11 @@ class Link:
             yield channel.data_to_send()
 
     @property
+    def address(self) -> str:
+        """Of the other side, for people; on the side that dialed, what was dialed."""
+        return self._way.address
+
+    @property
     def wants_to_send(self) -> bool:
         """Whether ``data_to_send`` would yield anything."""
         if self.admitted is not None and self.session.wants_to_send:
@@ -238,11 +244,13 @@ class Link:
         opening = Opening(
             acceptor=self.channel.server_side, our_leaf_key=self._our_leaf_key, peer_leaf_key=peer.leaf_key
         )
-        root = root_export(self._admission.roots, peer, admitted.guard)
+        root = root_export(self._admission.served.roots, peer, admitted.guard)
         session = Session(peer, admitted.guard, root, opening, now)
         stubs = StubMaker(self._caller)
         self.session = session
-        self.endpoint = Endpoint(session, recorder, stubs, root.obj, self._caller)  # type: ignore[arg-type]
+        names: RootNames = root.obj  # type: ignore[assignment]
+        restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)
+        self.endpoint = Endpoint(session, recorder, stubs, names, restoring, self._caller)
         self.outgoing = Outgoing(session, stubs)
         self.admitted = admitted
 

@@ -14,7 +14,7 @@ from caprpc.errors import (
     RemoteProtocolError,
     printable,
 )
-from caprpc.ids import OP_ROOT, OPERATION_NAMES
+from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
 from caprpc.limits import Limits
 from caprpc.objects.stubs import Flavor
@@ -112,6 +112,11 @@ class Outgoing:
         payload = codec.pack([[], {}], self._session.limits)
         return self._session.ask(self._root, OP_ROOT, name, payload, [], None, origin)
 
+    def ask_restore(self, name: str, secret: str, origin: Origin | None = None) -> Question:
+        """Ask the peer for what a sturdy reference stands for."""
+        payload = codec.pack([[secret], {}], self._session.limits)
+        return self._session.ask(self._root, OP_RESTORE, name, payload, [], None, origin)
+
     def ask_batch(self, calls: list[AnyCall], origin: Origin | None = None) -> Question:
         """Ask for many operations in one frame; arguments and results are values, no references.
 
@@ -166,19 +171,19 @@ class Outgoing:
                 raise
         raise self.error_of(question, member)
 
-    def conclude_root(self, question: Question, name: str, shape: Shape, flavor: Flavor) -> Any:
-        """Return the stub of a root, or raise what the question ended with."""
+    def conclude_root(self, question: Question, name: str, shape: Shape, flavor: Flavor, what: str = "root") -> Any:
+        """Return the stub of a root, or of something restored, or raise what the question ended with."""
         outcome = question.outcome
         if not isinstance(outcome, Return):
             error = self.error_of(question, None)
-            error.add_note(f"while asking {printable(self._session.peer.principal)} for its root {name!r}")
+            error.add_note(f"while asking {printable(self._session.peer.principal)} for its {what} {name!r}")
             raise error
         session = self._session
         reader = Reader(session, self._stubs, flavor, None)
         try:
             raw = codec.unpack(outcome.payload, session.limits)
             if not isinstance(raw, RemoteReference):
-                raise RemoteProtocolError(f"root {name!r} is not a reference")
+                raise RemoteProtocolError(f"{what} {name!r} is not a reference")
             try:
                 return reader.read(raw, shape)
             except (Mismatch, LimitExceeded) as exc:
@@ -186,7 +191,7 @@ class Outgoing:
                 session.discard(question)
                 if isinstance(exc, LimitExceeded):
                     raise
-                raise ResultError(f"root {name}", shape.name) from exc
+                raise ResultError(f"{what} {name}", shape.name) from exc
         except RemoteProtocolError as exc:
             session.broken(str(exc))
             raise

@@ -1,8 +1,9 @@
-"""What a client raises when a connection ends before it is open."""
+"""What a client raises when a connection ends before it is open, and what it does not send."""
 
 from caprpc.address import Address
-from caprpc.errors import ConnectRefused
+from caprpc.errors import CallRefused, ConnectRefused
 from caprpc.session import Ended
+from caprpc.sturdy import SturdyUri
 
 
 def refusal(address: Address, event: Ended) -> ConnectRefused:
@@ -13,3 +14,20 @@ def refusal(address: Address, event: Ended) -> ConnectRefused:
     elif event.reference:
         advice = f" (reference number {event.reference}: `caprpc explain {event.reference}` shows the whole reason)"
     return ConnectRefused(f"{address}: {event.detail}{advice}", code=event.code, reference=event.reference)
+
+
+def presented(uri: str, dialed: str) -> tuple[str, str]:
+    """Return name and secret of a sturdy reference that may be presented to the peer which was dialed.
+
+    Raises:
+        ConfigurationError: It is no sturdy reference.
+        CallRefused: It is for another address: its secret is not for this peer.
+    """
+    parsed = SturdyUri.parse(uri)
+    if str(parsed.address) != dialed:
+        raise CallRefused(
+            f"{parsed} is for {parsed.address}, and this connection goes to {dialed}; nothing was sent. Connect with "
+            "the sturdy reference in place of the URL, or have it granted for the address that you dial "
+            "(Grants(address=...))"
+        )
+    return parsed.name, parsed.secret

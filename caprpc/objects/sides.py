@@ -5,6 +5,7 @@ from pathlib import Path
 
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.admission import Admission
+from caprpc.objects.grants import Grants
 from caprpc.objects.roots import check_roots, contracts_of_roots
 
 Directory = str | Path
@@ -16,6 +17,7 @@ def serving(
     policies: Directory,
     audit: Directory | None,
     limits: ServerLimits,
+    grants: Grants | None = None,
 ) -> Admission:
     """Return the admission of a server.
 
@@ -30,8 +32,9 @@ def serving(
         audit=Path(audit) if audit is not None else None,
         name="server",
         roots=checked,
-        contracts=contracts_of_roots(checked),
+        contracts={**contracts_of_roots(checked), **(grants.contracts if grants is not None else {})},
         server_limits=limits,
+        grants=grants,
     )
 
 

@@ -9,7 +9,7 @@ from caprpc.policy.directory import PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
-from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Root
+from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Restorable, Root
 from caprpc.policy.names import OPAQUE
 from caprpc.policy.refused import REASONS, Refused
 
@@ -31,6 +31,7 @@ __all__ = [
     "PolicySet",
     "PrincipalQuotas",
     "Refused",
+    "Restorable",
     "Root",
     "contracts_to_toml",
     "grant_line",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from caprpc.ids import OP_ROOT
+from caprpc.ids import OP_RESTORE, OP_ROOT
 from caprpc.policy.arguments import ArgumentRule, intersection
 from caprpc.policy.limits import tighter
 from caprpc.policy.model import (
@@ -23,11 +23,13 @@ from caprpc.policy.model import (
     MemberLimit,
     Offer,
     Policy,
+    Restorable,
 )
 from caprpc.policy.names import OPAQUE
 from caprpc.policy.narrowing import narrower_lends, narrower_limit, narrower_result
 from caprpc.policy.quotas import Limiter, Usage
 from caprpc.policy.refused import Refused
+from caprpc.policy.restores import narrower_restores
 
 ROOT_FACET: Final = "root"
 """Name of the facet of export 0, for the audit log."""
@@ -189,11 +191,23 @@ class Guard:
         closed: Whether a reload took the peer's policy away: nothing is permitted any more.
         limits: The limits of the connection; they only ever become tighter.
         roots: The facet of export 0.
+        restores: What the peer may restore by a sturdy reference, and how far.
         accepts: What we may do with what is theirs; another object after each ``narrow``, so that an answer which was
             kept beside the object it came from is known to be old.
     """
 
-    __slots__ = ("_facets", "_lends", "_narrowing", "_quotas", "accepts", "closed", "limits", "policy", "roots")
+    __slots__ = (
+        "_facets",
+        "_lends",
+        "_narrowing",
+        "_quotas",
+        "accepts",
+        "closed",
+        "limits",
+        "policy",
+        "restores",
+        "roots",
+    )
 
     def __init__(self, policy: Policy, quotas: PrincipalQuotas) -> None:
         self.policy = policy
@@ -207,6 +221,7 @@ class Guard:
         self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, compiled.opaque)
         self.roots = Facet(ROOT_FACET, "Root", compiled.roots)
         self.accepts = policy.accepts
+        self.restores: Mapping[str, Restorable] = policy.restores
         self._lends = policy.lends
         self._narrowing = threading.Lock()
 
@@ -251,7 +266,8 @@ class Guard:
     def granted_roots(self) -> dict[str, str]:
         """Return the name and the interface of each root that the peer may ask for now."""
         permits = self.roots.permits
-        return {name: self._facets[permit.facet].interface for (_, name), permit in permits.items() if name}
+        asked = {name: permit for (code, name), permit in permits.items() if code == OP_ROOT and name}
+        return {name: self._facets[permit.facet].interface for name, permit in asked.items()}
 
     def facet(self, name: str) -> Facet:
         """Return the facet of that name; ``opaque`` permits nothing.
@@ -301,15 +317,18 @@ class Guard:
             self.roots.permits = PermitTable(kept, self.policy.roots_rule, digest)
             accepts = {} if policy is None else policy.accepts
             self.accepts = {key: rule for key, rule in accepts.items() if key in self.accepts}
+            self.restores = narrower_restores(self.restores, {} if policy is None else policy.restores)
             self._lends = narrower_lends(self._lends, {} if policy is None else policy.lends)
 
 
 def _root_table(policy: Policy) -> PermitTable:
+    entries = [(OP_ROOT, root.name, root.rule, root.facet) for root in policy.roots.values()]
+    entries += [(OP_RESTORE, entry.name, entry.rule, entry.facet) for entry in policy.restores.values()]
     grants = {
-        (OP_ROOT, root.name): Grant(OP_ROOT, root.name, root.rule, _NO_ARGUMENTS, NO_LIMIT, root.facet, frozenset())
-        for root in policy.roots.values()
+        (operation, name): Grant(operation, name, rule, _NO_ARGUMENTS, NO_LIMIT, facet, frozenset())
+        for operation, name, rule, facet in entries
     }
-    if grants:
+    if policy.roots:
         # Who may ask for a root by its name may ask which names those are, and learns of no other.
         grants[OP_ROOT, ""] = Grant(OP_ROOT, "", policy.roots_rule, _NO_ARGUMENTS, NO_LIMIT, None, frozenset())
     permits = {key: _permit(grants[key].returns or ROOT_FACET, grants[key], policy.digest, None) for key in grants}

@@ -25,12 +25,13 @@ class Never:
 def reachable(policy: Policy) -> dict[str, str]:
     """Return the facets that the peer can come to hold, each with the rule by which it first does.
 
-    A peer holds a facet through a root, through an object lent to it, or through the result of a call on a facet that
-    it holds.
+    A peer holds a facet through a root, a sturdy reference, an object lent to it, or the result of a call on a facet
+    that it holds.
     """
     found: dict[str, str] = {}
     pending = [(root.facet, root.rule) for root in policy.roots.values()]
     pending += [(lend.facet, lend.rule) for lend in policy.lends.values()]
+    pending += [(restorable.facet, restorable.rule) for restorable in policy.restores.values()]
     while pending:
         facet, rule = pending.pop()
         offer = policy.offers.get(facet)
@@ -96,7 +97,8 @@ def warn_unused(policy: Policy, problems: Problems) -> None:
     held = reachable(policy)
     for name, offer in policy.offers.items():
         if name not in held and "/" not in name:
-            problems.warn(offer.rule, f"no root, lend or result gives the peer the facet {name}", "use it or delete it")
+            given = f"no root, restore, lend or result gives the peer the facet {name}"
+            problems.warn(offer.rule, given, "use it or delete it")
 
 
 def warn_useless_references(

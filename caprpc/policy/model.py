@@ -113,6 +113,19 @@ class Root:
 
 
 @dataclass(frozen=True, slots=True)
+class Restorable:
+    """What a peer may restore by a sturdy reference: a root by its name, or objects of one kind."""
+
+    name: str
+    facet: str
+    bearer: bool
+    """Whether it may restore what is sealed to nobody."""
+    max_for_s: float | None
+    """Longest life of a grant, from the moment it was given; None: as long as the grant says."""
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Everything one peer may do, and everything we may do with what is theirs."""
 
@@ -134,6 +147,7 @@ class Policy:
     """Facets by name; those that follow from ``iterate = true`` included."""
     accepts: Mapping[tuple[str, int, str], Accepted]
     lends: Mapping[LendKey, Lend]
+    restores: Mapping[str, Restorable]
     limits: Limits
     connections: int | None
     audit_level: Literal["deny", "decision", "outcome"]

@@ -14,6 +14,7 @@ from caprpc.policy.model import ITERATOR, Accepted, Lend, LendKey, Lifetime, Off
 from caprpc.policy.names import anchor_fault, label_fault, name_fault, spiffe_fault
 from caprpc.policy.offers import read_offers
 from caprpc.policy.problems import suggest
+from caprpc.policy.restores import read_restores
 
 AuditLevel = Literal["deny", "decision", "outcome"]
 _LEVELS: Final[Mapping[str, AuditLevel]] = {"deny": "deny", "decision": "decision", "outcome": "outcome"}
@@ -25,7 +26,7 @@ Contracts = Mapping[str, InterfaceContract]
 
 _KEYS = (
     *("caprpc", "kind", "name", "owner", "reason", "tags", "not_after"),
-    *("peer", "roots", "offer", "accept", "lend", "limits", "audit"),
+    *("peer", "roots", "restore", "offer", "accept", "lend", "limits", "audit"),
 )
 
 
@@ -48,6 +49,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
     offers = read_offers(top.table("offer"), contracts)
     roots_table = top.table("roots")
     roots = _read_roots(roots_table, offers)
+    restores = read_restores(top.table("restore"), offers)
     accepts = _read_accepts(top.table("accept"), contracts)
     lends = _read_lends(top, offers, contracts)
     limits, connections = read_limits(top.table("limits"))
@@ -71,6 +73,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
         offers=MappingProxyType(offers),
         accepts=MappingProxyType(accepts),
         lends=MappingProxyType(lends),
+        restores=MappingProxyType(restores),
         limits=limits,
         connections=connections,
         audit_level=level,

@@ -16,13 +16,20 @@ REASONS: Final = _LIMITS | {
     "uses",
     "cancelled",
     "draining",
+    "sturdy-unknown",
+    "sturdy-holder",
+    "sturdy-bearer",
+    "sturdy-revoked",
+    "sturdy-expired",
+    "guesses",
 }
 """Every reason of a refusal, for the audit log.
 
 Of the guard: ``not-granted`` (forbidden and absent alike), ``closed`` (a reload took the policy away), ``argument``,
 ``rule-error`` (a rule could not be evaluated), and the limits of a member. Of the floors above: a reference that the
 peer does not hold (``no-reference``), that was lent for a time or a number of uses that is over (``expired``,
-``uses``), limits of the connection, and calls that come when nothing may begin any more.
+``uses``), limits of the connection, calls that come when nothing may begin any more, and what is wrong with a sturdy
+reference that was presented (``sturdy-...``), or that too many were presented in vain (``guesses``).
 """
 
 

@@ -86,6 +86,41 @@ def test_reconnect(blocks, site, serving, capsys):
     assert names["Books"].__name__ == "Books"
 
 
+class Account(Interface):
+    @method(effect="read")
+    def balance(self) -> int: ...
+
+
+class Ledger(Interface):
+    @method(effect="read")
+    def name(self) -> str: ...
+
+
+class AccountService(Account):
+    def balance(self):
+        return 12
+
+
+def test_sturdy_references(blocks, tmp_path, monkeypatch, capsys):
+    deployment = Deployment(tmp_path / "site")
+    offer = PEER.format("client") + (
+        '[restore.account]\nas = "AccountRO"\nmax_for_s = 2_592_000\n'
+        '[offer.AccountRO]\ninterface = "Account"\ncall = ["balance"]\n'
+    )
+    accept = PEER.format("server") + '[accept.Account]\ncall = ["balance"]\n'
+    serving = deployment.side("server", {"client": offer}, [Ledger, Account])
+    dialing = deployment.side("client", {"server": accept}, [Ledger, Account])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "state").mkdir(mode=0o700)
+    grants, restores = blocks("sturdy-references.md")
+    names = {"server_directories": serving.directories, "Ledger": Ledger, "Account": Account}
+    names["AccountService"] = AccountService
+    exec(grants, names)
+    with names["server"]:
+        exec(restores, {**names, "client_directories": dialing.directories})
+    assert capsys.readouterr().out.splitlines() == ["True", "12"]
+
+
 def test_follow_connections(blocks, site, capsys):
     hooks, listing = blocks("follow-connections.md")
     names = {"roots": {"books": Shelf()}, "server_directories": site.server.directories}

@@ -318,7 +318,7 @@ def test_invariant_names_facets_too_and_excepts_policies(directory):
 def test_facet_that_nobody_can_hold_is_a_warning(directory):
     directory.replace('ledger = "FeedLedger"', 'history = "HistoryRO"')
     warnings = [(warning.where, warning.message) for warning in directory.load().warnings]
-    assert warnings == [("org-b.toml:16", "no root, lend or result gives the peer the facet FeedLedger")]
+    assert warnings == [("org-b.toml:16", "no root, restore, lend or result gives the peer the facet FeedLedger")]
 
 
 class TestFiles:

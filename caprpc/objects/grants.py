@@ -1,0 +1,128 @@
+"""Grants: what a service gives out for longer than a connection, and the sturdy references that stand for it.
+
+A grant names a root, or an object of a kind that a restorer makes from a key: what can be had again after a restart.
+No code is found by a name that was stored; ``restorers`` lists what there is.
+"""
+
+import inspect
+import ipaddress
+import threading
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from caprpc.address import Address
+from caprpc.contract import InterfaceContract
+from caprpc.errors import ConfigurationError
+from caprpc.interface import interface_closure, interface_info
+from caprpc.policy.quotas import Bucket
+from caprpc.store import SqliteStore, Store
+from caprpc.sturdy import SturdyUri
+
+Restorer = Callable[[str], Any]
+"""Takes the key that was granted, returns the object; its return annotation names the interface."""
+
+NO_RESTORERS: Final[Mapping[str, Restorer]] = MappingProxyType({})
+
+GUESSES: Final = 100
+"""Sturdy references that one principal may present in vain at once, over all its connections."""
+
+GUESSES_PER_S: Final = 1.0
+"""Refill: a million guesses take 11 days, and hit one of n grants with a chance of n in 10^42."""
+
+
+class Grants:
+    """What a server needs to grant and to restore: a store that outlives it, and who makes the objects.
+
+    Args:
+        store: Path of the file that keeps the grants, or another ``Store``. The directory must be there.
+        restorers: Kind to a callable that takes a key and returns the object: ``{"account": ledger.account}``. Its
+            return annotation, or the class that it is, says which interface the object implements.
+        address: What stands in sturdy references as the address, if clients dial another one than we listen on.
+
+    Raises:
+        ConfigurationError: The store cannot be used, or a restorer does not say what it makes.
+    """
+
+    def __init__(
+        self, store: str | Path | Store, *, restorers: Mapping[str, Restorer] = NO_RESTORERS, address: str = ""
+    ) -> None:
+        self.restorers = dict(restorers)
+        self.contracts = _contracts(self.restorers)
+        self._address = str(Address.parse(address)) if address else ""
+        self._guesses: dict[str, Bucket] = {}
+        self._lock = threading.Lock()
+        self.store: Store = SqliteStore(Path(store)) if isinstance(store, str | Path) else store
+
+    def listening(self, address: str) -> None:
+        """Take note of where the server listens; the first one counts, unless an address was given."""
+        if not self._address and not _is_wildcard(Address.parse(address).host):
+            self._address = address
+
+    def uri(self, name: str, secret: str) -> str:
+        """Return the sturdy reference of a new grant.
+
+        Raises:
+            ConfigurationError: Nobody knows where clients dial.
+        """
+        if not self._address:
+            raise ConfigurationError(
+                "a sturdy reference holds the address that clients dial, and this server has none",
+                hint='call listen() first, or write Grants(..., address="caprpc://ledger.example:4853")',
+            )
+        return SturdyUri(Address.parse(self._address), name, secret).reveal()
+
+    def may_guess(self, principal: str, now: float) -> bool:
+        """Whether a principal may present one more sturdy reference; ``now`` is monotonic, in seconds."""
+        with self._lock:
+            bucket = self._guesses.get(principal)
+            if bucket is None:
+                return True
+            bucket.earn(now)
+            return bucket.spent + 1 <= bucket.capacity
+
+    def guessed(self, principal: str, now: float) -> None:
+        """Count one that was presented in vain."""
+        with self._lock:
+            bucket = self._guesses.setdefault(principal, Bucket("guesses", GUESSES, GUESSES_PER_S))
+            bucket.earn(now)
+            bucket.spent += 1
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self.store.close()
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _contracts(restorers: Mapping[str, Restorer]) -> dict[str, InterfaceContract]:
+    """Return the contracts of everything that restorers make."""
+    interfaces: list[type] = []
+    for kind, restorer in restorers.items():
+        if not kind.isidentifier() or not kind.isascii() or kind.startswith("_"):
+            raise ConfigurationError(f"restorer {kind!r}: an ASCII identifier without a leading underscore expected")
+        made = [base for base in _class_made(restorer).__mro__ if interface_info(base) is not None]
+        if not made:
+            raise ConfigurationError(
+                f"restorer {kind!r} does not say which interface it restores",
+                hint="annotate what it returns: def account(self, key: str) -> Account",
+            )
+        interfaces += made
+    return interface_closure(interfaces)
+
+
+def _class_made(restorer: object) -> type:
+    if isinstance(restorer, type):
+        return restorer
+    if not callable(restorer):
+        return object
+    function = restorer if inspect.isroutine(restorer) else type(restorer).__call__
+    made = typing.get_type_hints(function).get("return")
+    return made if isinstance(made, type) else object
