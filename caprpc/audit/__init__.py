@@ -1,7 +1,8 @@
 """What happened: hash-chained records of every decision, written before the decision takes effect."""
 
 from caprpc.audit.log import AuditLog
-from caprpc.audit.query import Entry, Selection, select
+from caprpc.audit.notes import VerifierKey
+from caprpc.audit.query import Entry, Follower, Selection, select
 from caprpc.audit.record import NO_EXTRA, Extra, Template, duration, extra
 from caprpc.audit.redact import Redactor
 from caprpc.audit.relation import NewRecord, Relation
@@ -11,6 +12,7 @@ __all__ = [
     "AuditLog",
     "Entry",
     "Extra",
+    "Follower",
     "NO_EXTRA",
     "NewRecord",
     "Redactor",
@@ -19,6 +21,7 @@ __all__ = [
     "Report",
     "Selection",
     "Template",
+    "VerifierKey",
     "duration",
     "extra",
     "select",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from caprpc.audit.directory import LogDirectory, RelationFiles
 from caprpc.audit.reader import SHORTEST_RECORD_BYTES, BadRecord, Record, read_lines
-from caprpc.audit.storage import segment_name
+from caprpc.audit.storage import parse_segment_name, segment_name
+from caprpc.errors import AuditError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,12 @@ class Selection:
     """``permit`` or ``deny``."""
     member: str = ""
     """Exact member."""
+    reason: str = ""
+    """Exact reason."""
     since: str = ""
     """Earliest time, as ``time`` is written in records."""
+    until: str = ""
+    """Latest time, in the same form."""
     reference: str = ""
     """A reference number, also one inside of a count of refusals."""
 
@@ -57,7 +62,9 @@ class Selection:
             (not self.kind or record.text("kind") == self.kind)
             and (not self.decision or record.text("decision") == self.decision)
             and (not self.member or record.text("member") == self.member)
+            and (not self.reason or record.text("reason") == self.reason)
             and (not self.since or record.text("time") >= self.since)
+            and (not self.until or record.text("time") <= self.until)
             and (not self.peer or self.peer in record.text("peer") or self.peer in entry.relation)
             and (not self.reference or self._has_reference(record))
         )
@@ -78,6 +85,77 @@ def select(path: Path, selection: Selection) -> Iterator[Entry]:
     for _, entry in heapq.merge(*sources, key=lambda item: item[0]):
         if selection.matches(entry):
             yield entry
+
+
+def record_at(directory: LogDirectory, file: str, line: int) -> Record:
+    """Return the record on a line, counted from 1, of a file.
+
+    Raises:
+        AuditError: There is none.
+        OSError: The file cannot be read.
+    """
+    if parse_segment_name(file) is None:
+        raise AuditError(f"{directory.path / file}: no file of an audit log")
+    with directory.open(file) as fd:
+        for number, raw in enumerate(read_lines(fd), 1):
+            if number == line:
+                try:
+                    return Record.parse(raw)
+                except BadRecord as exc:
+                    raise AuditError(f"{directory.path / file}:{line}: no record: {exc}") from exc
+    raise AuditError(f"{directory.path / file}:{line}: no such line")
+
+
+class Follower:
+    """Finds the records that were written since the last time it was asked.
+
+    Invariant: each whole line behind those that were there at first is returned once, in the order of its relation.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._places: dict[str, tuple[int, int]] = {}
+        self._relations: dict[str, str] = {}
+        for _ in self._new(skip=True):
+            """What is there already was shown by others."""
+
+    def poll(self) -> Iterator[Entry]:
+        """Return what is new.
+
+        Raises:
+            AuditError: A file of the log is not a plain file.
+            OSError: The log cannot be read.
+        """
+        return self._new(skip=False)
+
+    def _new(self, *, skip: bool) -> Iterator[Entry]:
+        directory = LogDirectory(self._path)
+        for files in directory.relations:
+            last, offset = self._places.get(files.stem, (0, 0))
+            for number in files.numbers:
+                if number < last:
+                    continue
+                offset = offset if number == last else 0
+                for entry, end in self._lines(directory, files.stem, number, offset):
+                    offset = end
+                    if not skip:
+                        yield entry
+                self._places[files.stem] = (number, offset)
+
+    def _lines(self, directory: LogDirectory, stem: str, number: int, offset: int) -> Iterator[tuple[Entry, int]]:
+        name = segment_name(stem, number)
+        with directory.open(name) as fd:
+            for raw in read_lines(fd, offset):
+                if not raw.ended:
+                    return
+                end = raw.offset + raw.length + 1
+                try:
+                    record = Record.parse(raw)
+                except BadRecord as exc:
+                    yield Entry(name, 0, "", None, damage=f"{raw.length} bytes that are no record: {exc}"), end
+                    continue
+                self._relations[stem] = record.text("relation") or self._relations.get(stem, "")
+                yield Entry(name, 0, raw.data.decode("ascii"), record, self._relations[stem]), end
 
 
 def _timed(directory: LogDirectory, files: RelationFiles) -> Iterator[tuple[str, Entry]]:

@@ -54,6 +54,7 @@ class Record:
 
     fields: Mapping[str, object]
     leaf: str
+    line: bytes
 
     def text(self, name: str) -> str:
         """Return a field as text, empty if the record has none of that name."""
@@ -77,7 +78,7 @@ class Record:
         _check_fields(fields)
         if _spell(fields) != raw.data:
             raise BadRecord("fields in their order, without spaces, in the only spelling", "another spelling")
-        return cls(fields, leaf_hash(raw.data))
+        return cls(fields, leaf_hash(raw.data), raw.data)
 
 
 def read_lines(fd: int, offset: int = 0) -> Iterator[RawLine]:

@@ -3,6 +3,11 @@
 import hmac
 from typing import Final
 
+DIGEST_MARK: Final = "hmac:"
+"""A value in ``args`` that begins so is a digest."""
+
+KEY_BYTES: Final = 32
+
 _DIGEST_CHARACTERS: Final = 32
 """128 bits: nobody finds a second value for a digest, and the record stays short."""
 
@@ -21,10 +26,14 @@ class Redactor:
 
     def digest(self, value: bytes, connection: str, question: int, parameter: str) -> str:
         """Return ``hmac:`` and 32 hexadecimal digits for an encoded value."""
-        key = self.opening_key(connection, question, parameter)
-        return "hmac:" + hmac.digest(key, value, "sha256").hex()[:_DIGEST_CHARACTERS]
+        return digest_with(self.opening_key(connection, question, parameter), value)
 
     def opening_key(self, connection: str, question: int, parameter: str) -> bytes:
         """Return the key of one digest, with which its value can be shown to be the recorded one."""
         place = f"{connection}\0{question}\0{parameter}".encode("utf-8", "backslashreplace")
         return hmac.digest(self._secret, place, "sha256")
+
+
+def digest_with(opening_key: bytes, value: bytes) -> str:
+    """Return the digest of an encoded value under the key that is its own."""
+    return DIGEST_MARK + hmac.digest(opening_key, value, "sha256").hex()[:_DIGEST_CHARACTERS]

@@ -2,22 +2,29 @@
 
 import json
 import re
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial, reduce
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
-from caprpc.audit import Entry, RelationReport, Report, Selection, select
+from caprpc.audit import Entry, Follower, RelationReport, Report, Selection, select
 from caprpc.audit import verify as verify_log
-from caprpc.cli.exits import EX_DATAERR, EX_NOINPUT, EX_OK
-from caprpc.errors import AuditError, printable
+from caprpc.cli.audit_export import export
+from caprpc.cli.audit_proofs import check_proof, open_value, prove, read_keys
+from caprpc.cli.audit_reconcile import reconcile
+from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK, Toolbox
+from caprpc.errors import printable
 
 _SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_POLL_S: Final = 0.2
+"""``tail -f`` looks so often: soon enough for a person, and nothing for the machine."""
 _SHOWN_FIRST: Final = (
     "seq",
     "time",
@@ -35,79 +42,112 @@ _SHOWN_FIRST: Final = (
 _VERIFY_EPILOG: Final = """\b
 Examples:
   caprpc audit verify audit/server
-  caprpc audit verify --json audit/server
+  caprpc audit verify --key org-b.vkey --json audit/server
 
-Exit codes: 0 intact, 65 not intact, 66 no log there.
+Exit codes: 0 clean or yes, 1 findings or no, 2 usage, 3 does not load, 4 cannot decide.
+1: changed, cut or forged; 3: no log there; 4: with --key, a relation that none of the keys is for.
 """
 
-_SHOW_EPILOG: Final = """\b
+_QUERY_EPILOG: Final = """\b
 Examples:
   caprpc audit show audit/server --decision deny --since 1h
   caprpc audit show audit/server --peer org-b.example --last 20
-  caprpc audit show audit/server --kind reject --json
+  caprpc audit query audit/server --reason not-granted --json
+  caprpc audit query audit/server --reference R-7KQ2M9XW4HTA
 
-Exit codes: 0 done, 66 no log there. Lines that are no record are named on standard error.
+Exit codes: 0 done, 2 usage, 3 no log there; query: 1 if nothing matches. Lines that are no record are named on
+standard error.
 """
 
+Command = Callable[..., int]
 
-@click.group()
+_OPTIONS: Final = (
+    click.option("--peer", default="", help="Only peers with this in their principal."),
+    click.option("--kind", default="", help="Only records of this kind, such as reject."),
+    click.option("--decision", type=click.Choice(["permit", "deny"]), help="Only these decisions."),
+    click.option("--member", default="", help="Only calls of this member."),
+    click.option("--reason", default="", help="Only refusals for this reason."),
+    click.option("--reference", default="", help="Only what this reference number stands for."),
+    click.option("--since", default="", metavar="WHEN", help="Not before 2026-01-31T12:00:00Z, or 90s, 10m, 2h, 7d."),
+    click.option("--until", default="", metavar="WHEN", help="Not after that."),
+    click.option("--json", "as_json", is_flag=True, help="Print the records as they are written."),
+)
+
+
+def _selecting(command: Command) -> Command:
+    """Give a command the options that select records."""
+    return reduce(lambda made, option: option(made), reversed(_OPTIONS), command)
+
+
+@click.group(cls=Toolbox)
 def audit() -> None:
-    """Verify and show audit logs."""
+    """Verify, read, prove and export audit logs. All of it works on a copy, and beside a running server."""
 
 
 @audit.command(epilog=_VERIFY_EPILOG)
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--archived", is_flag=True, help="The oldest files of a relation may have been moved elsewhere.")
+@click.option("--key", "keys", multiple=True, metavar="KEY", help="A key to trust, or a file of them (repeatable).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify(directory: Path, archived: bool, as_json: bool) -> int:
+def verify(directory: Path, archived: bool, keys: tuple[str, ...], as_json: bool) -> int:
     """Prove that the log in DIRECTORY is what was written: nothing changed, missing, added or out of order.
 
-    Stops at the first bad record of each peer and names it. Reads only; the server may be running.
+    Stops at the first bad record of each peer and names it. Reads only; the server may be running. Without --key the
+    keys that the log itself names are taken as they are: who can write the log and has its keys can write it anew.
     """
-    try:
-        report = verify_log(directory, archived=archived)
-    except AuditError as exc:
-        click.echo(f"caprpc: {printable(str(exc), 2_000)}", err=True)
-        return EX_NOINPUT
+    trusted = [key for text in keys for key in read_keys(text)] if keys else None
+    report = verify_log(directory, archived=archived, keys=trusted)
     if as_json:
-        click.echo(json.dumps({"intact": report.intact, **asdict(report)}))
+        relations = [{**asdict(one), "verdict": one.verdict} for one in report.relations]
+        click.echo(json.dumps({"intact": report.intact, "name": report.name, "relations": relations}))
     else:
         _print_report(directory, report)
-    return EX_OK if report.intact else EX_DATAERR
-
-
-@audit.command(epilog=_SHOW_EPILOG)
-@click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--peer", default="", help="Only peers with this in their principal.")
-@click.option("--kind", default="", help="Only records of this kind, such as reject.")
-@click.option("--decision", type=click.Choice(["permit", "deny"]), help="Only these decisions.")
-@click.option("--member", default="", help="Only calls of this member.")
-@click.option("--since", default="", metavar="WHEN", help="Not before 2026-01-31T12:00:00Z, or 90s, 10m, 2h, 7d ago.")
-@click.option("--last", type=click.IntRange(min=1, max=100_000), help="Only the last N of them.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records as they are written.")
-def show(
-    directory: Path,
-    peer: str,
-    kind: str,
-    decision: str | None,
-    member: str,
-    since: str,
-    last: int | None,
-    as_json: bool,
-) -> int:
-    """Print the records in DIRECTORY in order of time. It does not prove them: that is what verify does."""
-    selection = Selection(
-        peer=peer, kind=kind, decision=decision or "", member=member, since=_since(since, datetime.now(UTC))
+    if not report.intact:
+        return TOOL_FINDINGS
+    return (
+        TOOL_CANNOT_DECIDE if trusted is not None and any(one.trust == "none" for one in report.relations) else TOOL_OK
     )
-    entries: Iterable[Entry] = select(directory, selection)
-    if last is not None:
-        entries = deque(entries, maxlen=last)
-    for entry in entries:
-        if entry.record is None:
-            click.echo(f"{entry.file}:{entry.line}: {printable(entry.damage)}", err=True)
-        else:
-            click.echo(entry.text if as_json else describe(entry))
-    return EX_OK
+
+
+@audit.command(epilog=_QUERY_EPILOG)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--last", type=click.IntRange(min=1, max=100_000), help="Only the last N of them.")
+@_selecting
+def show(directory: Path, last: int | None, as_json: bool, **filters: Any) -> int:
+    """Print the records in DIRECTORY in order of time. It does not prove them: that is what verify does."""
+    _print_all(directory, _selection(**filters), last, as_json)
+    return TOOL_OK
+
+
+@audit.command(epilog=_QUERY_EPILOG)
+@click.argument("directory", type=click.Path(path_type=Path))
+@_selecting
+def query(directory: Path, as_json: bool, **filters: Any) -> int:
+    """Print the records in DIRECTORY that match, and say by the exit code whether there are any."""
+    return TOOL_OK if _print_all(directory, _selection(**filters), None, as_json) else TOOL_FINDINGS
+
+
+@audit.command(
+    epilog="\b\nExample:\n  caprpc audit tail -f audit/server\n\nExit codes: 0 done, 2 usage, 3 no log there.\n"
+)
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-n", "last", type=click.IntRange(min=0, max=100_000), default=10, show_default=True)
+@click.option("-f", "follow", is_flag=True, help="Go on with what is written from now on; end with Ctrl-C.")
+@_selecting
+def tail(directory: Path, last: int, follow: bool, as_json: bool, **filters: Any) -> int:
+    """Print the last records in DIRECTORY, and with -f those that come."""
+    selection = _selection(**filters)
+    follower = Follower(directory) if follow else None
+    _print_all(directory, selection, last, as_json)
+    while follower is not None:
+        for entry in filter(selection.matches, follower.poll()):
+            _print(entry, as_json)
+        time.sleep(_POLL_S)
+    return TOOL_OK
+
+
+for _command in (prove, check_proof, open_value, reconcile, export):
+    audit.add_command(_command)
 
 
 def describe(entry: Entry) -> str:
@@ -130,13 +170,33 @@ def _flat(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
+def _selection(*, decision: str | None, since: str, until: str, **others: str) -> Selection:
+    now = datetime.now(UTC)
+    return Selection(decision=decision or "", since=_moment(since, now), until=_moment(until, now), **others)
+
+
+def _print_all(directory: Path, selection: Selection, last: int | None, as_json: bool) -> int:
+    entries: Iterable[Entry] = select(directory, selection)
+    if last is not None:
+        entries = deque(entries, maxlen=last)
+    return sum(map(partial(_print, as_json=as_json), entries))
+
+
+def _print(entry: Entry, as_json: bool) -> bool:
+    if entry.record is None:
+        click.echo(f"{entry.file}:{entry.line}: {printable(entry.damage)}", err=True)
+        return False
+    click.echo(entry.text if as_json else describe(entry))
+    return True
+
+
 def _print_report(directory: Path, report: Report) -> None:
     click.echo(f"{directory}: audit log {printable(report.name)}")
     for relation in report.relations:
         verdict = "ok " if relation.problem is None else "BAD"
         click.echo(f"  {verdict}  {printable(relation.relation, 2_048)}: {_summary(relation)}")
         if relation.problem is not None:
-            click.echo(f"       first bad: {printable(str(relation.problem), 1_024)}")
+            click.echo(f"       {relation.verdict.upper()}, first bad: {printable(str(relation.problem), 1_024)}")
     count = sum(relation.records for relation in report.relations)
     bad = sum(relation.problem is not None for relation in report.relations)
     if bad:
@@ -151,17 +211,21 @@ def _summary(relation: RelationReport) -> str:
         parts.append(f"{relation.first} to {relation.last}")
     if relation.problem is None:
         parts.append("closed in good order" if relation.closed else "not closed: running, or killed")
-        unsealed = relation.records - relation.sealed
-        if unsealed > 0 and not relation.closed:
-            parts.append("sealed up to record " + str(relation.sealed))
+    parts.append(f"signed up to record {relation.signed}" if relation.signed else "not signed")
+    if relation.unsigned and relation.signed:
+        parts.append(f"{relation.unsigned} records at the end are not signed")
+    if relation.trust == "given":
+        parts.append("by a key you trust")
     if relation.torn:
         parts.append(f"{relation.torn} bytes of an unfinished record at the end")
+    if relation.damaged_checkpoints:
+        parts.append(f"{relation.damaged_checkpoints} unfinished checkpoints")
     if relation.gaps:
         parts.append(f"{relation.gaps} gaps in which {relation.lost} facts were not written")
     return ", ".join(parts)
 
 
-def _since(text: str, now: datetime) -> str:
+def _moment(text: str, now: datetime) -> str:
     """Return a time as records spell it."""
     if not text:
         return ""

@@ -237,7 +237,7 @@ def _record_lines(record: Record) -> Iterator[str]:
 def _verify(ctx: click.Context, site: Site) -> bool:
     click.echo("Both audit logs, verified as a third party would: caprpc audit verify DIR")
     codes = [
-        ctx.invoke(verify_command, directory=site.audit / side, archived=False, as_json=False)
+        ctx.invoke(verify_command, directory=site.audit / side, archived=False, keys=(), as_json=False)
         for side in ("server", "client")
     ]
     return not any(codes)
