@@ -192,7 +192,7 @@ class Endpoint:
                 )
             else:
                 raw = signature.encode_result(value, writer)
-                payload = codec.pack(raw, session.opening.sends)
+                payload = codec.pack_payload(raw, session.opening.sends)
             if len(payload) > session.largest_payload:
                 self._too_large(payload)
             if plan.bounded:

@@ -96,7 +96,7 @@ class Outgoing:
             return question
         writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
         try:
-            payload = codec.pack(signature.encode_args(args, kwargs, writer), session.opening.sends)
+            payload = codec.pack_payload(signature.encode_args(args, kwargs, writer), session.opening.sends)
             question = session.ask(
                 target, member.operation, member.name, payload, writer.handed_over, writer.scope, origin
             )

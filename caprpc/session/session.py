@@ -3,6 +3,7 @@
 No socket, clock, thread or logger in here; time is an argument. Neither side of a session knows who dialed.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError, cut_text
@@ -20,7 +21,7 @@ from caprpc.session.states import State
 from caprpc.session.tables import Tables
 from caprpc.wire import messages as m
 from caprpc.wire.codec import decode_message, encode_frames, encode_message
-from caprpc.wire.frame import FrameBuffer
+from caprpc.wire.frame import SPARE_S, FrameBuffer
 from caprpc.wire.mentions import references_in
 from caprpc.wire.values import OwnReference
 
@@ -59,8 +60,8 @@ class Session(Tables):
         if opening.acceptor:
             self.queue(opening.greeting(limits))
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
-        """Take received plaintext; return what happened, in order.
+    def receive_data(self, data: bytes, now: float, bulk: tuple[bytearray, ...] = ()) -> list[Event]:
+        """Take received plaintext, or a frame that ``receive_bulk`` has completed; return what happened, in order.
 
         A protocol error of the peer ends the session: the last event is then ``Ended``.
         """
@@ -68,7 +69,7 @@ class Session(Tables):
         self.now = now
         frames = self.frames
         try:
-            for frame in frames.feed(data):
+            for frame in bulk or frames.feed(data):
                 message = decode_message(frame)
                 handler = self._handlers.get(type(message))
                 if handler is None:
@@ -86,6 +87,15 @@ class Session(Tables):
         elif liveness.frame_since is None or frames.partial_bytes <= len(data):
             liveness.frame_since = now
         return events
+
+    def receive_bulk(self, read_into: Callable[[memoryview], int], now: float) -> list[Event]:
+        """Have received plaintext written where a large frame (``frames.awaits_bulk``) wants it; return what happened.
+
+        ``read_into`` fills as much of a view as it can, and returns how much. It is left with what is behind the frame.
+        """
+        self.liveness.heard_at = now
+        body = self.frames.fill(read_into)
+        return [] if body is None else self.receive_data(b"", now, (body,))
 
     def data_to_send(self) -> list[bytes]:
         """Return the frames to send, in order, and forget them; RELEASE for dropped references is among them."""
@@ -317,6 +327,8 @@ class Session(Tables):
             self.abort("protocol-error", self.liveness.broken, events)
             return
         self.answers.expire(self, now, events)
+        if now >= self.liveness.heard_at + SPARE_S:
+            self.frames.spare = None
         verdict = self.liveness.check(now, self.frames.partial_bytes)
         if verdict == "ping":
             self.queue(m.Ping(0))
@@ -327,7 +339,8 @@ class Session(Tables):
         """Return the time of the next ``tick``."""
         if self.state is State.BROKEN:
             return 0.0
-        return min(self.liveness.deadline(), self.answers.soonest, self.asked.soonest)
+        spare = self.liveness.heard_at + SPARE_S if self.frames.spare is not None else float("inf")
+        return min(self.liveness.deadline(), self.answers.soonest, self.asked.soonest, spare)
 
     def glitch(self, now: float) -> None:
         """Count something that is legal and useless.

@@ -50,6 +50,20 @@ _BULK_KINDS: Final = frozenset({4, 5})
 _unpackb: Final = msgpack.unpackb
 
 
+class Split:
+    """A payload in three pieces, so that the large byte string in it is not copied on its way out."""
+
+    __slots__ = ("data", "head", "tail")
+
+    def __init__(self, head: bytes, data: bytes, tail: bytes) -> None:
+        self.head = head
+        self.data = data
+        self.tail = tail
+
+    def __len__(self) -> int:
+        return len(self.head) + len(self.data) + len(self.tail)
+
+
 class _ExtensionSeen(Exception):
     """The value holds an extension."""
 
@@ -62,11 +76,18 @@ def encode_message(message: AnyMessage) -> bytes:
 
 def encode_frames(message: Call | Return) -> list[bytes]:
     """Return the frame of a message in pieces to be sent one behind the other; a large payload is not copied."""
-    payload = message.payload
+    payload: bytes | Split = message.payload
     if len(payload) <= _WHOLE_CHECK_BYTES:
         return [encode_message(message)]
     head = _large_head(message)
-    return [(len(head) + len(payload)).to_bytes(HEADER_BYTES, "big") + head, payload]
+    prefix = (len(head) + len(payload)).to_bytes(HEADER_BYTES, "big") + head
+    if type(payload) is Split:
+        return (
+            [prefix + payload.head, payload.data, payload.tail]
+            if payload.tail
+            else [prefix + payload.head, payload.data]
+        )
+    return [prefix, payload]  # type: ignore[list-item]
 
 
 def decode_message(body: bytes | bytearray) -> AnyMessage:
@@ -128,12 +149,46 @@ def pack(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
     return blob
 
 
-def pack_scalars(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Return what ``pack`` returns, for a scalar or a few in tuples: types that MessagePack knows, checked already."""
+def pack_scalars(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """Return what ``pack_payload`` returns, for a scalar, or a few of them as ``(args, kwargs)``: checked already."""
+    last = value if type(value) is not tuple else value[0][-1] if value[0] else None
     try:
+        if type(last) is bytes and len(last) > _WHOLE_CHECK_BYTES:
+            return _split(value, last)
         return _encode(value)
     except (OverflowError, UnicodeEncodeError):
         return pack(_as_lists(value), limits)
+
+
+def pack_payload(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """Return what ``pack`` returns, or the same as a ``Split`` if it ends in a large byte string.
+
+    Raises:
+        TypeError, ValueError: As for ``pack``.
+    """
+    if type(value) is list and len(value) == 2 and type(value[0]) is list and value[0]:
+        last = value[0][-1]
+        if type(last) is bytes and len(last) > _WHOLE_CHECK_BYTES:
+            left = plain_budget(value, limits.max_depth, limits.max_items - 1, limits.max_key_bytes)
+            if (limits.max_items - left) * _DENSITY <= len(last) and left >= 0:
+                try:
+                    return _split(value, last)
+                except (OverflowError, UnicodeEncodeError):
+                    # As ``pack`` treats them.
+                    return pack(value, limits)
+    return pack(value, limits)
+
+
+def _split(value: Any, last: bytes) -> Split:
+    """Encode ``last``, or a pair whose first half ends in it, without copying it."""
+    size = b"\xc6" + len(last).to_bytes(4, "big")
+    if value is last:
+        return Split(size, last, b"")
+    first, second = value
+    tail = _encode(second)
+    whole = _encode(((*first[:-1], b""), second))
+    # An empty byte string, 0xC4 0x00, stands where the large one goes.
+    return Split(whole[: -len(tail) - 2] + size, last, tail)
 
 
 def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
