@@ -4,6 +4,7 @@ A connection takes the defaults below unless the policy of its peer sets a key o
 ``[limits]``. Messages about a limit name the knob.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -57,9 +58,26 @@ class Limits:
     """Refill of that budget."""
 
 
-def no_deeper(limits: Limits, depth: int) -> Limits:
-    """Return limits with at most this ``max_depth``."""
-    return limits if limits.max_depth <= depth else replace(limits, max_depth=depth)
+def value_limits(limits: Limits) -> dict[str, int]:
+    """Return the limits of values by their knobs: each side announces its own, and sends nothing over the other's."""
+    return {
+        "max_depth": limits.max_depth,
+        "max_items": limits.max_items,
+        "max_int_bits": limits.max_int_bits,
+        "max_key_bytes": limits.max_key_bytes,
+        "max_pair_keys": limits.max_pair_keys,
+    }
+
+
+def lower_limits(ours: Limits, theirs: Mapping[str, int]) -> dict[str, int]:
+    """Return those limits of values, by their knobs, that are lower than our own."""
+    return {knob: theirs[knob] for knob, most in value_limits(ours).items() if theirs[knob] < most}
+
+
+def within(ours: Limits, theirs: Mapping[str, int]) -> Limits:
+    """Return our limits, with those of values where they are lower."""
+    lower = lower_limits(ours, theirs)
+    return replace(ours, **lower) if lower else ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,7 +311,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def check_validity(self) -> None:
         """End the connection if its peer's certificate or policy is no longer good."""
-        self.route(sort_out(self.link, self.link.check_validity()))
+        events = self.link.check_validity()
+        self.take_limits()
+        self.route(sort_out(self.link, events))
 
     def cut_off(self) -> None:
         """Close the socket now, whatever the peer has not taken."""

@@ -330,7 +330,9 @@ class Connection(Answering):
 
     def check_validity(self) -> list[Notice]:
         """End the connection if its peer's certificate or policy is no longer good."""
-        return self.route(sort_out(self.link, self.link.check_validity()))
+        events = self.link.check_validity()
+        self.high_water_bytes = self.link.write_high_water_bytes
+        return self.route(sort_out(self.link, events))
 
     def end(self, detail: str, *, code: str = "closed") -> list[Notice]:
         """End the connection from our side."""

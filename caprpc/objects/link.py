@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from caprpc.errors import AuditError, IdentityRefused, RemoteProtocolError, printable
 from caprpc.ids import new_reference
-from caprpc.limits import DEFAULT_LIMITS
+from caprpc.limits import DEFAULT_LIMITS, Limits
 from caprpc.objects.admission import VALIDITY_CHECK_S, Admission, Admitted
 from caprpc.objects.endpoint import Endpoint
 from caprpc.objects.outgoing import Outgoing
@@ -18,7 +18,7 @@ from caprpc.objects.restoring import Restoring
 from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
-from caprpc.session import Closer, Ended, Event, Opening, Session, State
+from caprpc.session import Closer, Ended, Event, Opening, Session, State, tighten
 from caprpc.tls import ChannelState, TlsChannel, TlsRefused
 from caprpc.wire import codec
 from caprpc.wire.messages import GoAway
@@ -50,6 +50,7 @@ class Link:
         "_admission",
         "_bulk",
         "_caller",
+        "_limits",
         "_our_leaf_key",
         "_receive",
         "_unsent",
@@ -66,6 +67,7 @@ class Link:
     session: Session
     endpoint: Endpoint
     outgoing: Outgoing
+    _limits: Limits
 
     def __init__(
         self,
@@ -251,7 +253,13 @@ class Link:
         if self.admitted is None or self.ended is not None:
             return []
         reason = self._admission.check_still_valid(self.admitted)
-        return self.abort(reason.code, reason.detail) if reason is not None else []
+        if reason is not None:
+            return self.abort(reason.code, reason.detail)
+        limits = self.admitted.guard.limits
+        if limits is not self._limits:
+            self._limits = limits
+            tighten(self.session, limits)
+        return []
 
     def protocol_error(self, exc: RemoteProtocolError) -> list[Event]:
         """End the connection because the peer broke the protocol."""
@@ -268,6 +276,7 @@ class Link:
         session = Session(peer, admitted.guard, root, opening, now)
         stubs = StubMaker(self._caller)
         self.session = session
+        self._limits = session.limits
         names: RootNames = root.obj  # type: ignore[assignment]
         restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)
         self.endpoint = Endpoint(session, recorder, stubs, names, restoring, self._caller)

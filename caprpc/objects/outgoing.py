@@ -16,7 +16,7 @@ from caprpc.errors import (
 )
 from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
-from caprpc.limits import Limits
+from caprpc.limits import Limits, lower_limits
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
 from caprpc.policy import grant_line
@@ -89,7 +89,11 @@ class Outgoing:
             self._check(target, member)
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
-            payload = codec.pack_scalars((args, kwargs), session.opening.sends)
+            try:
+                payload = codec.pack_scalars((args, kwargs), session.opening.sends)
+            except ValueError as exc:
+                self._name_limits_of_peer(exc)
+                raise
             question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, origin)
             if signature.returns_references:
                 question.homes = {}
@@ -103,9 +107,19 @@ class Outgoing:
             if signature.returns_references:
                 question.homes = {}
             return question
-        except BaseException:
+        except BaseException as exc:
             session.exports.take_back(writer.handed_over)
+            if isinstance(exc, ValueError):
+                self._name_limits_of_peer(exc)
             raise
+
+    def _name_limits_of_peer(self, exc: ValueError) -> None:
+        """Say which limits are the peer's: a value that is refused here may be within our own."""
+        session = self._session
+        lower = lower_limits(session.limits, session.opening.peer_limits.values)
+        if lower:
+            named = ", ".join(f"its limits.{knob} is {most}" for knob, most in lower.items())
+            exc.add_note(f"the peer {printable(session.peer.principal)} takes less: {named}")
 
     def ask_root(self, name: str, origin: Origin | None = None) -> Question:
         """Ask the peer for a root."""

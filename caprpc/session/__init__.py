@@ -20,6 +20,7 @@ from caprpc.session.opening import Opening
 from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Import, Imports, Scope
 from caprpc.session.session import Session
 from caprpc.session.states import TRANSITIONS, State
+from caprpc.session.tightening import tighten
 
 __all__ = [
     "FOREVER",
@@ -46,4 +47,5 @@ __all__ = [
     "Session",
     "State",
     "check_time",
+    "tighten",
 ]

@@ -66,7 +66,7 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     session.asked.seen_from_peer(message.question)
     cause = None if message.meta is None else _cause(session, message.meta)
     count = sum(run.count for run in message.runs)
-    most = session.limits.in_flight
+    most = session.opening.accepted.max_in_flight
     if count > most or min((run.count for run in message.runs), default=0) < 1:
         raise RemoteProtocolError(f"a batch of {count} calls, 1 to {most} accepted (limits.in_flight)")
     answer = BatchAnswer(message.question, [], message.meta, cause)
@@ -138,7 +138,7 @@ def on_cancel(session: "Session", message: m.Cancel, now: float, events: list[Ev
 
 def on_facet(session: "Session", message: m.Facet, _now: float, _events: list[Event]) -> None:
     """Learn what we may do with references of a facet."""
-    session.facets.learn(message, session.limits.imports)
+    session.facets.learn(message, session.opening.accepted.max_references)
 
 
 def on_release(session: "Session", message: m.Release, _now: float, _events: list[Event]) -> None:

@@ -42,6 +42,11 @@ class Liveness:
         self.frame_since: float | None = None
         """When the frame began that is not complete yet, None between frames."""
 
+    def tighten(self, limits: Limits) -> None:
+        """Keep to other limits from now on."""
+        self._limits = limits
+        self.glitches.tighten(limits)
+
     def opened(self) -> None:
         """The peer's first message has come."""
         self._opened = True
@@ -92,6 +97,12 @@ class GlitchBudget:
         self._rate = limits.glitch_per_s
         self._tokens = self._burst
         self._when = now
+
+    def tighten(self, limits: Limits) -> None:
+        """Hold and refill no more than other limits say from now on."""
+        self._burst = float(limits.glitch_burst)
+        self._rate = limits.glitch_per_s
+        self._tokens = min(self._tokens, self._burst)
 
     def spend(self, now: float) -> bool:
         """Take one token; False when there is none."""

@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from caprpc.errors import RemoteProtocolError
-from caprpc.limits import DEFAULT_LIMITS, Limits
+from caprpc.limits import DEFAULT_LIMITS, Limits, value_limits
 from caprpc.wire.messages import Hello, PeerLimits, Welcome
 
 VERSION: Final = 1
@@ -19,14 +19,15 @@ FEATURE_DEADLINE: Final = "deadline"
 FEATURES: Final = (FEATURE_DEADLINE,)
 """What we speak. The acceptor offers, the dialer chooses from it, and both use what was chosen."""
 
-_LEAST_FRAME: Final = 1024
-"""A peer that accepts less cannot receive our errors."""
+_LEAST: Final = PeerLimits(1024, 1, 1, 1, 16, 64, 32, 0)
+"""A peer that accepts smaller frames cannot receive our errors, and short keys cost no look at their length."""
 
 
 class Opening:
     """What both sides told each other first; owns the connection id."""
 
     __slots__ = (
+        "accepted",
         "acceptor",
         "connection_id",
         "features",
@@ -43,7 +44,9 @@ class Opening:
         self.peer_leaf_key = peer_leaf_key
         self.nonce = secrets.token_bytes(NONCE_BYTES)
         self.connection_id = ""
-        self.peer_limits = PeerLimits(_LEAST_FRAME, 1, 1, 1)
+        self.peer_limits = _LEAST
+        self.accepted = _LEAST
+        """What we have announced: it is no fault of the peer to use it, as long as the connection lives."""
         self.features = frozenset(FEATURES)
         """What both sides speak; before the peer's first message what we do."""
         self.sends: Limits = DEFAULT_LIMITS
@@ -51,9 +54,10 @@ class Opening:
 
     def greeting(self, limits: Limits) -> Welcome | Hello:
         """Return our first message."""
-        accepted = PeerLimits(limits.max_frame_bytes, limits.in_flight, limits.imports, limits.max_depth)
+        values = value_limits(limits)
+        self.accepted = PeerLimits(limits.max_frame_bytes, limits.in_flight, limits.imports, **values)
         kind = Welcome if self.acceptor else Hello
-        return kind([VERSION], self.nonce, accepted, sorted(self.features))
+        return kind([VERSION], self.nonce, self.accepted, sorted(self.features))
 
     def receive(self, message: Welcome | Hello) -> None:
         """Check the peer's first message and take over what it says.
@@ -71,8 +75,9 @@ class Opening:
             raise RemoteProtocolError(f"nonce of {len(message.nonce)} bytes, {NONCE_BYTES} expected")
         theirs = message.limits
         if (
-            theirs.max_frame_bytes < _LEAST_FRAME
-            or min(theirs.max_in_flight, theirs.max_references, theirs.max_depth) < 1
+            theirs.max_frame_bytes < _LEAST.max_frame_bytes
+            or min(theirs.max_in_flight, theirs.max_references) < 1
+            or any(most < _LEAST.values[knob] for knob, most in theirs.values.items())
         ):
             raise RemoteProtocolError("limits under which nothing can be called")
         self.peer_limits = theirs

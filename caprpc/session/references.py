@@ -272,11 +272,11 @@ class Imports:
     checking that nobody has taken the reference again meanwhile.
     """
 
-    __slots__ = ("_by_id", "_due", "_holder", "_limit", "dropped")
+    __slots__ = ("_by_id", "_due", "_holder", "dropped", "limit")
 
     def __init__(self, limit: int, holder: str) -> None:
         self._by_id: dict[int, Import] = {}
-        self._limit = limit
+        self.limit = limit
         self._holder = holder
         self._due: list[tuple[int, int]] = []
         """Counts of imports that were let go of by hand; the table has forgotten them."""
@@ -301,8 +301,8 @@ class Imports:
         if imported is None:
             if export_id < 1:
                 raise RemoteProtocolError(f"reference to export {export_id}; handed-over exports start at 1")
-            if len(self._by_id) >= self._limit:
-                raise LimitExceeded(f"we hold {self._limit} of the peer's objects already (limits.imports)")
+            if len(self._by_id) >= self.limit:
+                raise LimitExceeded(f"we hold {self.limit} of the peer's objects already (limits.imports)")
             imported = Import(export_id, announced, self._holder, self.dropped)
             if announced.lifetime == LIFETIME_CALL:
                 if scope is None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError, cut_text
 from caprpc.ids import new_reference
-from caprpc.limits import FIRST_FRAME_BYTES, no_deeper
+from caprpc.limits import FIRST_FRAME_BYTES, within
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.asking import permission_to_ask
@@ -364,7 +364,7 @@ class Session(Tables):
         """Take over what the peer has announced: from now on we send nothing that it does not accept."""
         theirs = self.opening.peer_limits
         self.exports.limit = min(self.limits.exports, theirs.max_references)
-        self.opening.sends = no_deeper(self.limits, theirs.max_depth)
+        self.opening.sends = within(self.limits, theirs.values)
 
     def finish_with(self, ended: Ended, events: list[Event]) -> None:
         """Close every table; each question ends with ``ConnectionLost``, each answer is cancelled."""

@@ -12,6 +12,8 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 from msgspec import Meta as Bound
 
+from caprpc.limits import DEFAULT_LIMITS
+
 MAX_ID: Final = 2**53 - 1
 """Largest number in a message: every language holds it exactly."""
 
@@ -37,12 +39,27 @@ class Message(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=Fa
 
 
 class PeerLimits(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True, gc=False):
-    """What the sender of a WELCOME or HELLO will accept from the other side."""
+    """What the sender of a WELCOME or HELLO will accept from the other side; all eight are always written."""
 
     max_frame_bytes: Id
     max_in_flight: Id
     max_references: Id
     max_depth: Id
+    max_items: Id = DEFAULT_LIMITS.max_items
+    max_int_bits: Id = DEFAULT_LIMITS.max_int_bits
+    max_key_bytes: Id = DEFAULT_LIMITS.max_key_bytes
+    max_pair_keys: Id = DEFAULT_LIMITS.max_pair_keys
+
+    @property
+    def values(self) -> dict[str, int]:
+        """The limits of values by their knobs."""
+        return {
+            "max_depth": self.max_depth,
+            "max_items": self.max_items,
+            "max_int_bits": self.max_int_bits,
+            "max_key_bytes": self.max_key_bytes,
+            "max_pair_keys": self.max_pair_keys,
+        }
 
 
 class Welcome(Message, tag=1):

@@ -151,8 +151,16 @@ def test_acceptor_without_our_version_is_ended(fresh):
 
 @pytest.mark.parametrize(
     "limits",
-    [(1_023, 64, 64, 32), (1_024, 0, 64, 32), (1_024, 1, 0, 32), (1_024, 1, 1, 0)],
-    ids=["frame", "in_flight", "references", "depth"],
+    [
+        (1_023, 64, 64, 32),
+        (1_024, 0, 64, 32),
+        (1_024, 1, 0, 32),
+        (1_024, 1, 1, 0),
+        (1_024, 1, 1, 1, 15, 64, 32, 0),
+        (1_024, 1, 1, 1, 16, 63, 32, 0),
+        (1_024, 1, 1, 1, 16, 64, 31, 0),
+    ],
+    ids=["frame", "in_flight", "references", "depth", "items", "int_bits", "key_bytes"],
 )
 def test_limits_below_the_least_end_the_session(limits, fresh):
     half = fresh()
@@ -162,8 +170,11 @@ def test_limits_below_the_least_end_the_session(limits, fresh):
 
 def test_least_limits_are_accepted(fresh):
     half = fresh()
-    half.hear(m.Hello([1], NONCE, m.PeerLimits(1_024, 1, 1, 1), []))
+    half.hear(m.Hello([1], NONCE, m.PeerLimits(1_024, 1, 1, 1, 16, 64, 32, 0), []))
     assert half.session.state is State.OPEN
+    sends = half.session.opening.sends
+    assert (sends.max_depth, sends.max_items, sends.max_int_bits) == (1, 16, 64)
+    assert (sends.max_key_bytes, sends.max_pair_keys) == (32, 0)
 
 
 def test_features_that_were_not_offered_end_the_session(fresh):
