@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "call": _Entry("caprpc.cli.call", "call", "Call one member of one root and print the result."),
     "policy": _Entry("caprpc.cli.policy", "policy", "Check policy directories, and generate contracts."),
     "audit": _Entry("caprpc.cli.audit", "audit", "Verify and show audit logs."),
+    "grants": _Entry("caprpc.cli.grants", "grants", "List and revoke what was granted for longer than a connection."),
     "explain": _Entry("caprpc.cli.explain", "explain", "Say why, for a reference number from a refusal."),
     "completion": _Entry("caprpc.cli.completion", "completion", "Print the completion script of a shell."),
 }

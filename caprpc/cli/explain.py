@@ -12,7 +12,8 @@ from caprpc.cli.exits import EX_NOINPUT, EX_OK
 from caprpc.cli.reasons import advice
 from caprpc.errors import printable
 
-_REFERENCE: Final = re.compile(r"R-[A-HJ-NP-Z2-9]{12}")
+_REFERENCE: Final = re.compile(r"[RG]-[A-HJ-NP-Z2-9]{12}")
+"""A reference number, or the id of a grant: everything that was recorded about it."""
 _DEFAULT: Final = Path("audit")
 
 _EPILOG: Final = """\b
@@ -38,6 +39,8 @@ Exit codes: 0 found, 66 no such number in the logs.
 )
 def explain(reference: str, directory: Path) -> int:
     """Say why: print every record that has the reference number REF, what it means, and what to do.
+
+    The id of a grant (G-...) gives the records of its life.
 
     A refused peer sees only this number; the reason is in the audit log of the side that refused.
     """

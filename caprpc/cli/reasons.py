@@ -87,8 +87,17 @@ _FAILED: Final = (
 )
 
 
+_GRANT: Final = (
+    "Something was granted for longer than a connection, or restored from such a grant.",
+    "Nothing, if that was meant; else end it: caprpc grants revoke STORE and the id.",
+)
+_REVOKED: Final = ("A grant was ended, and every reference that was restored from it.", "Nothing.")
+
+
 def advice(kind: str, reason: str) -> tuple[str, str]:
     """Return what a record means, and what to do."""
     if kind == "outcome":
         return _FAILED
+    if not reason and kind in ("grant", "revoke"):
+        return _GRANT if kind == "grant" else _REVOKED
     return ADVICE.get(reason, _UNKNOWN)
