@@ -365,13 +365,13 @@ INTERFACES = [Vault, Slip, Parcel]
 class Running:
     """A server of one driver, in this process; the asyncio one on a loop of its own thread."""
 
-    def __init__(self, driver, roots, side, limits=QUICK, *, listen="127.0.0.1:0"):
+    def __init__(self, driver, roots, side, limits=QUICK, *, listen="127.0.0.1:0", **options):
         self.driver = driver
         self.side = side
         self._loop = None
         self._stopped = False
         if driver == "blocking":
-            self.server = caprpc.Server(roots, **side.directories, limits=limits)
+            self.server = caprpc.Server(roots, **side.directories, limits=limits, **options)
             try:
                 self.address = self.server.listen(listen)
             except BaseException:
@@ -381,20 +381,22 @@ class Running:
             return
         ready = threading.Event()
         self._failure = None
-        self._thread = threading.Thread(target=self._run_loop, args=(roots, limits, listen, ready), name="aio-server")
+        self._thread = threading.Thread(
+            target=self._run_loop, args=(roots, limits, listen, ready, options), name="aio-server"
+        )
         self._thread.start()
         ready.wait(10)
         if self._failure is not None:
             self._thread.join()
             raise self._failure
 
-    def _run_loop(self, roots, limits, listen, ready):
+    def _run_loop(self, roots, limits, listen, ready, options):
         async def main():
             self._loop = asyncio.get_running_loop()
             self._end = asyncio.Event()
             self._grace_s = 5.0
             try:
-                self.server = caprpc.aio.Server(roots, **self.side.directories, limits=limits)
+                self.server = caprpc.aio.Server(roots, **self.side.directories, limits=limits, **options)
                 try:
                     self.address = self.server.listen(listen)
                     await self.server.start()
