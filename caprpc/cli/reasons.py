@@ -58,6 +58,10 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "expired": ("A certificate, or the policy, has expired.", "Renew it; running peers take it up on reload."),
     "revoked": ("A certificate in the chain is on the revocation list.", _NEW_CERTIFICATE),
+    "revoked-list": (
+        "The list of the revoked names the peer, its key or its policy; or it cannot be read: then nobody is let in.",
+        "Take the line out if it is wrong; mend the file if the detail says that it cannot be read.",
+    ),
     "crl": (
         "The revocation list is missing or has expired; without it nobody is let in.",
         "Publish a fresh list: caprpc pki revoke writes one.",

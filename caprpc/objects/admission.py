@@ -20,7 +20,7 @@ from caprpc.interface import interface_closure
 from caprpc.limits import ServerLimits
 from caprpc.objects.grants import Grants
 from caprpc.peer import PeerIdentity
-from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas
+from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas, RevokedFile
 from caprpc.tls import Identity, TlsChannel, TlsRefused, client_context, server_context, still_valid, verify_peer
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -34,6 +34,8 @@ MOST_RELATIONS: Final = 64
 VALIDITY_CHECK_S: Final = 30.0
 """An established connection is checked this often: it ends within 60 s after its certificate has expired."""
 
+_LONG_AGO: Final = float("-inf")
+
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -43,6 +45,8 @@ class Epoch:
     policies: PolicySet
     context: ssl.SSLContext
     """For the role that this side has: a certificate may be good for one of them only."""
+    revoked: RevokedFile
+    """Who is out, as the file that the policies name says now: it alone is read apart, whenever it has changed."""
 
     def channel(self, *, acceptor: bool, hostname: str | None) -> TlsChannel:
         """Return the TLS side of a new connection."""
@@ -166,6 +170,9 @@ class Admission:
         if expected is not None and peer.principal != expected:
             raise IdentityRefused("other-peer", f"{peer.principal} answered, {expected} expected")
         policy = epoch.policies.match(peer, datetime.fromtimestamp(now, UTC))
+        out = self.epoch.revoked.current.refuses(peer.principal, peer.leaf_key, policy.name)
+        if out:
+            raise IdentityRefused("revoked-list", out)
         with self._lock:
             quotas = self._quotas.setdefault(peer.principal, PrincipalQuotas())
         most = policy.connections or self.server_limits.connections_per_principal
@@ -219,6 +226,9 @@ class Admission:
         if reason is not None:
             code = "expired" if reason == "expired" else "revoked"
             return EndOf(code, f"certificate of {admitted.peer.principal}: {reason}")
+        out = self._is_out(admitted)
+        if out:
+            return EndOf("revoked", out)
         for policy in (admitted.policy, admitted.guard.policy):
             not_after = policy.not_after
             if not_after is not None and now >= not_after.timestamp():
@@ -248,6 +258,7 @@ class Admission:
                 raise
             self.epoch = epoch
             self._checked = set()
+            self._end_revoked()
             with self._lock:
                 live = list(self._live)
             for admitted in live:
@@ -278,10 +289,33 @@ class Admission:
         Raises:
             AuditError: The log takes no more records.
         """
+        if self.epoch.revoked.refresh():
+            self._end_revoked()
         if now >= self._note_at:
             self._note_at = now + NOTE_PROBLEMS_S
             self._note_problems()
         self.log.tick(now)
+
+    def _is_out(self, admitted: Admitted) -> str:
+        return self.epoch.revoked.current.refuses(admitted.peer.principal, admitted.peer.leaf_key, admitted.policy.name)
+
+    def _end_revoked(self) -> None:
+        """Permit nothing more to whom the list of the revoked names, at once; their connections end at the next tick.
+
+        Raises:
+            AuditError: It could not be recorded.
+        """
+        revoked = self.epoch.revoked.current
+        if revoked.fault:
+            _LOG.error("everybody is refused, and connections end: %s", revoked.fault)
+        event = {"event": "revoked-unreadable", "detail": revoked.fault} if revoked.fault else {"event": "revoked-read"}
+        self.log.general.record("revoke", **event, count=len(revoked.entries))
+        with self._lock:
+            live = list(self._live)
+        for admitted in live:
+            if self._is_out(admitted):
+                admitted.guard.narrow(None)
+                admitted.checked_at = _LONG_AGO
 
     def _narrow(self, admitted: Admitted, epoch: Epoch) -> None:
         """Have a live connection do no more than what the policies of an epoch let it."""
@@ -336,7 +370,8 @@ def _read_epoch(
     loaded.verify_contracts(contracts, complete=bool(contracts))
     if served is not None:
         _check_granted_roots(loaded, served.roots)
-    return Epoch(ours, loaded, server_context(ours) if served is not None else client_context(ours))
+    context = server_context(ours) if served is not None else client_context(ours)
+    return Epoch(ours, loaded, context, RevokedFile(loaded.revoked_file))
 
 
 def _check_granted_roots(policies: PolicySet, roots: Mapping[str, object]) -> None:

@@ -12,6 +12,7 @@ from caprpc.policy.listed import grant_line
 from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Restorable, Root
 from caprpc.policy.names import OPAQUE
 from caprpc.policy.refused import REASONS, Refused
+from caprpc.policy.revoked import RevokedFile
 
 __all__ = [
     "OPAQUE",
@@ -32,6 +33,7 @@ __all__ = [
     "PrincipalQuotas",
     "Refused",
     "Restorable",
+    "RevokedFile",
     "Root",
     "contracts_to_toml",
     "grant_line",

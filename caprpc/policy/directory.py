@@ -27,7 +27,7 @@ from caprpc.policy.text import TomlDocument, TomlProblem
 INDEX_FILE: Final = "caprpc.toml"
 LANGUAGE_VERSION: Final = 1
 MAX_VERSION: Final = 2**63 - 1
-_INDEX_KEYS: Final = ("caprpc", "kind", "version", "policies", "contracts", "tests", "audit", "never")
+_INDEX_KEYS: Final = ("caprpc", "kind", "version", "policies", "contracts", "tests", "audit", "revoked", "never")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class PolicySet:
         policies: In the order of ``caprpc.toml``.
         contracts: What the code declared when the policies were reviewed.
         audit_directory: Where the audit log goes.
+        revoked_file: The list of who is out; None if the directory names none.
         anchors: For each trust anchor the trust domains that it may speak for.
         nevers: The invariants that were checked.
         expectations: What its test files expect of it; they grant nothing, and are run by ``caprpc policy test``.
@@ -52,6 +53,7 @@ class PolicySet:
     policies: tuple[Policy, ...]
     contracts: Mapping[str, InterfaceContract]
     audit_directory: Path
+    revoked_file: Path | None
     anchors: Mapping[str, frozenset[str]]
     nevers: tuple[Never, ...]
     expectations: tuple[Expectation, ...]
@@ -154,6 +156,7 @@ class _Loader:
         contracts_file = index.word("contracts", file_fault)
         tests = index.words("tests", file_fault)
         audit = index.word("audit", text_fault)
+        revoked = index.word("revoked", text_fault)
         for key, example in (
             ("version", "version = 1"),
             ("policies", 'policies = ["org-b.toml"]'),
@@ -176,7 +179,8 @@ class _Loader:
             warn_useless_references(policy, contracts, self._problems)
             if policy.not_after is not None and not now < policy.not_after:
                 self._problems.warn(policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}")
-        audit_directory = self._audit_directory(index, audit)
+        audit_directory = self._outside(index, "audit", audit)
+        revoked_file = self._outside(index, "revoked", revoked)
         if self._problems or version is None or contracts is None or audit_directory is None:
             return None
         return PolicySet(
@@ -185,6 +189,7 @@ class _Loader:
             policies=tuple(policies),
             contracts=MappingProxyType(contracts),
             audit_directory=audit_directory,
+            revoked_file=revoked_file,
             anchors=_anchors(policies),
             nevers=tuple(nevers),
             expectations=tuple(expectations),
@@ -278,16 +283,19 @@ class _Loader:
                 )
         return by_peer
 
-    def _audit_directory(self, index: Table, audit: str | None) -> Path | None:
-        if audit is None:
+    def _outside(self, index: Table, key: str, value: str | None) -> Path | None:
+        """Return the path that a key names; what changes while the service runs cannot lie among the policies."""
+        if value is None:
             return None
-        path = Path(os.path.normpath(self._directory.absolute() / audit))
-        inside = self._directory.absolute()
+        path = Path(os.path.normpath(self._directory.absolute() / value))
+        real, inside = path, self._directory.absolute()
         with suppress(OSError):
-            path, inside = path.resolve(), inside.resolve()
-        if path == inside or inside in path.parents:
-            index.complain("audit", "the audit log cannot lie in the policy directory", 'write: audit = "../audit"')
-        return path
+            real, inside = path.resolve(), inside.resolve()
+        if real == inside or inside in real.parents:
+            what = "the audit log" if key == "audit" else "the list of the revoked"
+            example = "../audit" if key == "audit" else "../state/REVOKED"
+            index.complain(key, f"{what} cannot lie in the policy directory", f'write: {key} = "{example}"')
+        return real if key == "audit" else path
 
 
 def _check_version(loaded: PolicySet, previous: PolicySet, problems: Problems) -> None:

@@ -320,6 +320,65 @@ async def _principal(face):
     return await face((await face.root()).principal())
 
 
+EVERY_PAIRING = [*KINDS, ("blocking", "blocking"), ("aio", "aio")]
+REVOKED_WITHIN_S = 10.0
+"""A bound for a loaded machine; the list is looked at once a second."""
+
+
+@pytest.fixture
+def revoked(own_scene):
+    side = own_scene.server
+    path = side.policies.parent / "REVOKED"
+    path.write_text("# nobody\n")
+    path.chmod(0o600)
+    index = side.policies / "caprpc.toml"
+    index.write_text(index.read_text().replace("version = 1\n", 'version = 2\nrevoked = "../REVOKED"\n'))
+    return path
+
+
+async def _pause(face, seconds):
+    if face.is_async:
+        await asyncio.sleep(seconds)
+    else:
+        time.sleep(seconds)
+
+
+@pytest.mark.parametrize("damage", ["listed", "unreadable"])
+@pytest.mark.parametrize("kinds", EVERY_PAIRING, ids=str)
+def test_whoever_is_put_on_the_list_is_out_soon_and_stays_out(kinds, damage, own_scene, make_pairing, parts, revoked):
+    pairing = make_pairing(*kinds, parts.methods(), own_scene)
+
+    async def scenario(face):
+        service = await face.root()
+        await face(service.noop())
+        if damage == "listed":
+            revoked.write_text("spiffe://test.example/alice\n")
+        else:
+            revoked.unlink()
+        end = time.monotonic() + REVOKED_WITHIN_S
+        with suppress(ConnectionLost, caprpc.ReferenceDead, caprpc.Denied):
+            while time.monotonic() < end:
+                await face(service.noop())
+                await _pause(face, 0.02)
+        while face.peer._connection.link.session.state.value != "closed" and time.monotonic() < end:
+            await _pause(face, 0.02)
+        assert face.peer._connection.link.session.state.value == "closed"
+
+    pairing.serve()
+    pairing.run(scenario)
+    with pytest.raises(ConnectRefused):
+        pairing.run(None)
+    if damage == "listed":
+        assert pairing.run(_principal, side="bob") == "spiffe://test.example/bob"
+    else:
+        with pytest.raises(ConnectRefused):
+            pairing.run(None, side="bob")
+    facts = pairing.host.records()
+    assert any(fact["kind"] == "revoke" for fact in facts)
+    assert any(fact["kind"] == "close" and fact["reason"] == "revoked" for fact in facts)
+    assert any(fact["kind"] == "reject" and fact["reason"] == "revoked-list" for fact in facts)
+
+
 @pytest.mark.parametrize("kinds", KINDS, ids=str)
 def test_expired_certificate_is_refused(kinds, own_scene, make_pairing, parts):
     pairing = make_pairing(*kinds, parts.methods(), own_scene)

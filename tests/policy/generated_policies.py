@@ -193,6 +193,7 @@ def load(text: str, file: str = "p.toml") -> PolicySet:
         policies=(policy,),
         contracts=CONTRACTS,
         audit_directory=Path("."),
+        revoked_file=None,
         anchors={},
         nevers=(),
         expectations=(),
