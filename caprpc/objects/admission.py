@@ -4,7 +4,6 @@ Sans I/O but for reading its own files in ``load`` and ``reload``.
 """
 
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,13 +14,14 @@ from typing import Final
 
 from caprpc.audit import AuditLog, Relation
 from caprpc.contract import InterfaceContract
-from caprpc.errors import AuditError, ConfigurationError, IdentityRefused, PolicyError
+from caprpc.errors import AuditError, ConfigurationError, IdentityRefused
 from caprpc.interface import interface_closure
 from caprpc.limits import ServerLimits
+from caprpc.objects.epoch import Epoch, Served, read_epoch
 from caprpc.objects.grants import Grants
 from caprpc.peer import PeerIdentity
-from caprpc.policy import Guard, Policy, PolicySet, PrincipalQuotas, RevokedFile
-from caprpc.tls import Identity, TlsChannel, TlsRefused, client_context, server_context, still_valid, verify_peer
+from caprpc.policy import Guard, Policy, PrincipalQuotas
+from caprpc.tls import TlsChannel, TlsRefused, still_valid, verify_peer
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -35,22 +35,6 @@ VALIDITY_CHECK_S: Final = 30.0
 """An established connection is checked this often: it ends within 60 s after its certificate has expired."""
 
 _LONG_AGO: Final = float("-inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """Identity and policies as they were read at one time; replaced as a whole, never changed."""
-
-    identity: Identity
-    policies: PolicySet
-    context: ssl.SSLContext
-    """For the role that this side has: a certificate may be good for one of them only."""
-    revoked: RevokedFile
-    """Who is out, as the file that the policies name says now: it alone is read apart, whenever it has changed."""
-
-    def channel(self, *, acceptor: bool, hostname: str | None) -> TlsChannel:
-        """Return the TLS side of a new connection."""
-        return TlsChannel(self.context, server_side=acceptor, server_hostname=hostname)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,14 +55,6 @@ class EndOf:
 
     code: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What a side serves: its roots, and the grants that outlive connections, if it keeps any."""
-
-    roots: Mapping[str, object]
-    grants: Grants | None
 
 
 class Admission:
@@ -133,7 +109,7 @@ class Admission:
         """
         accepts = name == "server"
         served = Served(roots, grants)
-        epoch = _read_epoch(identity, policies, contracts, previous=None, served=served if accepts else None)
+        epoch = read_epoch(identity, policies, contracts, previous=None, served=served if accepts else None)
         log = AuditLog.open(audit or epoch.policies.audit_directory, name=name)
         admission = cls(
             (identity, policies),
@@ -246,7 +222,7 @@ class Admission:
         identity, policies = self._directories
         with self._reloading:
             try:
-                epoch = _read_epoch(
+                epoch = read_epoch(
                     identity,
                     policies,
                     self._contracts,
@@ -353,60 +329,3 @@ class Admission:
         if self.served.grants is not None:
             self.served.grants.close()
         self.log.close()
-
-
-def _read_epoch(
-    identity: Path,
-    policies: Path,
-    contracts: Mapping[str, InterfaceContract],
-    *,
-    previous: PolicySet | None,
-    served: Served | None,
-) -> Epoch:
-    ours = Identity.load(identity)
-    loaded = PolicySet.load(policies, now=datetime.now(UTC), previous=previous)
-    if served is not None:
-        _check_restorable(loaded, served)
-    loaded.verify_contracts(contracts, complete=bool(contracts))
-    if served is not None:
-        _check_granted_roots(loaded, served.roots)
-    context = server_context(ours) if served is not None else client_context(ours)
-    return Epoch(ours, loaded, context, RevokedFile(loaded.revoked_file))
-
-
-def _check_granted_roots(policies: PolicySet, roots: Mapping[str, object]) -> None:
-    """Refuse policies that grant a root which this service does not have: its first caller would find out."""
-    problems = [
-        ConfigurationError(
-            f"root {name!r} is granted, and this service has none of that name",
-            where=root.rule,
-            hint=f"its roots are: {', '.join(sorted(roots))}",
-        )
-        for policy in policies.policies
-        for name, root in policy.roots.items()
-        if name not in roots
-    ]
-    if problems:
-        raise PolicyError(problems)
-
-
-def _check_restorable(policies: PolicySet, served: Served) -> None:
-    """Refuse policies that let a peer restore what this service could not find again."""
-    grants = served.grants
-    known = {*served.roots, *grants.restorers} if grants is not None else set()
-    problems = []
-    for policy in policies.policies:
-        for name, restorable in policy.restores.items():
-            if grants is None:
-                fault, hint = (
-                    "this service keeps no grants",
-                    'write Server(..., grants=caprpc.Grants("state/grants.db"))',
-                )
-            else:
-                fault, hint = "this service has no such root or kind", f"what there is: {', '.join(sorted(known))}"
-            if name not in known:
-                problems.append(
-                    ConfigurationError(f"{name!r} may be restored, and {fault}", where=restorable.rule, hint=hint)
-                )
-    if problems:
-        raise PolicyError(problems)
