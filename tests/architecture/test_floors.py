@@ -59,7 +59,7 @@ def test_the_core_has_no_socket_clock_thread_or_log(package):
 def test_only_tls_touches_ssl(package):
     # Admission keeps the contexts of the current epoch; the command line prints the version of OpenSSL; the
     # demonstration plays a stranger who has TLS and nothing else.
-    allowed = ("caprpc/tls/", "caprpc/objects/admission.py", "caprpc/cli/__init__.py", "caprpc/demo/strangers.py")
+    allowed = ("caprpc/tls/", "caprpc/objects/epoch.py", "caprpc/cli/__init__.py", "caprpc/demo/strangers.py")
     found = [
         f"{module.path}:{line}"
         for module in package
