@@ -129,6 +129,16 @@ def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable
         yield Arrival(connection, text, host, now)
 
 
+def is_gone(sock: socket.socket) -> bool:
+    """Whether the other side has left without a word: that needs no connection of ours to find out."""
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
 def _remove_stale(path: str) -> None:
     """Remove the socket of a server that is gone; a live one, or another kind of file, is left alone."""
     try:

@@ -23,7 +23,7 @@ from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import serving
 from caprpc.session import Closer, Ended
-from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
+from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -191,6 +191,9 @@ class Server(Granting):
             asyncio.get_running_loop().add_reader(sock, self._accept, sock)
 
     def _first_bytes(self, arrival: Arrival) -> None:
+        if is_gone(arrival.sock):
+            self._drop(arrival)
+            return
         loop = asyncio.get_running_loop()
         loop.remove_reader(arrival.sock)
         task = loop.create_task(self._connect(arrival, self._arrivals.pop(arrival)))

@@ -27,7 +27,7 @@ from caprpc.objects.shares import Shares
 from caprpc.objects.sides import serving
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
-from caprpc.sockets import Arrival, accept, bound_address, close_listener, listen
+from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -211,6 +211,8 @@ class Server(Granting):
 
     def _first_bytes(self, arrival: Arrival) -> None:
         fileno = arrival.sock.fileno()
+        if fileno >= 0 and is_gone(arrival.sock):
+            self._drop(arrival)
         if self._arrivals.pop(fileno, None) is None:
             return
         connection = Connection(

@@ -14,7 +14,7 @@ import click
 from caprpc import aio, blocking
 from caprpc.cli.exits import EX_OK, EX_OSERR
 from caprpc.cli.logs import log_to_terminal
-from caprpc.cli.modules import import_local
+from caprpc.cli.modules import ModuleFailed, import_local
 from caprpc.errors import CapRPCError, ConfigurationError, printable
 from caprpc.limits import ServerLimits
 
@@ -27,7 +27,7 @@ Examples:
 SIGTERM and Ctrl-C let running calls end, then stop; SIGHUP reads certificates,
 revocation lists and policies again.
 
-Exit codes: 0 stopped in order, 64 no such module or factory, 71 the address is in
+Exit codes: 0 stopped in order, 64 no such module or factory, 70 it fails, 71 the address is in
 use or not ours, 74 no audit log, 78 identity, policies or roots are wrong.
 """
 
@@ -128,6 +128,7 @@ def load_roots(argument: str) -> Mapping[str, object]:
 
     Raises:
         click.UsageError: There is no such module or name, or it gives no roots.
+        ModuleFailed: The module or the factory fails.
     """
     module_name, colon, name = argument.partition(":")
     if not colon or not name:
@@ -139,8 +140,8 @@ def load_roots(argument: str) -> Mapping[str, object]:
     if callable(made) and not isinstance(made, Mapping):
         try:
             made = made()
-        except Exception as exc:  # The factory is application code: whatever it raises is the operator's to mend.
-            raise click.UsageError(f"{argument} fails when it is called: {type(exc).__name__}: {exc}") from exc
+        except (Exception, SystemExit) as exc:  # The factory is application code: what it raises is the operator's.
+            raise ModuleFailed(f"{argument} fails when it is called: {type(exc).__name__}: {exc}") from exc
     if not isinstance(made, Mapping) or not all(isinstance(key, str) for key in made):
         raise click.UsageError(
             f"{argument} gives a {type(made).__name__}; a mapping of root names to objects expected, or a function "

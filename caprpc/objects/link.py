@@ -313,10 +313,12 @@ class Link:
 
     def _record_end(self, event: Ended) -> None:
         self.endpoint.recorder.failures.sum_up()
+        detail, reference = printable(event.detail, 512), event.reference
+        if event.by_peer and reference:
+            # A number of the peer's log: in a field of ours it would be looked for here.
+            detail, reference = f"{detail} (reference number of the peer: {reference})", ""
         try:
-            self.endpoint.recorder.fact(
-                "close", reason=event.code, detail=printable(event.detail, 512), reference=event.reference
-            )
+            self.endpoint.recorder.fact("close", reason=event.code, detail=detail, reference=reference)
         except AuditError:
             # The connection is over either way; the log itself reports that it could not be written.
             return

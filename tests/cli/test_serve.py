@@ -207,7 +207,6 @@ def run(*arguments):
         ("no_such_module:roots", "cannot import"),
         ("not a name:roots", "not the dotted name"),
         ("shop_service:nothing", "the module has no 'nothing'"),
-        ("shop_service:broken", "fails when it is called: RuntimeError: no database"),
         ("shop_service:NOT_ROOTS", "gives a int; a mapping of root names"),
         ("shop_service:SERVER_POLICY", "gives a str; a mapping of root names"),
     ],
@@ -215,6 +214,49 @@ def run(*arguments):
 def test_what_cannot_be_served_is_a_usage_error(site, factory, says):
     result = run(*words(site, factory=factory))
     assert (result.exit_code, says in result.stderr) == (64, True), result.stderr
+
+
+def test_a_factory_that_fails_is_no_usage_error(site):
+    result = run(*words(site, factory="shop_service:broken"))
+    assert result.exit_code == 70
+    assert "fails when it is called: RuntimeError: no database" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("import sys; sys.exit('no licence')", "SystemExit: no licence"),
+        ("import sys; sys.exit(0)", "SystemExit: 0"),
+        ("raise RuntimeError('no database')", "RuntimeError: no database"),
+    ],
+)
+@pytest.mark.parametrize("at", ["import", "call"])
+def test_a_module_that_ends_the_process_says_so(site, tmp_path, monkeypatch, body, says, at):
+    name = f"own_{abs(hash((body, at)))}"
+    text = body if at == "import" else f"def roots():\n    {body}\n"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    result = run(*words(site, factory=f"{name}:roots"))
+    assert (result.exit_code, says in result.stderr) == (70, True), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interrupt_while_the_module_is_imported_is_no_traceback(site, tmp_path, repository_root):
+    (tmp_path / "slow_module.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "caprpc", *words(site, factory="slow_module:roots")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(repository_root)},
+    )
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in said
 
 
 def test_a_factory_and_a_mapping_give_roots(shop):

@@ -290,3 +290,14 @@ def test_two_servers_of_one_process_live_side_by_side(world, driver):
     one, other = world.serve(driver), world.serve(driver)
     peers = [world.open(running) for running in (one, other)]
     assert [peer.value(peer.root(), "noop") for peer in peers] == [None, None]
+
+
+def test_a_reference_number_of_a_peer_is_not_taken_for_one_of_ours(world, driver):
+    running = world.serve(driver)
+    peer = world.open(running)
+    peer.root()
+    peer.send(m.GoAway("internal", "it broke", "R-THEIRS"))
+    peer.rest()
+    (close,) = running.records(kind="close")
+    assert "reference" not in close or not close["reference"]
+    assert "reference number of the peer: R-THEIRS" in close["detail"]

@@ -157,3 +157,18 @@ def test_one_worker_is_enough_to_serve(world, driver):
     vault = peer.root()
     world.service.gate.set()
     assert isinstance(peer.ask(vault, "wait"), m.Return)
+
+
+def test_strangers_that_leave_without_a_word_cost_no_connection(world, driver):
+    running = world.serve(driver, limits=limits())
+    made = []
+    admission = running.server._admission
+    channel = type(admission.epoch).channel
+    type(admission.epoch).channel = lambda *args, **more: made.append(1) or channel(*args, **more)
+    try:
+        for _ in range(20):
+            connect_socket(running.address).close()
+        assert world.open(running).root()
+    finally:
+        type(admission.epoch).channel = channel
+    assert len(made) == 1
