@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from caprpc.errors import AuditError, IdentityRefused, RemoteProtocolError, printable
 from caprpc.ids import new_reference
-from caprpc.limits import DEFAULT_LIMITS, Limits
+from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import VALIDITY_CHECK_S, Admission, Admitted
 from caprpc.objects.endpoint import Endpoint
 from caprpc.objects.outgoing import Outgoing
@@ -50,7 +50,6 @@ class Link:
         "_admission",
         "_bulk",
         "_caller",
-        "_limits",
         "_our_leaf_key",
         "_receive",
         "_unsent",
@@ -67,7 +66,6 @@ class Link:
     session: Session
     endpoint: Endpoint
     outgoing: Outgoing
-    _limits: Limits
 
     def __init__(
         self,
@@ -255,10 +253,7 @@ class Link:
         reason = self._admission.check_still_valid(self.admitted)
         if reason is not None:
             return self.abort(reason.code, reason.detail)
-        limits = self.admitted.guard.limits
-        if limits is not self._limits:
-            self._limits = limits
-            tighten(self.session, limits)
+        tighten(self.session, self.admitted.guard.limits)
         return []
 
     def protocol_error(self, exc: RemoteProtocolError) -> list[Event]:
@@ -276,7 +271,6 @@ class Link:
         session = Session(peer, admitted.guard, root, opening, now)
         stubs = StubMaker(self._caller)
         self.session = session
-        self._limits = session.limits
         names: RootNames = root.obj  # type: ignore[assignment]
         restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)
         self.endpoint = Endpoint(session, recorder, stubs, names, restoring, self._caller)

@@ -13,7 +13,7 @@ def tighten(session: "Session", limits: Limits) -> None:
     """Have a session keep to tighter limits from now on; what is held above a new one is not cut, only not added to.
 
     Frames and values stay as they were announced, since their breach is a protocol error: a peer that keeps to what it
-    was told is honest. The next connection has the new ones.
+    was told is honest. The next connection has the new ones. May be called again with the same limits.
     """
     before = session.limits
     session.limits = replace(limits, max_frame_bytes=before.max_frame_bytes, **value_limits(before))
