@@ -24,6 +24,7 @@ from caprpc.objects.context import CallContext, current, deadline
 from caprpc.objects.grants import Grants
 from caprpc.objects.iteration import prefetch
 from caprpc.objects.reconnect import Reconnect
+from caprpc.objects.streams import RemoteReader, RemoteWriter, open_stream
 from caprpc.store import StoredGrant
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "Reconnect",
     "ReferenceDead",
     "RemoteError",
+    "RemoteReader",
+    "RemoteWriter",
     "Server",
     "StoreError",
     "StoredGrant",
@@ -60,6 +63,7 @@ __all__ = [
     "grant",
     "method",
     "oneway",
+    "open_stream",
     "prefetch",
     "register_adapter",
     "release",

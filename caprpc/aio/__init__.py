@@ -2,11 +2,14 @@
 
 from caprpc.aio.client import Client, Peer, batch, connect, oneway, release, set_attribute, submit
 from caprpc.aio.granting import grant
-from caprpc.aio.operators import prefetch
+from caprpc.aio.operators import open_stream, prefetch
 from caprpc.aio.server import Server, serve
+from caprpc.objects.async_streams import AsyncReader, AsyncWriter
 from caprpc.objects.context import CallContext, current, deadline
 
 __all__ = [
+    "AsyncReader",
+    "AsyncWriter",
     "CallContext",
     "Client",
     "Peer",
@@ -17,6 +20,7 @@ __all__ = [
     "deadline",
     "grant",
     "oneway",
+    "open_stream",
     "prefetch",
     "release",
     "serve",

@@ -2,9 +2,12 @@
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, overload
 
+from caprpc.interfaces import ByteSink, ByteSource
+from caprpc.objects.async_streams import AsyncReader, AsyncWriter
 from caprpc.objects.iteration import Progress, choose
+from caprpc.objects.streams import PIECE_BYTES, transfer_of
 
 
 def prefetch(
@@ -35,3 +38,24 @@ async def _prefetched(call: Awaitable[Any], **options: Any) -> AsyncIterator[Any
     choose(iterator, **options)
     async for item in iterator:
         yield item
+
+
+@overload
+def open_stream(
+    reference: ByteSource, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
+) -> AsyncReader: ...
+@overload
+def open_stream(
+    reference: ByteSink, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
+) -> AsyncWriter: ...
+def open_stream(
+    reference: ByteSource | ByteSink, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
+) -> AsyncReader | AsyncWriter:
+    """Open a byte stream of a peer; as ``caprpc.open_stream``, with methods that are awaited.
+
+    Raises:
+        TypeError: It is no reference to a stream.
+        ValueError: ``chunk_bytes`` is out of bounds.
+    """
+    transfer, reads = transfer_of(reference, chunk_bytes, progress, on_loop=True)
+    return AsyncReader(transfer) if reads else AsyncWriter(transfer)

@@ -4,7 +4,7 @@ from caprpc.interface.base import Interface, InterfaceBase, register_adapter, sh
 from caprpc.interface.contexts import AsyncContextServer, ContextServer, ServedContext
 from caprpc.interface.contracts import contract_of, interface_closure
 from caprpc.interface.declaration import attribute, interface_info, method
-from caprpc.interface.iteration import ServedIterator
+from caprpc.interface.iteration import ServedIterator, ServedSource
 from caprpc.interface.member import Member
 from caprpc.interface.mismatch import ArgumentError, Mismatch, ResultError
 from caprpc.interface.references import NoReferences, ReferenceReader, ReferenceWriter
@@ -26,6 +26,7 @@ __all__ = [
     "ResultError",
     "ServedContext",
     "ServedIterator",
+    "ServedSource",
     "Shape",
     "Signature",
     "attribute",

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from itertools import islice
 from time import monotonic
 from types import AsyncGeneratorType, GeneratorType
@@ -53,6 +53,16 @@ class _Turn:
 
     def __exit__(self, *_exception: object) -> None:
         self._lock.release()
+
+
+class ServedSource:
+    """Something that is made as it is read, and must be closed when the peer has let go of it."""
+
+    __slots__ = ()
+
+    def abandon(self, error: BaseException) -> Awaitable[object] | None:
+        """Close it with ``error``; what it returns is to be awaited."""
+        raise NotImplementedError
 
 
 class ServedIterator:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
 from caprpc.ids import ExportId
-from caprpc.interface import ServedContext, ServedIterator, Shape
+from caprpc.interface import ServedContext, ServedIterator, ServedSource, Shape
 from caprpc.policy import Facet, Permit
 from caprpc.wire.messages import LIFETIME_CALL
 
@@ -170,7 +170,7 @@ class Exports:
             export = Export(ExportId(self._next), source, shape.adapt(source), shape, facet, announced)
             self._next += 1
             export.key = key
-            if isinstance(export.obj, ServedContext | ServedIterator):
+            if isinstance(export.obj, ServedContext | ServedIterator | ServedSource):
                 export.closer = export.obj  # type: ignore[assignment]  # its subclasses, which are all there is
             self._by_id[export.export_id] = export
             self._by_key[key] = export

@@ -1,0 +1,134 @@
+"""How much memory a transfer takes: ``python tests/benchmarks/stream_rss.py [MiB]``, two processes, one connection.
+
+Prints throughput, and by how much the resident set of each process grew at its highest while the bytes passed.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import caprpc
+from caprpc import Interface, method
+from caprpc.interfaces import ByteSource
+from caprpc.testing.deployment import Deployment, Side
+
+MIB = 1 << 20
+PIECE = bytes(range(256)) * 4096
+WARM_UP_MIB = 16
+SERVER = """
+[peer]
+ca = ["@CA@"]
+spiffe = ["spiffe://@DOMAIN@/client"]
+[roots]
+store = "Store"
+[offer.Store]
+interface = "Store"
+call = ["download", "grown"]
+[offer.Store.returns]
+download = "Download"
+[offer.Download]
+interface = "ByteSource"
+call = ["read", "close"]
+"""
+CLIENT = """
+[peer]
+ca = ["@CA@"]
+spiffe = ["spiffe://@DOMAIN@/server"]
+[accept.Store]
+call = ["download", "grown"]
+[accept.ByteSource]
+call = ["read", "close"]
+"""
+
+
+class Store(Interface):
+    @method(effect="read")
+    def download(self, size: int) -> ByteSource: ...
+
+    @method(effect="read")
+    def grown(self) -> int: ...
+
+
+class StoreOfPieces(Store):
+    def __init__(self):
+        self.meter = Meter()
+
+    def download(self, size):
+        return (PIECE for _ in range(size // len(PIECE)))
+
+    def grown(self):
+        grown = self.meter.grown()
+        self.meter = Meter()
+        return grown
+
+
+class Meter:
+    """How much the resident set of this process grows at its highest, from now on."""
+
+    def __init__(self):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self.before = memory("VmRSS")
+
+    def grown(self):
+        return memory("VmHWM") - self.before
+
+
+def memory(field):
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
+
+
+def serve(identity, policies, audit):
+    server = caprpc.Server({"store": StoreOfPieces()}, identity=identity, policies=policies, audit=audit)
+    print(server.listen("127.0.0.1:0"), flush=True)
+    with server:
+        sys.stdin.read()
+
+
+def measure(mib, url, client: Side, audit):
+    with caprpc.connect(url, **client.directories, audit=audit) as peer:
+        store = peer.root("store", Store)
+        drain(store.download(WARM_UP_MIB * MIB))
+        store.grown()
+        meter = Meter()
+        started = time.perf_counter()
+        received = drain(store.download(mib * MIB))
+        seconds = time.perf_counter() - started
+        client_grown, server_grown = meter.grown(), store.grown()
+    assert received == mib * MIB
+    print(f"{mib} MiB in {seconds:.2f} s: {mib / seconds:.0f} MiB/s")
+    print(f"growth of the resident set: client {client_grown / MIB:.2f} MiB, server {server_grown / MIB:.2f} MiB")
+
+
+def drain(source):
+    with caprpc.open_stream(source) as reader:
+        return sum(map(len, reader.pieces()))
+
+
+def main():
+    if len(sys.argv) > 2:
+        serve(*sys.argv[2:])
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        deployment = Deployment(Path(directory))
+        server = deployment.side("server", {"client": SERVER}, [Store])
+        client = deployment.side("client", {"server": CLIENT}, [Store])
+        arguments = [str(server.directories[name]) for name in ("identity", "policies")]
+        with subprocess.Popen(
+            [sys.executable, os.path.abspath(__file__), "serve", *arguments, str(Path(directory) / "audit")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            url = process.stdout.readline().strip()
+            measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1024, url, client, Path(directory) / "client-audit")
+            process.stdin.close()
+
+
+if __name__ == "__main__":
+    main()
