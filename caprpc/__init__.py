@@ -1,6 +1,22 @@
 """CapRPC: capability RPC between organizations that do not trust each other."""
 
-from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, grant, oneway, release, serve, submit
+from caprpc.blocking import (
+    CallFuture,
+    Client,
+    Peer,
+    Server,
+    attenuate,
+    batch,
+    connect,
+    grant,
+    lend,
+    oneway,
+    release,
+    release_after,
+    revoke,
+    serve,
+    submit,
+)
 from caprpc.errors import (
     AuditError,
     CallCancelled,
@@ -55,18 +71,22 @@ __all__ = [
     "Server",
     "StoreError",
     "StoredGrant",
+    "attenuate",
     "attribute",
     "batch",
     "connect",
     "current",
     "deadline",
     "grant",
+    "lend",
     "method",
     "oneway",
     "open_stream",
     "prefetch",
     "register_adapter",
     "release",
+    "release_after",
+    "revoke",
     "serve",
     "submit",
 ]

@@ -32,6 +32,8 @@ OP_INDEX_GET: Final = 10
 OP_INDEX_SET: Final = 11
 OP_ENTER: Final = 12
 OP_EXIT: Final = 13
+OP_ATTENUATE: Final = 14
+OP_REVOKE: Final = 15
 OP_RESTORE: Final = 16
 
 OPERATION_NAMES: Final[dict[int, str]] = {
@@ -49,6 +51,8 @@ OPERATION_NAMES: Final[dict[int, str]] = {
     OP_INDEX_SET: "index_set",
     OP_ENTER: "enter",
     OP_EXIT: "exit",
+    OP_ATTENUATE: "attenuate",
+    OP_REVOKE: "revoke",
     OP_RESTORE: "restore",
 }
 """Every operation a CALL may name. A code that is missing here is a protocol error."""
@@ -56,6 +60,12 @@ OPERATION_NAMES: Final[dict[int, str]] = {
 NAMED_OPERATIONS: Final = frozenset({OP_ROOT, OP_CALL, OP_GET, OP_SET, OP_RESTORE})
 """Operations that carry a member name; all others carry the empty string. A CALL of ``root`` with the empty string asks
 which roots there are."""
+
+IMPLICIT_OPERATIONS: Final = frozenset({OP_ATTENUATE, OP_REVOKE})
+"""Operations that a reference has without a grant: they only ever take away. FACET does not list them."""
+
+UNCOUNTED_OPERATIONS: Final = IMPLICIT_OPERATIONS | {OP_CLOSE, OP_EXIT}
+"""Operations that only give something up: a number of uses does not count them and never keeps a peer from them."""
 
 _REFERENCE_ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 _REFERENCE_LENGTH: Final = 12

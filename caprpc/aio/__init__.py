@@ -1,8 +1,9 @@
 """CapRPC for asyncio: the names of ``caprpc``, awaitable."""
 
-from caprpc.aio.client import Client, Peer, batch, connect, oneway, release, set_attribute, submit
+from caprpc.aio.client import Client, Peer, batch, connect, oneway, set_attribute, submit
 from caprpc.aio.granting import grant
 from caprpc.aio.operators import open_stream, prefetch
+from caprpc.aio.references import attenuate, lend, release, release_after, revoke
 from caprpc.aio.server import Server, serve
 from caprpc.objects.async_streams import AsyncReader, AsyncWriter
 from caprpc.objects.context import CallContext, current, deadline
@@ -14,15 +15,19 @@ __all__ = [
     "Client",
     "Peer",
     "Server",
+    "attenuate",
     "batch",
     "connect",
     "current",
     "deadline",
     "grant",
+    "lend",
     "oneway",
     "open_stream",
     "prefetch",
     "release",
+    "release_after",
+    "revoke",
     "serve",
     "set_attribute",
     "submit",

@@ -16,7 +16,8 @@ from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.oneway import OneWay, OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
-from caprpc.session import Import, Origin, Question, State
+from caprpc.objects.work import sort_out
+from caprpc.session import Export, Import, Origin, Question, State
 
 if TYPE_CHECKING:
     from caprpc.aio.connection import Connection
@@ -194,6 +195,24 @@ class Caller:
     def broken(self, detail: str) -> None:
         """End the connection: the peer broke the protocol in something that was understood late. From any thread."""
         self._loop.call_soon_threadsafe(self._connection.link.session.broken, detail)
+
+    @property
+    def principal(self) -> str:
+        """Who the peer is; empty before that is proved."""
+        return self._connection.principal
+
+    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+        """End the references of ours that are chosen; ``cut`` answers running calls on them, too. From any thread."""
+        connection = self._connection
+        if threading.get_ident() != self._thread:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(lambda: self.revoke(chosen, cut=cut))
+            return
+        if connection.link.admitted is not None:
+            connection.route(sort_out(connection.link, connection.link.endpoint.revoke(chosen, cut=cut)))
+            closers = connection.link.closing()
+            if closers:
+                connection.host.let_go(closers)
 
     def release(self, stub: Stub) -> None:
         """Give a reference back now."""

@@ -305,9 +305,3 @@ async def set_attribute(reference: object, name: str, value: object) -> None:
     if member is None:
         raise AttributeError(f"{stub._caprpc_shape.name} declares no writable attribute {name!r}")
     await stub._caprpc_call(stub._caprpc_import, member, (value,), {})
-
-
-def release(reference: object) -> None:
-    """Give a reference back now instead of when it is collected; using it afterwards raises ``ReferenceDead``."""
-    stub = stub_of(reference)
-    stub._caprpc_call.__self__.release(stub)

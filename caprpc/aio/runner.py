@@ -5,7 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from caprpc.ids import OP_ROOT
+from caprpc.ids import IMPLICIT_OPERATIONS, OP_ROOT
 from caprpc.interface import Member
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.closing import close_now, close_rest
@@ -70,7 +70,7 @@ class MethodRunner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _unproved(self, member: Member) -> bool:
-        if member.operation == OP_ROOT:
+        if member.operation == OP_ROOT or member.operation in IMPLICIT_OPERATIONS:
             return member.blocking
         return member.blocking or member.takes_references or self._proofs_left.get(member, PROOFS) > 0
 

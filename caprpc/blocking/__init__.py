@@ -1,8 +1,9 @@
 """The blocking driver: threads and sockets."""
 
-from caprpc.blocking.client import Client, Peer, batch, connect, oneway, release, submit
+from caprpc.blocking.client import Client, Peer, batch, connect, oneway, submit
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.granting import grant
+from caprpc.blocking.references import attenuate, lend, release, release_after, revoke
 from caprpc.blocking.server import Server
 from caprpc.blocking.serving import serve
 
@@ -11,11 +12,15 @@ __all__ = [
     "Client",
     "Peer",
     "Server",
+    "attenuate",
     "batch",
     "connect",
     "grant",
+    "lend",
     "oneway",
     "release",
+    "release_after",
+    "revoke",
     "serve",
     "submit",
 ]

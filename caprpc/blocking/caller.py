@@ -13,7 +13,8 @@ from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
-from caprpc.session import Import, Origin, Question, State, check_time
+from caprpc.objects.work import sort_out
+from caprpc.session import Export, Import, Origin, Question, State, check_time
 
 if TYPE_CHECKING:
     from caprpc.blocking.connection import Connection
@@ -28,7 +29,7 @@ THREAD: Final = object()
 class Caller:
     """Makes the questions of one connection; owns that none is asked for which the peer has no room."""
 
-    __slots__ = ("_connection", "_corks", "_forks", "_lock", "one_way")
+    __slots__ = ("__weakref__", "_connection", "_corks", "_forks", "_lock", "one_way")
 
     def __init__(self, connection: "Connection") -> None:
         self._connection = connection
@@ -165,6 +166,23 @@ class Caller:
         """End the connection: the peer broke the protocol in something that was understood late."""
         with self._lock:
             self._connection.link.session.broken(detail)
+
+    @property
+    def principal(self) -> str:
+        """Who the peer is; empty before that is proved."""
+        return self._connection.principal
+
+    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+        """End the references of ours that are chosen; ``cut`` answers running calls on them, too."""
+        connection = self._connection
+        with self._lock:
+            events = connection.link.endpoint.revoke(chosen, cut=cut)
+            futures = connection.route(sort_out(connection.link, events))
+            closers = connection.link.closing()
+            if closers:
+                connection.host.let_go(closers)
+        for future in futures:
+            future.notify()
 
     def release(self, stub: Stub) -> None:
         """Give a reference back now."""

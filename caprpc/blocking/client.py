@@ -18,7 +18,7 @@ from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.refusals import presented
 from caprpc.objects.sides import dialing
 from caprpc.objects.stubs import Flavor
-from caprpc.objects.targets import plan_batch, stub_of, target_of
+from caprpc.objects.targets import plan_batch, target_of
 from caprpc.sturdy import address_of
 
 T = TypeVar("T")
@@ -277,9 +277,3 @@ def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
         return []
     results: list[Any] = owner.call_batch(planned)
     return results
-
-
-def release(reference: object) -> None:
-    """Give a reference back now instead of when it is collected; using it afterwards raises ``ReferenceDead``."""
-    stub = stub_of(reference)
-    stub._caprpc_call.__self__.release(stub)

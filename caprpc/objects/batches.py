@@ -5,7 +5,7 @@ from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import AuditError, RemoteProtocolError, cut_text, declared_text
-from caprpc.ids import OP_ENTER, OP_EXIT, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
+from caprpc.ids import IMPLICIT_OPERATIONS, OP_ENTER, OP_EXIT, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
 from caprpc.objects.allowance import Exceeded, check_result, is_bounded
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _VALUES_ONLY: Final = NoReferences()
 
-_ONE_BY_ONE: Final = frozenset({OP_ROOT, OP_NEXT, OP_ENTER, OP_EXIT, OP_RESTORE})
+_ONE_BY_ONE: Final = frozenset({OP_ROOT, OP_NEXT, OP_ENTER, OP_EXIT, OP_RESTORE}) | IMPLICIT_OPERATIONS
 """Operations that no batch may hold: what they do depends on what those before did, or they return references."""
 
 _FAILURE_BYTES: Final = 80

@@ -3,6 +3,7 @@
 Sans I/O like the session. The driver calls it under the lock of the connection.
 """
 
+from collections.abc import Callable
 from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn
@@ -15,9 +16,10 @@ from caprpc.errors import (
     RemoteProtocolError,
     declared_text,
 )
-from caprpc.ids import OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
+from caprpc.ids import IMPLICIT_OPERATIONS, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
+from caprpc.objects.attenuation import implicit_plan
 from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
@@ -28,8 +30,8 @@ from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
-from caprpc.policy import Permit, Refused
-from caprpc.session import Answer, BatchAnswer, Overdue, Refusal, Scope, Session
+from caprpc.policy import REVOKED, Permit, Refused
+from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
 
 _VALUES_ONLY: Final = NoReferences()
@@ -73,6 +75,14 @@ class Endpoint:
         rule = event.permit.rule if event.reason == "timeout_s" else ""
         self.recorder.limited(event.answer, event.permit, event.reason, rule, event.reference)
 
+    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> list[Event]:
+        """End references of ours that the peer holds, and record it; return what happens to running calls."""
+        events: list[Event] = []
+        ended = self.session.revoke(filter(chosen, self.session.exports.live()), events, cut=cut)
+        if ended:
+            self.recorder.revoked(ended)
+        return events
+
     def prepare(self, answer: Answer) -> Job | None:
         """Check the arguments of a permitted call and record the decision; None if it is refused after all.
 
@@ -105,6 +115,8 @@ class Endpoint:
             return self._plan_root(permit)
         if permit.operation == OP_RESTORE:
             return Plan(permit, RESTORE_MEMBER, partial(self.restoring.restore, permit), is_async=False)  # type: ignore[arg-type]
+        if permit.operation in IMPLICIT_OPERATIONS:
+            return implicit_plan(answer, session=self.session)
         member: Member = export.shape.members[permit.operation, permit.member]
         try:
             function, is_async = bind(member, export, answer.obj)
@@ -134,7 +146,7 @@ class Endpoint:
         if plan.member.takes_references:
             answer.scope = Scope()
             flavor = Flavor.ASYNC if plan.is_async else Flavor.BLOCKING
-            reader = Reader(session, self.stubs, flavor, answer.scope)
+            reader = Reader(session, self.stubs, flavor, answer.scope, right=answer.export.right)
         try:
             args, kwargs = signature.decode_args(codec.unpack(answer.payload, session.limits), reader)
             if permit.arguments:
@@ -177,7 +189,7 @@ class Endpoint:
             if permit.operation == OP_NEXT:
                 keep_for_later(answer.obj, value)
             return
-        writer = ResultWriter(session, session.guard, permit, answer.export)
+        writer = ResultWriter(session, permit, answer.export, self.connection)
         try:
             if type(value) is signature.scalar_result:
                 raw = value
@@ -210,7 +222,7 @@ class Endpoint:
             return
         except (TypeError, ValueError, CallRefused) as exc:
             session.exports.take_back(writer.handed_over)
-            self._raise(job, "invalid-result", exc)
+            self._raise(job, "invalid-result" if answer.export.right is not REVOKED else "revoked", exc)
             return
         self._end(job, "ok", "")
         if writer.handed_over and answer.answer_id not in session.answers:

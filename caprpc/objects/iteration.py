@@ -8,9 +8,9 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final, TypeVar
 
-from caprpc.errors import IteratorBusy, ReferenceDead, RemoteProtocolError
+from caprpc.errors import IteratorBusy, RemoteProtocolError
 from caprpc.ids import OP_CLOSE, OP_NEXT
-from caprpc.objects.stubs import Caller, Stub
+from caprpc.objects.stubs import Caller, Stub, dead_reference
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class AsyncRemoteIterator(Stub):
             if pull.done:
                 return False
             if not self._caprpc_import.alive:
-                raise ReferenceDead("the iterator's reference is dead: its call or its connection has ended")
+                raise dead_reference(self._caprpc_import)
             if pull.ahead is None:
                 pull.ahead = self._caprpc_ask()
             if not pull.ahead.done():

@@ -15,6 +15,7 @@ from caprpc.objects.endpoint import Endpoint
 from caprpc.objects.outgoing import Outgoing
 from caprpc.objects.records import Recorder
 from caprpc.objects.restoring import Restoring
+from caprpc.objects.revocation import OPEN
 from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
@@ -274,7 +275,7 @@ class Link:
         names: RootNames = root.obj  # type: ignore[assignment]
         restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)
         self.endpoint = Endpoint(session, recorder, stubs, names, restoring, self._caller)
-        self.outgoing = Outgoing(session, stubs)
+        self.outgoing = Outgoing(session, stubs, self._caller)
         self.admitted = admitted
 
     def opened(self) -> None:
@@ -285,6 +286,7 @@ class Link:
         """
         admitted = self.admitted
         if admitted is not None:
+            OPEN.add(self._caller)
             recorder = self.endpoint.recorder
             recorder.connection_id = self.session.opening.connection_id
             recorder.fact(

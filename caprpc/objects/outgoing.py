@@ -9,15 +9,14 @@ from caprpc.errors import (
     DeadlineExceeded,
     Denied,
     LimitExceeded,
-    ReferenceDead,
     RemoteError,
     RemoteProtocolError,
     printable,
 )
-from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
+from caprpc.ids import IMPLICIT_OPERATIONS, OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
 from caprpc.limits import Limits, lower_limits
-from caprpc.objects.stubs import Flavor
+from caprpc.objects.stubs import Flavor, dead_reference
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
 from caprpc.policy import grant_line
 from caprpc.session import Announced, Export, Import, Origin, Question, Session
@@ -44,6 +43,9 @@ _ADVICE: Final[dict[str, str]] = {
     "unavailable": "the peer is stopping and takes no new calls",
 }
 
+_ENDED: Final = frozenset({"denied", "revoked"})
+"""What a peer answers to a call on a reference that it has ended; which of them depends on how far the call was."""
+
 _VALUES_ONLY: Final = NoReferences()
 
 AnyCall = tuple[Import, Member, tuple[object, ...], dict[str, object]]
@@ -58,10 +60,11 @@ _NO_OPERATIONS: Final = Announced(0, "Roots", frozenset(), LIFETIME_CONNECTION)
 class Outgoing:
     """Makes the questions of one connection and reads their answers. The driver holds the connection's lock."""
 
-    __slots__ = ("_root", "_session", "_stubs")
+    __slots__ = ("_connection", "_root", "_session", "_stubs")
 
-    def __init__(self, session: Session, stubs: StubMaker) -> None:
+    def __init__(self, session: Session, stubs: StubMaker, connection: object) -> None:
         self._session = session
+        self._connection = connection
         self._stubs = stubs
         imports = session.imports
         self._root = Import(0, _NO_OPERATIONS, session.peer.principal, imports.dropped)
@@ -85,7 +88,8 @@ class Outgoing:
         """
         session = self._session
         rights = target.announced.rights
-        if not target.alive or rights.get((member.operation, member.name)) is not session.guard.accepts:
+        accepts = session.guard.accepts
+        if not target.alive or target.right or rights.get((member.operation, member.name)) is not accepts:
             self._check(target, member)
         signature = member.signature
         if not kwargs and tuple(map(type, args)) == signature.scalars:
@@ -98,7 +102,7 @@ class Outgoing:
             if signature.returns_references:
                 question.homes = {}
             return question
-        writer = ArgumentWriter(session, session.guard, target.announced.interface, member.name)
+        writer = ArgumentWriter(session, target, member.name, self._connection)
         try:
             payload = codec.pack_payload(signature.encode_args(args, kwargs, writer), session.opening.sends)
             question = session.ask(
@@ -172,8 +176,8 @@ class Outgoing:
                 if not member.signature.returns_references:
                     return member.signature.decode_result(raw, _VALUES_ONLY)
                 target = question.target
-                scope = target.scope if target is not None else None
-                reader = Reader(session, self._stubs, flavor, scope, question.homes)
+                scope, right = (target.scope, target.right) if target is not None else (None, None)
+                reader = Reader(session, self._stubs, flavor, scope, question.homes, right)
                 try:
                     return member.signature.decode_result(raw, reader)
                 except (ResultError, LimitExceeded):
@@ -258,6 +262,9 @@ class Outgoing:
         """Return the exception that an ended question is to be raised as."""
         outcome = question.outcome
         if isinstance(outcome, Raise):
+            target = question.target
+            if target is not None and target.revoked and outcome.code in _ENDED:
+                return dead_reference(target)
             error = self._error(outcome, member)
             if question.local_failure:
                 error.add_note(question.local_failure)
@@ -288,15 +295,14 @@ class Outgoing:
         key = (member.operation, member.name)
         if announced.rights.get(key) is not self._session.guard.accepts:
             self._check_right(announced, key)
-        if not target.alive:
-            raise ReferenceDead(
-                f"this reference to {announced.interface} is dead: its call or its connection has ended, or it was "
-                "revoked or released"
-            )
+        if not target.alive or (target.right is not None and target.right.refusal(self._session.now)):
+            raise dead_reference(target)
 
     def _check_right(self, announced: Announced, key: tuple[int, str]) -> None:
         operation, name = OPERATION_NAMES[key[0]], key[1]
         called = f"{announced.interface}.{name}" if name else f"{announced.interface} ({operation})"
+        if key[0] in IMPLICIT_OPERATIONS:
+            return
         if key not in announced.operations:
             raise Denied(
                 f"{called}: the peer {printable(self._session.peer.principal)} does not offer this; nothing was sent",

@@ -173,9 +173,10 @@ class Holdings:
         Raises:
             ReferenceDead: It is none that is acquired again, or was refused.
         """
-        stub = target.stub() if target.stub is not None else None
+        stubs = [face() for face in target.stubs]
         for held in self._held:
-            if isinstance(stub, Stub) and held.stub is stub:
+            stub = held.stub
+            if stub is not None and any(stub is face for face in stubs):
                 error = self._refused.get(held)
                 if error is not None:
                     raise ReferenceDead(f"{held.text} was not given again after reconnecting: {error}") from error

@@ -4,6 +4,7 @@ Decisions are added as calls are checked and written with one ``commit`` before 
 """
 
 import logging
+from collections import Counter
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -18,7 +19,7 @@ from caprpc.ids import OPERATION_NAMES
 from caprpc.interface import Member, Mismatch
 from caprpc.objects.failures import FailureLog
 from caprpc.policy import Permit, Refused
-from caprpc.session import Answer, BatchAnswer
+from caprpc.session import Answer, BatchAnswer, Export
 
 _LARGE: Final = 1 << 512
 """Larger integers are not spelled out: ``str`` of more than 4,300 digits raises."""
@@ -68,6 +69,10 @@ class Recorder:
     ) -> None:
         """Add the decision for a call that will run; only if ``wants_decisions``."""
         template = self._decided.get(permit)
+        if template is None and permit.origin is not None:
+            # A derived reference comes and goes; what is kept is that of the policy's own permit.
+            self.permitted(answer, permit.origin, member, args, kwargs)
+            return
         if template is None:
             template = self._decided[permit] = self._relation.template(
                 kind="decision",
@@ -167,9 +172,14 @@ class Recorder:
             reference=reference,
         )
 
+    def revoked(self, ended: list[Export]) -> None:
+        """Record that references of ours have ended before their time, for each facet how many."""
+        for facet, count in Counter(export.facet.name for export in ended).items():
+            self._try_fact("revoke", facet=facet, count=count)
+
     def outcome(self, answer: Answer | BatchAnswer, permit: Permit, outcome: str, error: str) -> None:
         """Record how a call ended, at level ``outcome``."""
-        key = (permit, outcome, error)
+        key = (permit.origin or permit, outcome, error)
         template = self._outcomes.get(key)
         if template is None:
             template = self._outcomes[key] = self._relation.template(
@@ -191,7 +201,7 @@ class Recorder:
             self.fact(kind, **fields)
         except AuditError as exc:
             # The reply goes out all the same: it tells that something failed, and the next call is not permitted.
-            _LOG.error("the audit log took no record of a failed call: %s", exc)
+            _LOG.error("the audit log took no record of what has happened: %s", exc)
 
     def fact(self, kind: str, **fields: str | int) -> None:
         """Write any other fact of this connection now."""

@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 from weakref import ref
 
-from caprpc.errors import printable
+from caprpc.errors import ReferenceDead, printable
 from caprpc.ids import (
     OP_CALL,
     OP_CLOSE,
@@ -26,7 +26,7 @@ from caprpc.ids import (
     OP_SET,
 )
 from caprpc.interface import Member, Shape
-from caprpc.session import Import
+from caprpc.session import Export, Import
 
 
 class Flavor(Enum):
@@ -51,6 +51,13 @@ class Caller(Protocol):
     def broken(self, detail: str) -> None:
         """End the connection: the peer broke the protocol in something that was understood late."""
 
+    @property
+    def principal(self) -> str:
+        """Who the peer is."""
+
+    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+        """End the references of ours that are chosen, as ``Revoker`` says."""
+
 
 class Stub:
     """Base of all stubs; everything one does to a reference is a function of the module ``caprpc``."""
@@ -70,12 +77,12 @@ class Stub:
     def __del__(self) -> None:
         # Finalizers never send: they queue, and the session re-checks when it sends next.
         imported = getattr(self, "_caprpc_import", None)
-        if imported is not None and imported.alive:
-            imported.dropped.append(imported)
+        if imported is not None and imported.origin.count:
+            imported.dropped.append(imported.origin)
 
     def __repr__(self) -> str:
         imported = self._caprpc_import
-        state = "" if imported.alive else " (dead)"
+        state = "" if imported.alive else " (revoked)" if imported.revoked else " (dead)"
         return f"<reference to {self._caprpc_shape.name} {imported.export_id} of {printable(imported.holder)}{state}>"
 
     def __bool__(self) -> bool:
@@ -105,7 +112,7 @@ class Stub:
         """Stand on the import of another stub from now on: the peer was reached again over a new connection."""
         object.__setattr__(self, "_caprpc_import", fresh._caprpc_import)
         object.__setattr__(self, "_caprpc_call", fresh._caprpc_call)
-        fresh._caprpc_import.stub = ref(self)
+        fresh._caprpc_import.stubs.append(ref(self))
 
     def _caprpc_refuse(self, *_args: object) -> NoReturn:
         raise TypeError(
@@ -113,6 +120,17 @@ class Stub:
         )
 
     __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _caprpc_refuse
+
+
+def dead_reference(imported: Import) -> ReferenceDead:
+    """Return the error for a reference that is dead, with what ended it."""
+    if imported.revoked:
+        why = f"{printable(imported.holder)}, which owns the object, has revoked it"
+    elif imported.right is not None and imported.alive:
+        why = "the right that it came in through has ended"
+    else:
+        why = "its call or its connection has ended, or it was released"
+    return ReferenceDead(f"this reference to {imported.announced.interface} is dead: {why}")
 
 
 def _named(member: Member, function: Callable[..., Any], name: str, owner: str) -> Callable[..., Any]:

@@ -21,6 +21,26 @@ def stub_of(reference: object) -> Stub:
     return reference
 
 
+def caller_of(stub: Stub) -> Any:
+    """Return what makes the calls of a stub: the caller of its connection."""
+    return stub._caprpc_call.__self__
+
+
+def derived_import(stub: Stub) -> Import:
+    """Return the import of a reference that we have derived, and may therefore end.
+
+    Raises:
+        TypeError: It is what others lent us.
+    """
+    imported = stub._caprpc_import.origin
+    if not imported.derived:
+        raise TypeError(
+            f"{stub!r} is not ours to revoke: its owner can; caprpc.release() gives it back, and what "
+            "caprpc.attenuate() derives from it can be revoked"
+        )
+    return imported
+
+
 def target_of(method: object) -> tuple[Stub, Import, Member]:
     """Return stub, import and member behind ``ref.method``, or behind a reference to a callable.
 

@@ -4,6 +4,7 @@ Every occurrence is counted; a message that is not sent, or not taken, is undone
 """
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 from weakref import ref
 
@@ -11,9 +12,10 @@ from caprpc.errors import CallRefused, RemoteProtocolError
 from caprpc.ids import OP_NEXT
 from caprpc.interface import Mismatch, Shape
 from caprpc.objects.allowance import bound_iterator
+from caprpc.objects.handles import Narrowed
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
 from caprpc.objects.stubs import Caller, Flavor, Stub, make_stub_class
-from caprpc.policy import Facet, Guard, Permit
+from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of
 from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
 from caprpc.wire.values import OwnReference, RemoteReference
@@ -33,10 +35,13 @@ class StubMaker:
     def stub(self, imported: Import, shape: Shape, flavor: Flavor) -> Stub:
         """Return the stub of an import, the same one while somebody holds it."""
         call = self._calls[flavor]
-        held = imported.stub
-        known = held() if held is not None else None
-        if isinstance(known, Stub) and known._caprpc_call is call and known._caprpc_shape is shape:
-            return known
+        stubs = imported.origin.stubs
+        for held in stubs:
+            known = held()
+            if known is None:
+                stubs = imported.origin.stubs = [live for live in stubs if live() is not None]
+            elif known._caprpc_import is imported and known._caprpc_call == call and known._caprpc_shape is shape:
+                return known  # type: ignore[no-any-return]  # only stubs are in the list
         stub_class = shape.faces.get(flavor)
         if stub_class is None:
             base: type[Stub] = Stub
@@ -44,21 +49,83 @@ class StubMaker:
                 base = RemoteIterator if flavor is Flavor.BLOCKING else AsyncRemoteIterator
             stub_class = shape.faces[flavor] = make_stub_class(shape, flavor, base)
         stub: Stub = stub_class(imported, shape, call)
-        imported.stub = ref(stub)
+        stubs.append(ref(stub))
         return stub
 
 
-class ArgumentWriter:
+class Writer:
+    """Writes the references of one message; counts each, so that all can be taken back."""
+
+    __slots__ = ("_guard", "_session", "_watcher", "handed_over")
+
+    def __init__(self, session: Session, watcher: object) -> None:
+        """Take the session, and what is to be told when a right of ours ends: the caller of the connection."""
+        self._session = session
+        self._guard = session.guard
+        self._watcher = watcher
+        self.handed_over: list[Export] = []
+
+    def _export(self, obj: object, shape: Shape, facet: Facet, scope: Scope | None, *rights: Right | None) -> Export:
+        """Count one occurrence of an object under a facet, a call, and every right that it was reached through."""
+        session = self._session
+        if type(obj) is Narrowed:
+            if obj._caprpc_interface not in ("", shape.name):
+                raise CallRefused(f"{obj!r} was lent as {obj._caprpc_interface}, and {shape.name} is declared here")
+            rights += (obj._caprpc_right,)
+            for right in obj._caprpc_right.lineage:
+                # What else of this interface is obtained through it is narrowed likewise.
+                right.applies_to.add(facet.interface)
+            obj = obj._caprpc_source
+        above = tuple(right for right in rights if right is not None)
+        if not above:
+            lifetime = LIFETIME_CONNECTION if scope is None else LIFETIME_CALL
+            export = session.exports.hand_over(obj, shape, facet, session.announce(facet, lifetime), scope)
+        else:
+            _check_alive(above, session.now)
+            key = (id(obj), shape, facet, id(scope), *map(id, above))
+            known = session.exports.again(key, obj)
+            export = self._derive(key, obj, shape.adapt, shape, facet, scope, above) if known is None else known
+            export.count += 1
+        self.handed_over.append(export)
+        return export
+
+    def _derive(
+        self,
+        key: object,
+        source: object,
+        adapt: Callable[[object], object],
+        shape: Shape,
+        facet: Facet,
+        scope: Scope | None,
+        above: tuple[Right, ...],
+        *,
+        revocable: bool = False,
+    ) -> Export:
+        """Export an object anew, under rights."""
+        session = self._session
+        right = above[0] if len(above) == 1 else Right(above)
+        base = base_of(facet)
+        narrowings = right.narrowings(base.interface)
+        facet = DerivedFacet(base, narrowings, revocable=revocable) if narrowings or revocable else base
+        session.exports.check_room(scope)
+        announced = session.announce(facet, LIFETIME_CONNECTION if scope is None else LIFETIME_CALL)
+        export = session.exports.add(key, source, adapt(source), shape, facet, announced)
+        session.exports.stand_under(export, right, scope, session.now)
+        right.watch(self._watcher)
+        return export
+
+
+class ArgumentWriter(Writer):
     """Writes our arguments of one call: what may be passed where is what ``[[lend]]`` says."""
 
-    __slots__ = ("_guard", "_interface", "_member", "_session", "handed_over", "scope")
+    __slots__ = ("_interface", "_member", "_right", "_terms", "scope")
 
-    def __init__(self, session: Session, guard: Guard, interface: str, member: str) -> None:
-        self._session = session
-        self._guard = guard
-        self._interface = interface
+    def __init__(self, session: Session, target: Import, member: str, watcher: object) -> None:
+        super().__init__(session, watcher)
+        self._interface = target.announced.interface
+        self._right = target.right
         self._member = member
-        self.handed_over: list[Export] = []
+        self._terms: dict[Lend, Right] = {}
         self.scope: Scope | None = None
 
     def write(self, obj: object, shape: Shape, parameter: str) -> RemoteReference | OwnReference:
@@ -77,31 +144,32 @@ class ArgumentWriter:
                 f"our policy {self._guard.policy.file} lends nothing to {to} ({parameter}); to allow it add: "
                 f'[[lend]] to = "{to}" param = "{parameter}" as = "<facet>" lifetime = "call"'
             )
-        facet = self._guard.facet(lend.facet)
-        by_call = lend.lifetime == "call"
-        if by_call and self.scope is None:
-            self.scope = Scope()
-        announced = self._session.announce(facet, LIFETIME_CALL if by_call else LIFETIME_CONNECTION)
-        export = self._session.exports.hand_over(obj, shape, facet, announced, self.scope if by_call else None)
-        self.handed_over.append(export)
-        if isinstance(lend.lifetime, float | int):
-            export.expires_at = self._session.now + lend.lifetime
-        if lend.max_uses is not None and export.uses_left is None:
-            export.uses_left = lend.max_uses
-        return RemoteReference(export.export_id, announced.facet_id)
+        scope = None
+        if lend.lifetime == "call":
+            scope = self.scope = self.scope or Scope()
+        export = self._export(obj, shape, self._guard.facet(lend.facet), scope, self._right, self._terms_of(lend))
+        return reference_to(export)
+
+    def _terms_of(self, lend: Lend) -> Right | None:
+        """Return the right by which this message lends something for a time or a number of uses."""
+        if isinstance(lend.lifetime, str) and lend.max_uses is None:
+            return None
+        right = self._terms.get(lend)
+        if right is None:
+            expires_at = inf if isinstance(lend.lifetime, str) else self._session.now + lend.lifetime
+            right = self._terms[lend] = Right(expires_at=expires_at, uses=lend.max_uses)
+        return right
 
 
-class ResultWriter:
+class ResultWriter(Writer):
     """Writes the result of one answer: what may be returned is what ``[offer.*.returns]`` says."""
 
-    __slots__ = ("_guard", "_permit", "_session", "_target", "handed_over")
+    __slots__ = ("_permit", "_target")
 
-    def __init__(self, session: Session, guard: Guard, permit: Permit, target: Export) -> None:
-        self._session = session
-        self._guard = guard
+    def __init__(self, session: Session, permit: Permit, target: Export, watcher: object) -> None:
+        super().__init__(session, watcher)
         self._permit = permit
         self._target = target
-        self.handed_over: list[Export] = []
 
     def write(self, obj: object, shape: Shape, _parameter: str) -> RemoteReference | OwnReference:
         """Return the reference for a result.
@@ -121,21 +189,43 @@ class ResultWriter:
         return self.hand_over(obj, shape, facet)
 
     def hand_over(self, obj: object, shape: Shape, facet: Facet) -> RemoteReference:
-        """Export an object under a facet; it lives as long as the object it was reached through."""
-        scope = self._target.scope
-        announced = self._session.announce(facet, LIFETIME_CONNECTION if scope is None else LIFETIME_CALL)
-        export = self._session.exports.hand_over(obj, shape, facet, announced, scope)
-        self.handed_over.append(export)
+        """Export an object under a facet; it lives as long as the reference it was reached through, and no longer."""
+        export = self._export(obj, shape, facet, self._target.scope, self._target.right)
         if export.closer is not None:
             bound_iterator(export, self._permit)
-        export.expires_at = min(export.expires_at, self._target.expires_at)
-        return RemoteReference(export.export_id, announced.facet_id)
+        return reference_to(export)
+
+    def hand_over_derived(self, right: Right) -> RemoteReference:
+        """Export the target once more, under a right derived from its own."""
+        target = self._target
+        _check_alive((right,), self._session.now)
+        right.applies_to.add(target.facet.interface)
+        obj = target.obj
+        export = self._derive(
+            right, target.source, lambda _: obj, target.shape, target.facet, target.scope, (right,), revocable=True
+        )
+        export.count += 1
+        self.handed_over.append(export)
+        return reference_to(export)
+
+
+def _check_alive(rights: tuple[Right, ...], now: float) -> None:
+    for right in rights:
+        reason = right.refusal(now)
+        if reason:
+            raise CallRefused(f"nothing can be handed over through a reference that has ended ({reason})")
+
+
+def reference_to(export: Export) -> RemoteReference:
+    """Return what stands for an export in a message."""
+    announced = export.announced
+    return RemoteReference(export.export_id, 0 if announced is None else announced.facet_id)
 
 
 class Reader:
     """Reads the references of one message: theirs become stubs, ours come home; all or none."""
 
-    __slots__ = ("_flavor", "_homes", "_maker", "_scope", "_session", "received")
+    __slots__ = ("_flavor", "_homes", "_maker", "_right", "_scope", "_session", "received")
 
     def __init__(
         self,
@@ -144,12 +234,15 @@ class Reader:
         flavor: Flavor,
         scope: Scope | None,
         homes: dict[int, Home] | None = None,
+        right: Right | None = None,
     ) -> None:
         self._session = session
         self._maker = maker
         self._flavor = flavor
         self._scope = scope
         self._homes = homes
+        self._right = right
+        """What it comes in through, if that was narrowed: it is good for us as long as that."""
         self.received: list[Import] = []
 
     def read(self, reference: RemoteReference | OwnReference, shape: Shape) -> object:
@@ -174,7 +267,7 @@ class Reader:
         self.received.append(imported)
         if announced.interface != shape.name:
             raise Mismatch(shape.name, "a reference of another interface")
-        return self._maker.stub(imported, shape, self._flavor)
+        return self._maker.stub(imported if self._right is None else imported.under(self._right), shape, self._flavor)
 
 
 def going_home(obj: object, session: Session) -> OwnReference | None:
@@ -185,7 +278,7 @@ def going_home(obj: object, session: Session) -> OwnReference | None:
     """
     if not isinstance(obj, Stub):
         return None
-    imported: Import = obj._caprpc_import
+    imported: Import = obj._caprpc_import.origin
     if session.imports.get(imported.export_id) is not imported:
         raise CallRefused("a reference of another connection (or a dead one) cannot be passed on: no policy lets it")
     return OwnReference(imported.export_id)

@@ -4,7 +4,10 @@ Reference: ``docs/reference/policy.md``.
 """
 
 from caprpc.policy.arguments import ArgumentRule
+from caprpc.policy.attenuation import Narrowing, Only, Rules, keys_of, rules_of, word_of
+from caprpc.policy.authority import MOST_DERIVATIONS, OVER, REVOKED, Right
 from caprpc.policy.contracts import contracts_to_toml
+from caprpc.policy.derived import DerivedFacet, base_of, keys
 from caprpc.policy.directory import PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
@@ -15,10 +18,14 @@ from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
 
 __all__ = [
+    "MOST_DERIVATIONS",
     "OPAQUE",
+    "OVER",
     "REASONS",
+    "REVOKED",
     "Accepted",
     "ArgumentRule",
+    "DerivedFacet",
     "Expectation",
     "Facet",
     "Grant",
@@ -26,7 +33,9 @@ __all__ = [
     "Key",
     "Lend",
     "MemberLimit",
+    "Narrowing",
     "Offer",
+    "Only",
     "Permit",
     "Policy",
     "PolicySet",
@@ -34,7 +43,14 @@ __all__ = [
     "Refused",
     "Restorable",
     "RevokedFile",
+    "Right",
     "Root",
+    "Rules",
+    "base_of",
     "contracts_to_toml",
     "grant_line",
+    "keys",
+    "keys_of",
+    "rules_of",
+    "word_of",
 ]

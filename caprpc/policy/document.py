@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from caprpc.policy.names import template_fault
 from caprpc.policy.problems import Problems, suggest
@@ -30,10 +30,17 @@ _KINDS: Final[dict[type, str]] = {
 }
 
 
+class Lines(Protocol):
+    """What knows the line of a value."""
+
+    def line(self, path: Path) -> int:
+        """Return the line of the value at ``path``."""
+
+
 class Table:
     """One table of a document; ``finish`` complains about every key that was not taken."""
 
-    def __init__(self, document: TomlDocument, file: str, path: Path, data: dict[str, object], problems: Problems):
+    def __init__(self, document: Lines, file: str, path: Path, data: dict[str, object], problems: Problems):
         self._document = document
         self._file = file
         self._path = path

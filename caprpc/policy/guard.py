@@ -7,10 +7,10 @@ operation it was returned for, now: it is asked for anew for each operation and 
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from caprpc.ids import OP_RESTORE, OP_ROOT
+from caprpc.ids import OP_ATTENUATE, OP_RESTORE, OP_REVOKE, OP_ROOT
 from caprpc.policy.arguments import ArgumentRule, intersection
 from caprpc.policy.limits import tighter
 from caprpc.policy.model import (
@@ -30,10 +30,12 @@ from caprpc.policy.narrowing import narrower_lends, narrower_limit, narrower_res
 from caprpc.policy.quotas import Limiter, Usage
 from caprpc.policy.refused import Refused
 from caprpc.policy.restores import narrower_restores
+from caprpc.policy.tables import PermitTable
 
 ROOT_FACET: Final = "root"
 """Name of the facet of export 0, for the audit log."""
 _NO_ARGUMENTS: Final[Mapping[str, ArgumentRule]] = {}
+_IMPLICIT: Final = (OP_ATTENUATE, OP_REVOKE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +64,8 @@ class Permit:
     """Names of arguments that the audit log may keep in clear."""
     arguments: Mapping[str, ArgumentRule]
     limit: MemberLimit
+    origin: "Permit | None" = None
+    """The permit of the policy that a derived reference has narrowed; None: it is that itself."""
 
     def check_arguments(self, values: Mapping[str, object]) -> None:
         """Check decoded arguments against the policy's rules; call it if ``arguments`` is not empty.
@@ -98,17 +102,6 @@ class Permit:
             policy=self.policy,
             detail=detail,
         )
-
-
-class PermitTable(dict[Key, Permit]):
-    """What a facet permits under one version of the policy, with what a denial must name; never changed."""
-
-    __slots__ = ("policy", "rule")
-
-    def __init__(self, permits: Mapping[Key, Permit], rule: str, policy: str) -> None:
-        super().__init__(permits)
-        self.rule = rule
-        self.policy = policy
 
 
 class Facet:
@@ -239,7 +232,7 @@ class Guard:
             Refused: The peer may not do this, or not now.
         """
         permits = facet.permits
-        permit = permits.get((operation, member))
+        permit: Permit | None = permits.get((operation, member)) or permits.implicit.get((operation, member))
         if permit is None:
             reason = "closed" if self.closed else "not-granted"
             raise Refused(
@@ -340,7 +333,20 @@ def _table(offer: Offer, policy: Policy, quotas: PrincipalQuotas) -> PermitTable
         key: _permit(offer.name, grant, policy.digest, quotas.limiter(offer.name, grant))
         for key, grant in offer.grants.items()
     }
-    return PermitTable(permits, offer.rule, policy.digest)
+    return _with_implicit(permits, offer, policy)
+
+
+def _with_implicit(permits: dict[Key, Permit], offer: Offer, policy: Policy) -> PermitTable:
+    """Return the table of a facet, with what every holder of a reference may do: make a lesser one, and end that."""
+    grants = (Grant(code, "", offer.rule, _NO_ARGUMENTS, NO_LIMIT, None, frozenset()) for code in _IMPLICIT)
+    narrow, end = (_permit(offer.name, grant, policy.digest, None) for grant in grants)
+    return PermitTable(permits, offer.rule, policy.digest, implicit={(OP_ATTENUATE, ""): narrow}, ending=end)
+
+
+def narrowed(permit: Permit, arguments: Mapping[str, ArgumentRule]) -> Permit:
+    """Return a permit for less: with rules for arguments that pass only what its own pass."""
+    rules = intersection(permit.arguments, arguments)
+    return permit if rules == permit.arguments else replace(permit, arguments=rules, origin=permit.origin or permit)
 
 
 def _permit(facet: str, grant: Grant, digest: str, limiter: Limiter | None) -> Permit:
@@ -381,4 +387,6 @@ def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: Princip
             record=old.record & new.record,
         )
         permits[key] = _permit(facet.name, grant, policy.digest, quotas.limiter(facet.name, grant))
-    return PermitTable(permits, offer.rule, policy.digest)
+    if not facet.permits.implicit:
+        return PermitTable(permits, offer.rule, policy.digest)
+    return _with_implicit(permits, offer, policy)

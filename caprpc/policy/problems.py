@@ -32,6 +32,11 @@ class Problems:
         return bool(self._errors)
 
     @property
+    def first(self) -> str:
+        """What is wrong with the first thing that is; empty if nothing."""
+        return self._errors[0].message if self._errors else ""
+
+    @property
     def warnings(self) -> tuple[ConfigurationError, ...]:
         """All warnings, in file and line order."""
         return tuple(sorted(self._warnings, key=_order))

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-_LIMITS: Final = frozenset({"per_second", "per_hour", "per_day", "in_flight", "depth", "imports", "batch"})
+_LIMITS: Final = frozenset({"per_second", "per_hour", "per_day", "in_flight", "depth", "imports", "batch", "rate"})
 
 _CODES: Final = {"argument": "invalid-arguments", "cancelled": "cancelled", "draining": "unavailable"}
 
@@ -13,6 +13,7 @@ REASONS: Final = _LIMITS | {
     "rule-error",
     "no-reference",
     "expired",
+    "revoked",
     "uses",
     "cancelled",
     "draining",
@@ -27,8 +28,8 @@ REASONS: Final = _LIMITS | {
 
 Of the guard: ``not-granted`` (forbidden and absent alike), ``closed`` (a reload took the policy away), ``argument``,
 ``rule-error`` (a rule could not be evaluated), and the limits of a member. Of the floors above: a reference that the
-peer does not hold (``no-reference``), that was lent for a time or a number of uses that is over (``expired``,
-``uses``), limits of the connection, calls that come when nothing may begin any more, and what is wrong with a sturdy
+peer does not hold (``no-reference``), whose right has ended or is used up (``revoked``, ``expired``, ``uses``,
+``rate``), limits of the connection, calls that come when nothing may begin any more, and what is wrong with a sturdy
 reference that was presented (``sturdy-...``), or that too many were presented in vain (``guesses``).
 """
 

@@ -16,8 +16,9 @@ from caprpc.session.calls import (
     Question,
     Refusal,
 )
+from caprpc.session.imports import Import, Imports
 from caprpc.session.opening import Opening
-from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Import, Imports, Scope
+from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Scope
 from caprpc.session.session import Session
 from caprpc.session.states import TRANSITIONS, State
 from caprpc.session.tightening import tighten

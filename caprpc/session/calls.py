@@ -4,7 +4,8 @@ from collections import deque
 from typing import Any
 
 from caprpc.policy import Permit, Refused
-from caprpc.session.references import FOREVER, Export, Home, Import, Scope
+from caprpc.session.imports import Import
+from caprpc.session.references import FOREVER, Export, Home, Scope
 from caprpc.wire.messages import BatchReturn, Call, Meta, Raise, Return, Run
 
 
@@ -108,7 +109,7 @@ class Answer:
 class BatchAnswer:
     """A batch of the peer: runs of calls, each with a permit for each of its calls, or the refusal of all of them."""
 
-    __slots__ = ("answer_id", "cancelled", "cause", "depth", "meta", "runs", "scope")
+    __slots__ = ("answer_id", "cancelled", "cause", "depth", "exports", "meta", "runs", "scope")
 
     def __init__(
         self,
@@ -119,6 +120,8 @@ class BatchAnswer:
     ) -> None:
         self.answer_id = answer_id
         self.runs = runs
+        self.exports: list[Export | None] = []
+        """What the runs are on."""
         self.meta = meta
         self.cause = cause
         self.depth = 0 if cause is None else cause.depth + 1

@@ -8,11 +8,12 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
-from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, new_reference
+from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, UNCOUNTED_OPERATIONS, new_reference
 from caprpc.policy import Permit, Refused
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
 from caprpc.session.opening import FEATURE_DEADLINE
-from caprpc.session.references import FOREVER, Export
+from caprpc.session.references import ENDED, Export
+from caprpc.session.revoking import revoke
 from caprpc.session.states import TRANSITIONS, State
 from caprpc.wire import messages as m
 
@@ -37,7 +38,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
     cause = None if meta is None else _cause(session, meta)
     export = session.exports.get(message.target)
     try:
-        if export is None or export.expires_at is not FOREVER or export.uses_left is not None:
+        if export is None or export.right is not None:
             export = _usable(session, export, message, now)
         permit = session.guard.check(export.facet, operation, member, now)
     except Refused as refused:
@@ -53,8 +54,14 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
                 permit.limiter.give_back()
             _refuse(session, message, code, refusal(session, export, message, reason, rule), now, events)
             return
-    if export.uses_left is not None:
-        export.uses_left -= 1
+    if export.right is not None and operation not in UNCOUNTED_OPERATIONS:
+        reason = export.right.take(now)
+        if reason:
+            if permit.limiter is not None:
+                permit.limiter.give_back()
+            spent = refusal(session, export, message, reason, export.facet.permits.rule)
+            _refuse(session, message, spent.code, spent, now, events)
+            return
     if meta is not None or permit.timeout_s is not None:
         _watch(session, answer, (permit,), now)
     answers[question_id] = answer
@@ -74,6 +81,7 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
         if run.operation not in OPERATION_NAMES or bool(run.member) != (run.operation in NAMED_OPERATIONS):
             raise RemoteProtocolError(f"operation {run.operation} in a batch")
         answer.runs.append(_guard_run(session, answer, run, now))
+    answer.exports = [export for _, export, _ in answer.runs]
     permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
     _watch(session, answer, permits, now)
     session.answers[message.question] = answer
@@ -225,10 +233,13 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
         if message.target < 0:
             raise RemoteProtocolError("a promised answer as target: this version keeps no answers")
         raise refusal(session, None, message, "no-reference", "")
-    if now >= export.expires_at:
-        raise refusal(session, export, message, "expired", export.facet.permits.rule)
-    if export.uses_left is not None and export.uses_left < uses:
-        raise refusal(session, export, message, "uses", export.facet.permits.rule)
+    if export.right is not None:
+        reason = export.right.refusal(now, 0 if message.operation in UNCOUNTED_OPERATIONS else uses)
+        if reason:
+            if reason in ENDED:
+                # Its holder learns of it before the refusal, and can tell what happened from a lack of rights.
+                revoke(session, (export,), [], cut=False)
+            raise refusal(session, export, message, reason, export.facet.permits.rule)
     return export
 
 
@@ -274,8 +285,10 @@ def _guard_run(
         for _ in range(run.count):
             # One by one: those before a refused one are given back.
             permits.append(session.guard.check(export.facet, run.operation, run.member, now))  # noqa: PERF401
-        if export.uses_left is not None:
-            export.uses_left -= run.count
+        if export.right is not None and run.operation not in UNCOUNTED_OPERATIONS:
+            reason = export.right.take(now, run.count)
+            if reason:
+                raise refusal(session, export, run, reason, export.facet.permits.rule)
     except Refused as refused:
         for permit in permits:
             if permit.limiter is not None:

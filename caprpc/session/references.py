@@ -1,19 +1,31 @@
-"""Exports, imports and scopes: who may name what, how often it was handed over, and for how long.
+"""Exports and scopes: what of ours the peer may name, how often it was handed over, and for how long.
 
 Wire protocol, section 7.
 """
 
-import weakref
 from collections.abc import Awaitable, Iterable
+from math import inf
 from typing import Any, Final, Protocol
 
 from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
 from caprpc.ids import ExportId
 from caprpc.interface import ServedContext, ServedIterator, ServedSource, Shape
-from caprpc.policy import Facet, Permit
-from caprpc.wire.messages import LIFETIME_CALL
+from caprpc.policy import OVER, REVOKED, Facet, Permit, Right
 
-FOREVER: Final = float("inf")
+FOREVER: Final = inf
+
+SWEEP_S: Final = 1.0
+"""How often we look for exports whose right has ended without anything being asked of them."""
+
+ENDED: Final = frozenset({"revoked", "expired"})
+"""Reasons of a right that will never be good again."""
+
+
+class Member(Protocol):
+    """What can belong to the length of a call: an export or an import."""
+
+    def die(self) -> None:
+        """Let go of it; what is asked of it is refused from now on."""
 
 
 class Scope:
@@ -26,7 +38,7 @@ class Scope:
 
     def __init__(self) -> None:
         self.alive = True
-        self.members: set[Export | Import] = set()
+        self.members: set[Member] = set()
 
     def end(self) -> None:
         """Let go of everything in the scope; the numbers stay in the tables until ``clear``."""
@@ -64,16 +76,15 @@ class Export:
         "announced",
         "closer",
         "count",
-        "expires_at",
         "export_id",
         "facet",
         "key",
         "obj",
         "plans",
+        "right",
         "scope",
         "shape",
         "source",
-        "uses_left",
     )
 
     def __init__(
@@ -96,8 +107,8 @@ class Export:
         self.plans: dict[Permit, Any] = {}
         """How each permitted member runs; filled by the object floor."""
         self.scope: Scope | None = None
-        self.expires_at = FOREVER
-        self.uses_left: int | None = None
+        self.right: Right | None = None
+        """What it was derived under; None for an ordinary reference. Asked before each operation."""
         self.key: object = None
         self.closer: Closer | None = None
         """What is to be closed when the peer has let go of it."""
@@ -108,7 +119,12 @@ class Export:
         """Let go of the object; calls on the number are refused from now on."""
         self.obj = self.source = None
         self.plans = {}
-        self.expires_at = 0.0
+        self.right = OVER
+
+    def revoke(self) -> None:
+        """Let go of the object, whose reference was revoked."""
+        self.die()
+        self.right = REVOKED
 
 
 Home = tuple[object, Shape]
@@ -122,7 +138,7 @@ class Exports:
     and its scope: handing over the same object twice gives the same export.
     """
 
-    __slots__ = ("_by_id", "_by_key", "_next", "closing", "gone", "limit")
+    __slots__ = ("_by_id", "_by_key", "_next", "_sweep_at", "closing", "gone", "limit")
 
     def __init__(self, root: Export, limit: int) -> None:
         self._by_id: dict[int, Export] = {root.export_id: root}
@@ -134,6 +150,7 @@ class Exports:
         self.limit = limit
         """How many the peer may hold: as few as our policy and the peer's own limits say."""
         self._next = 1
+        self._sweep_at = inf
 
     def __len__(self) -> int:
         return max(0, len(self._by_id) - 1)
@@ -150,7 +167,12 @@ class Exports:
         return (export.source, export.shape) if export_id else None
 
     def hand_over(
-        self, source: object, shape: Shape, facet: Facet, announced: Announced, scope: Scope | None
+        self,
+        source: object,
+        shape: Shape,
+        facet: Facet,
+        announced: Announced,
+        scope: Scope | None,
     ) -> Export:
         """Count one occurrence of ``source`` in a message that is being written, exporting it if need be.
 
@@ -160,25 +182,67 @@ class Exports:
             Mismatch: (a ``TypeError``) Nothing declares that such an object stands for the shape.
         """
         key = (id(source), shape, announced, id(scope))
-        export = self._by_key.get(key)
-        if export is None or export.source is not source:
-            # A dead export holds its object no more, so that another may have come to stand at the same address.
-            if len(self._by_id) > self.limit:
-                raise LimitExceeded(f"the peer holds {self.limit} of our objects already (limits.exports)")
-            if scope is not None and not scope.alive:
-                raise CallRefused("the call that this reference would belong to has ended")
-            export = Export(ExportId(self._next), source, shape.adapt(source), shape, facet, announced)
-            self._next += 1
-            export.key = key
-            if isinstance(export.obj, ServedContext | ServedIterator | ServedSource):
-                export.closer = export.obj  # type: ignore[assignment]  # its subclasses, which are all there is
-            self._by_id[export.export_id] = export
-            self._by_key[key] = export
+        export = self.again(key, source)
+        if export is None:
+            self.check_room(scope)
+            export = self.add(key, source, shape.adapt(source), shape, facet, announced)
             if scope is not None:
                 export.scope = scope
                 scope.members.add(export)
         export.count += 1
         return export
+
+    def again(self, key: object, source: object) -> Export | None:
+        """Return the export that was made for ``source`` under ``key``, if it lives."""
+        export = self._by_key.get(key)
+        # A dead export holds its object no more, so that another may have come to stand at the same address.
+        return export if export is not None and export.source is source else None
+
+    def check_room(self, scope: Scope | None) -> None:
+        """Make sure that one more may be exported.
+
+        Raises:
+            LimitExceeded: The peer holds ``limits.exports`` of our objects.
+            CallRefused: The call to which the reference would belong has ended.
+        """
+        if len(self._by_id) > self.limit:
+            raise LimitExceeded(f"the peer holds {self.limit} of our objects already (limits.exports)")
+        if scope is not None and not scope.alive:
+            raise CallRefused("the call that this reference would belong to has ended")
+
+    def add(self, key: object, source: object, obj: object, shape: Shape, facet: Facet, announced: Announced) -> Export:
+        """Export an object under the next number; nothing is counted yet."""
+        export = Export(ExportId(self._next), source, obj, shape, facet, announced)
+        self._next += 1
+        export.key = key
+        if isinstance(export.obj, ServedContext | ServedIterator | ServedSource):
+            export.closer = export.obj  # type: ignore[assignment]  # its subclasses, which are all there is
+        self._by_id[export.export_id] = export
+        self._by_key[key] = export
+        return export
+
+    def stand_under(self, export: Export, right: Right, scope: Scope | None, now: float) -> None:
+        """Have a new export live no longer than a right and a call."""
+        export.right = right
+        if scope is not None:
+            export.scope = scope
+            scope.members.add(export)
+        self._sweep_at = min(self._sweep_at, now + SWEEP_S)
+
+    def revoke(self, export: Export) -> None:
+        """Refuse what is asked of an export from now on; its number stays until its holder has let go of it."""
+        export.revoke()
+        self._close(export)
+
+    def next_sweep(self) -> float:
+        """Return when to look for ended rights; infinity if no export has any."""
+        return self._sweep_at
+
+    def sweep(self, now: float) -> list[Export]:
+        """Return exports whose right has ended, once each: their holder has not been told."""
+        derived = [export for export in self._by_id.values() if export.right is not None and export.source is not None]
+        self._sweep_at = now + SWEEP_S if derived else inf
+        return [export for export in derived if export.right is not None and export.right.refusal(now) in ENDED]
 
     def take_back(self, exports: Iterable[Export]) -> None:
         """Undo ``hand_over`` once for each item: the message was not sent, or its arguments were not taken."""
@@ -240,139 +304,3 @@ class Exports:
         if export.closer is not None:
             self.closing.append(export.closer)
             export.closer = None
-
-
-class Import:
-    """An object of theirs that we may name."""
-
-    __slots__ = ("alive", "announced", "count", "dropped", "export_id", "holder", "scope", "stub")
-
-    def __init__(self, export_id: int, announced: Announced, holder: str, dropped: "list[Import]") -> None:
-        self.export_id = export_id
-        self.announced = announced
-        self.holder = holder
-        """The principal that owns the object."""
-        self.dropped = dropped
-        """Where the stub's finalizer queues this import."""
-        self.count = 0
-        self.alive = True
-        self.scope: Scope | None = None
-        self.stub: weakref.ref[object] | None = None
-        """The local face, while somebody holds it."""
-
-    def die(self) -> None:
-        """Refuse every later use on our side."""
-        self.alive = False
-
-
-class Imports:
-    """Their objects that we may name, with the counts we owe them.
-
-    Finalizers append to ``dropped`` and do nothing else; ``collect`` turns that into RELEASE pairs, after
-    checking that nobody has taken the reference again meanwhile.
-    """
-
-    __slots__ = ("_by_id", "_due", "_holder", "dropped", "limit")
-
-    def __init__(self, limit: int, holder: str) -> None:
-        self._by_id: dict[int, Import] = {}
-        self.limit = limit
-        self._holder = holder
-        self._due: list[tuple[int, int]] = []
-        """Counts of imports that were let go of by hand; the table has forgotten them."""
-        self.dropped: list[Import] = []
-
-    def __len__(self) -> int:
-        return len(self._by_id)
-
-    def get(self, export_id: int) -> Import | None:
-        """Return the import of that number, or None."""
-        return self._by_id.get(export_id)
-
-    def receive(self, export_id: int, announced: Announced, scope: Scope | None) -> Import:
-        """Count one occurrence of a reference in a message that is being decoded.
-
-        Raises:
-            RemoteProtocolError: The number was announced under another facet, or a call-lifetime reference came
-                where there is no call it could belong to.
-            LimitExceeded: We hold ``limits.imports`` of their objects.
-        """
-        imported = self._by_id.get(export_id)
-        if imported is None:
-            if export_id < 1:
-                raise RemoteProtocolError(f"reference to export {export_id}; handed-over exports start at 1")
-            if len(self._by_id) >= self.limit:
-                raise LimitExceeded(f"we hold {self.limit} of the peer's objects already (limits.imports)")
-            imported = Import(export_id, announced, self._holder, self.dropped)
-            if announced.lifetime == LIFETIME_CALL:
-                if scope is None:
-                    raise RemoteProtocolError(f"call-lifetime reference {export_id} outside any call")
-                if not scope.alive:
-                    # Read after the end of its call: dead on arrival, and the peer has forgotten it too.
-                    imported.alive = False
-                    return imported
-                imported.scope = scope
-                scope.members.add(imported)
-            self._by_id[export_id] = imported
-        elif imported.announced is not announced:
-            raise RemoteProtocolError(f"reference {export_id} changed its facet")
-        imported.count += 1
-        return imported
-
-    def give_back(self, imports: Iterable[Import]) -> None:
-        """Undo ``receive`` once for each item: the message was refused and its sender takes the counts back."""
-        for imported in imports:
-            imported.count -= 1
-            if imported.count <= 0:
-                self._forget(imported)
-
-    def collect(self) -> list[tuple[int, int]]:
-        """Return the RELEASE pairs that are due."""
-        pairs, self._due = self._due, []
-        while self.dropped:
-            imported = self.dropped.pop()
-            in_use = imported.stub is not None and imported.stub() is not None
-            if in_use or not imported.count or self._by_id.get(imported.export_id) is not imported:
-                continue
-            pairs.append((imported.export_id, imported.count))
-            self._forget(imported)
-        return pairs
-
-    def live(self) -> list[Import]:
-        """Return every import."""
-        return list(self._by_id.values())
-
-    def release_now(self, imported: Import) -> None:
-        """Let go of an import although a stub of it is held; the stub is dead from now on."""
-        if self._by_id.get(imported.export_id) is imported:
-            self._due.append((imported.export_id, imported.count))
-            self._forget(imported)
-            self.dropped.append(imported)
-
-    def end_scope(self, scope: Scope) -> None:
-        """Forget everything that was lent to us under ``scope``; no RELEASE is sent for it."""
-        scope.end()
-        for member in list(scope.members):
-            if isinstance(member, Import):
-                self._forget(member)
-
-    def revoke(self, export_ids: Iterable[int]) -> None:
-        """Mark what the peer has revoked; the counts are still owed."""
-        for export_id in export_ids:
-            imported = self._by_id.get(export_id)
-            if imported is not None:
-                imported.alive = False
-
-    def clear(self) -> None:
-        """The connection has ended: every import is dead."""
-        for imported in self._by_id.values():
-            imported.alive = False
-        self._by_id.clear()
-        self.dropped.clear()
-
-    def _forget(self, imported: Import) -> None:
-        imported.count = 0
-        imported.alive = False
-        self._by_id.pop(imported.export_id, None)
-        if imported.scope is not None:
-            imported.scope.members.discard(imported)

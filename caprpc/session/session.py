@@ -3,7 +3,7 @@
 No socket, clock, thread or logger in here; time is an argument. Neither side of a session knows who dialed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError, cut_text
@@ -13,10 +13,12 @@ from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.asking import permission_to_ask
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Origin, Question
+from caprpc.session.imports import Import
 from caprpc.session.incoming import HANDLERS
 from caprpc.session.liveness import Liveness
 from caprpc.session.opening import FEATURE_DEADLINE, Opening
-from caprpc.session.references import Announced, Export, Home, Import, Scope
+from caprpc.session.references import Announced, Export, Home, Scope
+from caprpc.session.revoking import revoke, sweep
 from caprpc.session.states import State
 from caprpc.session.tables import Tables
 from caprpc.wire import messages as m
@@ -286,12 +288,9 @@ class Session(Tables):
         """
         return self.facets.received(facet_id)
 
-    def revoke(self, exports: list[Export]) -> None:
-        """End exports now and tell the holder."""
-        for export in exports:
-            export.die()
-        if exports and self.state is not State.CLOSED:
-            self.queue(m.Revoked([export.export_id for export in exports]))
+    def revoke(self, exports: Iterable[Export], events: list[Event], *, cut: bool = False) -> list[Export]:
+        """End exports now and tell the holder; ``cut`` ends running calls on them, too. Returns what was alive."""
+        return revoke(self, exports, events, cut=cut)
 
     def drain(self) -> None:
         """Announce that we end: running calls finish, new ones are answered ``unavailable``."""
@@ -327,6 +326,7 @@ class Session(Tables):
             self.abort("protocol-error", self.liveness.broken, events)
             return
         self.answers.expire(self, now, events)
+        sweep(self, now, events)
         if now >= self.liveness.heard_at + SPARE_S:
             self.frames.spare = None
         verdict = self.liveness.check(now, self.frames.partial_bytes)
@@ -340,7 +340,8 @@ class Session(Tables):
         if self.state is State.BROKEN:
             return 0.0
         spare = self.liveness.heard_at + SPARE_S if self.frames.spare is not None else float("inf")
-        return min(self.liveness.deadline(), self.answers.soonest, self.asked.soonest, spare)
+        due = min(self.answers.soonest, self.asked.soonest, self.exports.next_sweep())
+        return min(self.liveness.deadline(), due, spare)
 
     def glitch(self, now: float) -> None:
         """Count something that is legal and useless.

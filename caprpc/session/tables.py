@@ -7,9 +7,10 @@ from typing import Final
 
 from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.limits import Limits
-from caprpc.policy import Facet
+from caprpc.policy import DerivedFacet, Facet
 from caprpc.session.calls import Question
-from caprpc.session.references import FOREVER, Announced, Export, Exports, Import, Imports
+from caprpc.session.imports import Import, Imports
+from caprpc.session.references import FOREVER, Announced, Export, Exports
 from caprpc.session.timed import Answers
 from caprpc.wire import messages as m
 
@@ -77,7 +78,7 @@ class Announcements:
     __slots__ = ("_our_rights", "_ours", "_their_rights", "_theirs")
 
     def __init__(self) -> None:
-        self._ours: dict[tuple[Facet, int], Announced] = {}
+        self._ours: dict[tuple[object, ...], Announced] = {}
         self._theirs: dict[int, Announced] = {}
         self._our_rights = 0
         self._their_rights = 0
@@ -88,7 +89,10 @@ class Announcements:
         Raises:
             LimitExceeded: The peer knows ``most`` facets, or as many members of them as it takes.
         """
-        key = (facet, lifetime)
+        key: tuple[object, ...] = (facet, lifetime)
+        if isinstance(facet, DerivedFacet):
+            # Derived ones come and go with their references; what is announced of them is only what it says.
+            key = (facet.interface, frozenset(facet.permits), lifetime)
         known = self._ours.get(key)
         if known is not None:
             return known, None

@@ -62,13 +62,19 @@ class Answers(dict[int, Answer | BatchAnswer]):
                 continue
             reference = new_reference()
             taken = isinstance(answer, BatchAnswer) or answer.taken
-            answer.cancelled = True
-            session.finish_answer(answer)
-            session.queue(Raise(number, taken, "deadline", "", "", reference))
-            self._overdue.add(number)
-            self.room -= 1
+            self.end_early(session, answer, "deadline", reference, taken=taken)
             events.append(Overdue(answer, permit, reason, reference))
         self.soonest = min((timed[0] for timed in self._timed.values()), default=FOREVER)
+
+    def end_early(
+        self, session: "Session", answer: Answer | BatchAnswer, code: str, reference: str, *, taken: bool
+    ) -> None:
+        """Answer a call whose method still runs; it occupies its place until it has ended."""
+        answer.cancelled = True
+        session.finish_answer(answer)
+        session.queue(Raise(answer.answer_id, taken, code, "", "", reference))
+        self._overdue.add(answer.answer_id)
+        self.room -= 1
 
     def ended(self, number: int) -> None:
         """Take note that a call has ended which was answered before."""

@@ -13,9 +13,9 @@ from caprpc.objects.admission import Admission
 from caprpc.objects.context import CURRENT, origin_of
 from caprpc.objects.link import Link
 from caprpc.objects.roots import check_roots, contracts_of_roots
-from caprpc.objects.stubs import Flavor
+from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, sort_out
-from caprpc.session import Ended, Event, Import, Origin, Question, Session, State
+from caprpc.session import Ended, Event, Export, Import, Origin, Question, Session, State
 from caprpc.testing.deployment import Side
 
 T = TypeVar("T")
@@ -79,6 +79,19 @@ class End:
         question = self.link.outgoing.ask_batch(calls, self._origin())
         self._pair.run_until(question)
         return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
+
+    @property
+    def principal(self) -> str:
+        """Who the other end is."""
+        return self.session.peer.principal
+
+    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+        """End the references of ours that are chosen; ``cut`` answers running calls on them, too."""
+        self.take(self.link.endpoint.revoke(chosen, cut=cut))
+
+    def release(self, stub: Stub) -> None:
+        """Give a reference back now."""
+        self.session.imports.release_now(stub._caprpc_import)
 
     def receive(self, data: bytes) -> None:
         """Take ciphertext of the other end."""

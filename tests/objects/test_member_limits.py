@@ -6,6 +6,7 @@ from caprpc import DeadlineExceeded, RemoteError
 from caprpc.ids import OP_CALL, OP_NEXT
 from caprpc.interface import shape_of
 from caprpc.objects.context import CURRENT, current
+from caprpc.policy import Right
 from caprpc.wire.codec import unpack
 from caprpc.wire.messages import Raise, Return
 
@@ -176,7 +177,7 @@ def test_use_of_a_lent_object_that_policy_refuses_is_not_counted(world):
     client, server = w.sessions
     w.node.keep(w.Leaves("once"))
     (export,) = client.exports.live()
-    export.uses_left = 1
+    export.right = Right(uses=1)
     imported = w.impl.held[0]._caprpc_import
     for name in ("hidden", "name", "name"):
         server.ask(imported, OP_CALL, name, b"\x92\x90\x80", [], None, None)

@@ -23,7 +23,7 @@ def allowed(guard: Guard) -> set[tuple[str, int, str]]:
     """Return everything that the guard permits, asking its gate."""
     names = {facet.name for facet in guard._facets.values()}
     members = {key for facet in guard._facets.values() for key in facet.permits} | {
-        (op, "") for op in ids.OPERATION_NAMES
+        (op, "") for op in ids.OPERATION_NAMES.keys() - ids.IMPLICIT_OPERATIONS
     }
     found = set()
     for name in names:

@@ -3,6 +3,7 @@
 import pytest
 
 from caprpc.errors import ConnectionLost, LimitExceeded
+from caprpc.policy import Right
 from caprpc.session import Origin, State
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message
@@ -37,7 +38,7 @@ def test_batches_share_the_numbers_of_calls(half):
 
 @pytest.mark.parametrize(
     ("operation", "member"),
-    [(14, ""), (255, "put"), (1, ""), (2, ""), (3, ""), (4, "put"), (6, "x"), (8, "put")],
+    [(20, ""), (14, "put"), (255, "put"), (1, ""), (2, ""), (3, ""), (4, "put"), (6, "x"), (8, "put")],
 )
 def test_operation_without_or_with_a_member_where_it_must_not_ends_the_session(operation, member, half):
     one = half()
@@ -133,7 +134,7 @@ def test_refusal_is_an_event_with_the_rule_that_decided(half):
 def test_export_with_a_number_of_uses_is_refused_after_them(half):
     one = half()
     export = one.hand_over()
-    export.uses_left = 2
+    export.right = Right(uses=2)
     one.hear(*(one.call(export.export_id, 1, "put") for _ in range(3)))
     assert [event.refused.reason for event in one.events if hasattr(event, "refused")] == ["uses"]
     assert len(one.session.answers) == 2
@@ -142,7 +143,7 @@ def test_export_with_a_number_of_uses_is_refused_after_them(half):
 def test_export_is_refused_from_its_end_on(half):
     one = half()
     export = one.hand_over()
-    export.expires_at = one.now + 10
+    export.right = Right(expires_at=one.now + 10)
     one.now += 9.999
     one.hear(one.call(export.export_id, 1, "put"))
     one.now += 0.001

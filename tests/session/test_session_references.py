@@ -140,7 +140,7 @@ def test_dead_export_does_not_stand_for_another_object_at_its_address(half):
     one = half()
     export = one.hand_over()
     key = export.key
-    one.session.revoke([export])
+    one.session.revoke([export], [])
     other = one.hand_over()
     # As if the memory of the dead object had been given to a new one.
     one.session.exports._by_key[(id(other.source), *key[1:])] = export
@@ -151,7 +151,7 @@ def test_revoking_tells_the_holder_and_keeps_the_counts(half):
     one = half()
     export = one.hand_over()
     one.said()
-    one.session.revoke([export])
+    one.session.revoke([export], [])
     (revoked,) = one.said()
     assert revoked.exports == [export.export_id]
     assert export.obj is None
@@ -260,7 +260,7 @@ def test_finalizers_queue_and_the_session_checks_again(half):
     one = half()
     imported = one.import_(9)
     stub = Target()
-    imported.stub = weakref.ref(stub)
+    imported.stubs.append(weakref.ref(stub))
     one.session.imports.dropped.append(imported)
     assert one.said() == []
     del stub

@@ -1,0 +1,207 @@
+"""Imports: what of theirs we may name, with the counts that we owe.
+
+Wire protocol, section 7.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary, ref
+
+from caprpc.errors import LimitExceeded, RemoteProtocolError
+from caprpc.policy import Right
+from caprpc.session.references import Announced, Scope
+from caprpc.wire.messages import LIFETIME_CALL
+
+
+class Import:
+    """An object of theirs that we may name; or how one came in through a reference that we had narrowed."""
+
+    __slots__ = (
+        "__weakref__",
+        "_views",
+        "alive",
+        "announced",
+        "count",
+        "derived",
+        "dropped",
+        "export_id",
+        "holder",
+        "origin",
+        "passed_on",
+        "revoked",
+        "right",
+        "scope",
+        "stubs",
+    )
+
+    def __init__(self, export_id: int, announced: Announced, holder: str, dropped: "list[Import]") -> None:
+        self.export_id = export_id
+        self.announced = announced
+        self.holder = holder
+        """The principal that owns the object."""
+        self.dropped = dropped
+        """Where the stub's finalizer queues this import."""
+        self.count = 0
+        self.alive = True
+        self.revoked = False
+        """Whether the owner has ended it, and not a call, a release or the connection."""
+        self.derived = False
+        """Whether we have derived it, so that it is ours to end."""
+        self.scope: Scope | None = None
+        self.stubs: list[ref[Any]] = []
+        """The local faces that somebody holds: one for each flavor, and for each right that it came in under."""
+        self.right: Right | None = None
+        """Under which right of ours the peer passed it in; None for what came in through an ordinary reference."""
+        self.origin = self
+        self.passed_on: WeakSet[Right] | None = None
+        """Rights under which we have handed it to third parties; they end with it."""
+        self._views: WeakValueDictionary[int, Import] | None = None
+
+    def under(self, right: Right | None) -> "Import":
+        """Return it as it came in under a right of ours: the same view each time, as long as somebody holds it."""
+        if right is None:
+            return self
+        if self._views is None:
+            self._views = WeakValueDictionary()
+        view = self._views.get(id(right))
+        if view is None:
+            view = Import(self.export_id, self.announced, self.holder, self.dropped)
+            view.alive, view.revoked, view.scope = self.alive, self.revoked, self.scope
+            view.origin, view.right = self, right
+            self._views[id(right)] = view
+        return view
+
+    def die(self, *, revoked: bool = False) -> None:
+        """Refuse every later use on our side, and by those that we passed it on to."""
+        self.alive = False
+        self.revoked = self.revoked or revoked
+        for view in list(self._views.values()) if self._views is not None else ():
+            view.die(revoked=revoked)
+        for right in list(self.passed_on) if self.passed_on is not None else ():
+            right.revoke()
+
+
+class Imports:
+    """Their objects that we may name, with the counts we owe them.
+
+    Finalizers append to ``dropped`` and do nothing else; ``collect`` turns that into RELEASE pairs, after
+    checking that nobody has taken the reference again meanwhile.
+    """
+
+    __slots__ = ("_by_id", "_due", "_holder", "_revoked", "dropped", "limit")
+
+    def __init__(self, limit: int, holder: str) -> None:
+        self._by_id: dict[int, Import] = {}
+        self.limit = limit
+        self._holder = holder
+        self._due: list[tuple[int, int]] = []
+        """Counts of imports that were let go of by hand; the table has forgotten them."""
+        self._revoked: dict[int, None] = {}
+        """The newest numbers that the peer has revoked: an answer that names one may not have been read yet."""
+        self.dropped: list[Import] = []
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def get(self, export_id: int) -> Import | None:
+        """Return the import of that number, or None."""
+        return self._by_id.get(export_id)
+
+    def receive(self, export_id: int, announced: Announced, scope: Scope | None) -> Import:
+        """Count one occurrence of a reference in a message that is being decoded.
+
+        Raises:
+            RemoteProtocolError: The number was announced under another facet, or a call-lifetime reference came
+                where there is no call it could belong to.
+            LimitExceeded: We hold ``limits.imports`` of their objects.
+        """
+        imported = self._by_id.get(export_id)
+        if imported is None:
+            if export_id < 1:
+                raise RemoteProtocolError(f"reference to export {export_id}; handed-over exports start at 1")
+            if len(self._by_id) >= self.limit:
+                raise LimitExceeded(f"we hold {self.limit} of the peer's objects already (limits.imports)")
+            imported = Import(export_id, announced, self._holder, self.dropped)
+            if announced.lifetime == LIFETIME_CALL:
+                if scope is None:
+                    raise RemoteProtocolError(f"call-lifetime reference {export_id} outside any call")
+                if not scope.alive:
+                    # Read after the end of its call: dead on arrival, and the peer has forgotten it too.
+                    imported.alive = False
+                    return imported
+                imported.scope = scope
+                scope.members.add(imported)
+            if export_id in self._revoked:
+                imported.die(revoked=True)
+            self._by_id[export_id] = imported
+        elif imported.announced is not announced:
+            raise RemoteProtocolError(f"reference {export_id} changed its facet")
+        imported.count += 1
+        return imported
+
+    def give_back(self, imports: Iterable[Import]) -> None:
+        """Undo ``receive`` once for each item: the message was refused and its sender takes the counts back."""
+        for imported in imports:
+            imported.count -= 1
+            if imported.count <= 0:
+                self._forget(imported)
+
+    def collect(self) -> list[tuple[int, int]]:
+        """Return the RELEASE pairs that are due."""
+        pairs, self._due = self._due, []
+        while self.dropped:
+            imported = self.dropped.pop()
+            in_use = any(stub() is not None for stub in imported.stubs)
+            if in_use or not imported.count or self._by_id.get(imported.export_id) is not imported:
+                continue
+            pairs.append((imported.export_id, imported.count))
+            self._forget(imported)
+        return pairs
+
+    def live(self) -> list[Import]:
+        """Return every import."""
+        return list(self._by_id.values())
+
+    def release_now(self, imported: Import) -> None:
+        """Let go of an import although a stub of it is held; the stub is dead from now on."""
+        imported = imported.origin
+        if self._by_id.get(imported.export_id) is imported:
+            if imported.scope is None:
+                # What ends with its call is not released: the call may end before the RELEASE is sent.
+                self._due.append((imported.export_id, imported.count))
+            self._forget(imported)
+            self.dropped.append(imported)
+
+    def end_scope(self, scope: Scope) -> None:
+        """Forget everything that was lent to us under ``scope``; no RELEASE is sent for it."""
+        scope.end()
+        for member in list(scope.members):
+            if isinstance(member, Import):
+                self._forget(member)
+
+    def revoke(self, export_ids: Iterable[int]) -> None:
+        """Take note of what the peer has revoked, and give back its counts, so that both sides can forget it."""
+        for export_id in export_ids:
+            self._revoked[export_id] = None
+            imported = self._by_id.get(export_id)
+            if imported is not None:
+                imported.die(revoked=True)
+                self.release_now(imported)
+        while len(self._revoked) > self.limit:
+            del self._revoked[next(iter(self._revoked))]
+
+    def clear(self) -> None:
+        """The connection has ended: every import is dead."""
+        for imported in self._by_id.values():
+            imported.count = 0
+            imported.die()
+        self._by_id.clear()
+        self._revoked.clear()
+        self.dropped.clear()
+
+    def _forget(self, imported: Import) -> None:
+        imported.count = 0
+        imported.die()
+        self._by_id.pop(imported.export_id, None)
+        if imported.scope is not None:
+            imported.scope.members.discard(imported)
