@@ -59,12 +59,14 @@ class ServerProcess:
 
     def __init__(self, site: Site, *, on_loop: bool) -> None:
         self._site = site
-        command = [sys.executable, "-m", "caprpc", *site.serve_arguments("127.0.0.1:0", on_loop=on_loop)]
+        words = site.serve_arguments("127.0.0.1:0", on_loop=on_loop)
+        words[1] = words[1].replace("demo.service", "demo.guarded")
+        command = [sys.executable, "-m", "caprpc", *words]
         self._said = site.root / "server.out"
         with self._said.open("wb") as out, site.server_log.open("wb") as log:
             # Our own interpreter and our own words; no shell.
             self._process = subprocess.Popen(  # noqa: S603  # nosec B603
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=log, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=out, stderr=log, start_new_session=True
             )
 
     @property
@@ -93,6 +95,8 @@ class ServerProcess:
         """Let it stop in order, and return its exit code."""
         if self._process.poll() is None:
             self._process.terminate()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         try:
             return self._process.wait(timeout=15.0)
         except subprocess.TimeoutExpired:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,28 @@ def test_interrupted_it_stops_its_server_and_removes_its_directory(tmp_path, rep
     assert errors.strip() == "caprpc: interrupted"
     assert list(place.iterdir()) == []
     assert not Path(f"/proc/{server}").exists()
+
+
+def test_killed_it_leaves_no_server_behind(tmp_path, repository_root):
+    text = tmp_path / "long.txt"
+    text.write_bytes(b"Simple\n" * 2_000_000)
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "caprpc", "demo", str(text)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=repository_root,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    said = ""
+    while not (found := re.search(r"Server: process (\d+)", said)):
+        line = process.stdout.readline()
+        assert line
+        said += line
+    process.kill()
+    process.communicate(timeout=20)
+    server = Path(f"/proc/{found.group(1)}/cmdline")
+    end = time.monotonic() + 20
+    while server.exists() and server.read_bytes() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not (server.exists() and server.read_bytes())
