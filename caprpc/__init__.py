@@ -37,6 +37,7 @@ from caprpc.errors import (
 )
 from caprpc.interface import Interface, attribute, method, register_adapter
 from caprpc.objects.context import CallContext, current, deadline
+from caprpc.objects.describing import Description, MemberDescription, describe, holder, implements, same
 from caprpc.objects.grants import Grants
 from caprpc.objects.iteration import prefetch
 from caprpc.objects.reconnect import Reconnect
@@ -44,6 +45,12 @@ from caprpc.objects.streams import RemoteReader, RemoteWriter, open_stream
 from caprpc.store import StoredGrant
 
 __all__ = [
+    "Description",
+    "MemberDescription",
+    "describe",
+    "holder",
+    "implements",
+    "same",
     "AuditError",
     "CallCancelled",
     "CallContext",

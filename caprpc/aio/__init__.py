@@ -7,8 +7,15 @@ from caprpc.aio.references import attenuate, lend, release, release_after, revok
 from caprpc.aio.server import Server, serve
 from caprpc.objects.async_streams import AsyncReader, AsyncWriter
 from caprpc.objects.context import CallContext, current, deadline
+from caprpc.objects.describing import Description, MemberDescription, describe, holder, implements, same
 
 __all__ = [
+    "Description",
+    "MemberDescription",
+    "describe",
+    "holder",
+    "implements",
+    "same",
     "AsyncReader",
     "AsyncWriter",
     "CallContext",

@@ -22,6 +22,7 @@ from caprpc.objects.accepting import AcceptBudget, Place
 from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import serving
+from caprpc.objects.work import sort_out
 from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
 
@@ -146,6 +147,19 @@ class Server(Granting):
         for connection in list(self._connections):
             connection.check_validity()
         return said
+
+    def revoke(self, principal: str) -> int:
+        """End everything that a principal holds, at once: its references, its running calls, its connections.
+
+        It may connect again as long as a policy is for it: to keep it out, take that away (``reload``).
+
+        Returns:
+            How many connections have ended.
+        """
+        theirs = [connection for connection in list(self._connections) if connection.principal == principal]
+        for connection in theirs:
+            connection.route(sort_out(connection.link, connection.link.expel()))
+        return len(theirs)
 
     async def serve_forever(self) -> None:
         """Serve until ``SIGTERM`` or ``SIGINT``, then stop gracefully; ``SIGHUP`` reloads. On the main thread."""

@@ -25,7 +25,7 @@ from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import serving
-from caprpc.objects.work import AnyJob
+from caprpc.objects.work import AnyJob, sort_out
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
 
@@ -114,6 +114,22 @@ class Server(Granting):
         for sock in self._listeners:
             self._reactor.watch(sock.fileno(), lambda sock=sock: self._accept(sock))  # type: ignore[misc]
         self._reactor.start()
+
+    def revoke(self, principal: str) -> int:
+        """End everything that a principal holds, at once: its references, its running calls, its connections.
+
+        It may connect again as long as a policy is for it: to keep it out, take that away (``reload``).
+
+        Returns:
+            How many connections have ended.
+        """
+        theirs = [connection for connection in list(self._connections) if connection.principal == principal]
+        for connection in theirs:
+            with connection.lock:
+                futures = connection.route(sort_out(connection.link, connection.link.expel()))
+            for future in futures:
+                future.notify()
+        return len(theirs)
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Stop: accept nobody, let running calls end within ``grace_s`` seconds, then close. May be called twice."""

@@ -163,6 +163,14 @@ class Link:
             events.append(self.ended)
         return events
 
+    def expel(self) -> list[Event]:
+        """End everything that the peer holds, and the connection: from here on it is permitted nothing."""
+        if self.admitted is None or self.ended is not None:
+            return []
+        events = self.endpoint.revoke(lambda _export: True, cut=True)
+        self.admitted.guard.narrow(None)
+        return events + self.abort("revoked", f"everything that {self.admitted.peer.principal} held was revoked")
+
     def data_to_send(self) -> Iterable[bytes]:
         """Return the ciphertext to send, in pieces; iterate over all of it, sending each piece before the next."""
         channel = self.channel

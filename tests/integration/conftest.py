@@ -536,6 +536,16 @@ class Host:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
 
+    def on_loop(self, function):
+        """Call something of the server where it may be called, and return what it returns."""
+        if self.kind == "blocking":
+            return function()
+
+        async def run():
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(WAIT_S)
+
     def sever(self):
         """Break every connection as a network does: without a word to either side."""
         for connection in list(self.server._connections):
