@@ -168,14 +168,14 @@ class Note:
     signatures: tuple[Signature, ...]
 
     @classmethod
-    def parse(cls, data: bytes) -> "Note":
-        """Read a signed note.
+    def parse(cls, data: bytes, most_bytes: int = MAX_NOTE_BYTES) -> "Note":
+        """Read a signed note of at most so many bytes.
 
         Raises:
             NoteError: It is something else, or too long.
         """
-        if len(data) > MAX_NOTE_BYTES:
-            raise NoteError(f"a note of {len(data)} bytes, at most {MAX_NOTE_BYTES} accepted")
+        if len(data) > most_bytes:
+            raise NoteError(f"a note of {len(data)} bytes, at most {most_bytes} accepted")
         try:
             whole = data.decode("utf-8")
         except UnicodeDecodeError as exc:

@@ -25,6 +25,8 @@ from caprpc.policy.source import decode, opened_directory, read_file
 from caprpc.policy.text import TomlDocument, TomlProblem
 
 INDEX_FILE: Final = "caprpc.toml"
+NOTE_FILE: Final = "caprpc.note"
+"""Signatures over all other files; not one of them, so that signing changes no digest."""
 LANGUAGE_VERSION: Final = 1
 MAX_VERSION: Final = 2**63 - 1
 _INDEX_KEYS: Final = ("caprpc", "kind", "version", "policies", "contracts", "tests", "audit", "revoked", "never")
@@ -44,7 +46,9 @@ class PolicySet:
         anchors: For each trust anchor the trust domains that it may speak for.
         nevers: The invariants that were checked.
         expectations: What its test files expect of it; they grant nothing, and are run by ``caprpc policy test``.
+        files: The digest of each file by its name.
         digest: ``sha256:`` and the digest over all files, names included.
+        note: What stands in ``caprpc.note``, not verified; None if there is none.
         warnings: What is likely a mistake, and grants nothing wrong.
     """
 
@@ -57,7 +61,9 @@ class PolicySet:
     anchors: Mapping[str, frozenset[str]]
     nevers: tuple[Never, ...]
     expectations: tuple[Expectation, ...]
+    files: Mapping[str, str]
     digest: str
+    note: bytes | None
     warnings: tuple[ConfigurationError, ...]
     _by_peer: Mapping[tuple[str, str], Policy]
 
@@ -179,6 +185,7 @@ class _Loader:
             warn_useless_references(policy, contracts, self._problems)
             if policy.not_after is not None and not now < policy.not_after:
                 self._problems.warn(policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}")
+        note = self._note()
         audit_directory = self._outside(index, "audit", audit)
         revoked_file = self._outside(index, "revoked", revoked)
         if self._problems or version is None or contracts is None or audit_directory is None:
@@ -193,7 +200,9 @@ class _Loader:
             anchors=_anchors(policies),
             nevers=tuple(nevers),
             expectations=tuple(expectations),
+            files=MappingProxyType(dict(self._digests)),
             digest=_digest(self._digests),
+            note=note,
             warnings=self._problems.warnings,
             _by_peer=MappingProxyType(by_peer),
         )
@@ -228,7 +237,7 @@ class _Loader:
     def _check_listing(
         self, index: Table, listed: Mapping[str, str], tests: Mapping[str, str], contracts_file: str | None
     ) -> None:
-        expected = {INDEX_FILE, *listed, *tests}
+        expected = {INDEX_FILE, NOTE_FILE, *listed, *tests}
         for reserved in {INDEX_FILE, contracts_file} & set(listed):
             self._problems.add(listed[str(reserved)], f"{reserved!r} is no policy", "take it out of 'policies'")
         for file in {INDEX_FILE, contracts_file, *listed} & set(tests):
@@ -243,6 +252,11 @@ class _Loader:
                     f"{shown(entry)} lies in the directory and is not listed",
                     hint if hint.startswith("did") else "list it in 'policies', or move it elsewhere",
                 )
+
+    def _note(self) -> bytes | None:
+        if NOTE_FILE not in os.listdir(self._descriptor):
+            return None
+        return read_file(self._descriptor, NOTE_FILE, self._problems)
 
     def _contracts(self, file: str | None) -> dict[str, InterfaceContract] | None:
         table = None if file is None else self._open(file, "contracts")

@@ -197,7 +197,9 @@ def load(text: str, file: str = "p.toml") -> PolicySet:
         anchors={},
         nevers=(),
         expectations=(),
+        files={},
         digest="sha256:" + "0" * 64,
+        note=None,
         warnings=(),
         _by_peer={(ANCHOR, peer): policy for peer in policy.principals},
     )

@@ -1,0 +1,216 @@
+"""Signed policies: k of n people have signed the files, and no older version comes back.
+
+The signatures stand in ``caprpc.note`` in the policy directory, a C2SP signed note over the hashes of all files. Who
+may sign, and how many must, is said by a file *outside* of it: whoever can write policies could else name themselves.
+Reference: ``docs/reference/policy.md``, section 7.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from caprpc.audit.notes import KIND_LOG, Note, NoteError, NoteSigner, Signature, VerifierKey
+from caprpc.errors import ConfigurationError, PolicyError
+from caprpc.policy import NOTE_FILE, PolicySet
+from caprpc.policy.document import Table, text_fault
+from caprpc.policy.problems import Problems
+from caprpc.policy.source import MAX_FILE_BYTES, decode, opened_directory, read_file
+from caprpc.policy.text import TomlDocument, TomlProblem
+
+_TITLE: Final = "caprpc policy bundle v1"
+_MOST_KEYS: Final = 16
+
+
+def bundle_text(policies: PolicySet) -> str:
+    """Return what is signed: the version, and the hash of each file by its name."""
+    files = "".join(f"{digest} {name}\n" for name, digest in sorted(policies.files.items()))
+    return f"{_TITLE}\nversion {policies.version}\n{files}"
+
+
+def sign(policies: PolicySet, signer: NoteSigner) -> Note:
+    """Return the directory's note with one more signature; signatures over another text are dropped.
+
+    Raises:
+        ConfigurationError: The key cannot sign policies.
+    """
+    if signer.key.kind != KIND_LOG:
+        raise ConfigurationError(f"{signer.key.name} is the key of a witness", hint="sign with: caprpc policy keygen")
+    text = bundle_text(policies)
+    before: tuple[Signature, ...] = ()
+    if policies.note is not None:
+        with contextlib.suppress(NoteError):
+            old = Note.parse(policies.note, MAX_FILE_BYTES)
+            before = old.signatures if old.text == text else ()
+    made = signer.sign(text)
+    return Note(text, (*(one for one in before if one.key_id != made.key_id), made))
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """Who may sign policies, how many must, and where the newest version that was accepted is kept.
+
+    Attributes:
+        threshold: How many different keys must have signed.
+        keys: The keys that count.
+        state: The file that remembers the newest version, so that a restart does not accept an older one.
+        where: The file that says so.
+    """
+
+    threshold: int
+    keys: tuple[VerifierKey, ...]
+    state: Path
+    where: str
+
+    @classmethod
+    def load(cls, path: Path) -> "Signers":
+        """Read a file of the kind ``signers``.
+
+        Raises:
+            PolicyError: It is not as it should be, or others can write it.
+        """
+        problems = Problems()
+        content = None
+        with opened_directory(path.parent, problems) as descriptor:
+            if descriptor is not None:
+                content = read_file(descriptor, path.name, problems)
+        text = None if content is None else decode(content, path.name, problems)
+        found = None if text is None else _parse_signers(text, path, problems)
+        problems.raise_if_any()
+        if found is None:
+            raise PolicyError([ConfigurationError("the file cannot be read", where=str(path))])
+        return found
+
+    def signed_by(self, policies: PolicySet) -> list[str]:
+        """Return the names of the keys that have signed these very files.
+
+        Raises:
+            ConfigurationError: There is no note, it is about other files, or a signature in it is false.
+        """
+        if policies.note is None:
+            raise _unsigned(policies, "the policies are not signed", "caprpc policy sign DIR --key KEY")
+        try:
+            note = Note.parse(policies.note, MAX_FILE_BYTES)
+            if note.text != bundle_text(policies):
+                raise _unsigned(policies, _difference(note.text, policies), "have the files as they are now signed")
+            return [key.name for key in self.keys if note.signature_of(key) is not None]
+        except NoteError as exc:
+            raise _unsigned(policies, f"not a signed note: {exc}", "sign the files again") from exc
+
+    def verify(self, policies: PolicySet) -> list[str]:
+        """Return who has signed, if enough have.
+
+        Raises:
+            ConfigurationError: Too few have, or what they signed is not these files.
+        """
+        names = self.signed_by(policies)
+        if len(names) < self.threshold:
+            text = f"signed by {len(names)} of {self.threshold} needed ({', '.join(names) or 'nobody who counts'})"
+            raise _unsigned(policies, text, f"the keys that count stand in {self.where}")
+        return names
+
+    def accept(self, policies: PolicySet) -> None:
+        """Verify, and remember the version: no older one is accepted from now on.
+
+        Raises:
+            ConfigurationError: As for ``verify``; or a newer version was accepted before, or this one with other files.
+        """
+        self.verify(policies)
+        last = _read_state(self.state)
+        if last is not None:
+            version, digest = last
+            if policies.version < version or (policies.version == version and policies.digest != digest):
+                text = f"version {policies.version} ({policies.digest}) after version {version} ({digest})"
+                hint = f"sign the files under a version greater than {version}; {self.state} remembers it"
+                raise _unsigned(policies, f"{text}: an older version may not come back", hint)
+            if policies.version == version:
+                return
+        _write_state(self.state, policies)
+
+
+def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
+    try:
+        top = Table.top(TomlDocument(text), path.name, problems)
+    except TomlProblem as exc:
+        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint)
+        return None
+    top.integer("caprpc", 1, 1)
+    top.choice("kind", ("signers",))
+    threshold = top.integer("threshold", 1, _MOST_KEYS)
+    state = top.word("state", text_fault)
+    lines = top.words("keys", lambda word: "")
+    top.finish()
+    examples = {"caprpc": "caprpc = 1", "kind": 'kind = "signers"', "threshold": "threshold = 2"}
+    for key, example in {**examples, "keys": 'keys = ["name+id+key"]', "state": 'state = "../state/policies"'}.items():
+        if not top.has(key):
+            top.missing(key, example)
+    keys: list[VerifierKey] = []
+    for index, line in enumerate(lines):
+        try:
+            key = VerifierKey.parse(line)
+        except NoteError as exc:
+            top.complain(("keys", index), f"not a key: {exc}", "caprpc policy keygen prints it")
+            continue
+        if key.kind != KIND_LOG:
+            top.complain(("keys", index), f"{key.name} is the key of a witness", "use one of caprpc policy keygen")
+        keys.append(key)
+    if len({key.public for key in keys}) != len(keys):
+        top.complain("keys", "one key stands twice, under two names", "each signer counts once")
+    if threshold is not None and threshold > len(keys):
+        top.complain("threshold", f"{threshold} signatures of {len(keys)} keys", "name more keys, or ask for fewer")
+    if threshold is None or state is None:
+        return None
+    return Signers(threshold, tuple(keys), path.parent / state, str(path))
+
+
+def _difference(signed: str, policies: PolicySet) -> str:
+    """Return what has changed since the files were signed, for a person."""
+    lines = {name: digest for digest, _, name in (line.partition(" ") for line in signed.split("\n")[2:]) if name}
+    changed = [name for name, digest in policies.files.items() if lines.get(name) != digest]
+    gone = [name for name in lines if name not in policies.files]
+    words = [
+        f"changed since: {', '.join(sorted(changed))}" if changed else "",
+        f"gone: {', '.join(gone)}" if gone else "",
+    ]
+    return f"the signatures are for other files ({'; '.join(word for word in words if word) or 'another version'})"
+
+
+def _unsigned(policies: PolicySet, message: str, hint: str) -> ConfigurationError:
+    return ConfigurationError(message, where=str(policies.directory / NOTE_FILE), hint=hint)
+
+
+def _read_state(path: Path) -> tuple[int, str] | None:
+    try:
+        found: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(f"what was accepted last cannot be read: {exc}", where=str(path)) from exc
+    version, digest = found.get("version"), found.get("digest")
+    if type(version) is not int or not isinstance(digest, str):
+        raise ConfigurationError("what was accepted last cannot be read: no version and digest", where=str(path))
+    return version, digest
+
+
+def _write_state(path: Path, policies: PolicySet) -> None:
+    """Replace the state as a whole, and wait until the disk has it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".state-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump({"version": policies.version, "digest": policies.digest}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        text = f"the accepted version cannot be remembered: {exc.strerror}"
+        raise ConfigurationError(text, where=str(path), hint="without it an older version could come back") from exc
