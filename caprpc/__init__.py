@@ -17,6 +17,8 @@ from caprpc.blocking import (
     serve,
     submit,
 )
+from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, grant, oneway, release, serve, submit
+from caprpc.bundles import SignedPolicies
 from caprpc.errors import (
     AuditError,
     CallCancelled,
@@ -76,6 +78,7 @@ __all__ = [
     "RemoteReader",
     "RemoteWriter",
     "Server",
+    "SignedPolicies",
     "StoreError",
     "StoredGrant",
     "attenuate",

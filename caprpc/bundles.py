@@ -51,6 +51,19 @@ def sign(policies: PolicySet, signer: NoteSigner) -> Note:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedPolicies:
+    """A policy directory that is used only if enough of those who may sign it have; in place of its path.
+
+    Attributes:
+        directory: The policy directory.
+        signers: The file that says who may sign, and how many must; outside of the directory.
+    """
+
+    directory: str | Path
+    signers: str | Path
+
+
+@dataclass(frozen=True, slots=True)
 class Signers:
     """Who may sign policies, how many must, and where the newest version that was accepted is kept.
 
@@ -151,14 +164,14 @@ def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
     keys: list[VerifierKey] = []
     for index, line in enumerate(lines):
         try:
-            key = VerifierKey.parse(line)
+            found = VerifierKey.parse(line)
         except NoteError as exc:
             top.complain(("keys", index), f"not a key: {exc}", "caprpc policy keygen prints it")
             continue
-        if key.kind != KIND_LOG:
-            top.complain(("keys", index), f"{key.name} is the key of a witness", "use one of caprpc policy keygen")
-        keys.append(key)
-    if len({key.public for key in keys}) != len(keys):
+        if found.kind != KIND_LOG:
+            top.complain(("keys", index), f"{found.name} is the key of a witness", "use one of caprpc policy keygen")
+        keys.append(found)
+    if len({one.public for one in keys}) != len(keys):
         top.complain("keys", "one key stands twice, under two names", "each signer counts once")
     if threshold is not None and threshold > len(keys):
         top.complain("threshold", f"{threshold} signatures of {len(keys)} keys", "name more keys, or ask for fewer")

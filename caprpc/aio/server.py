@@ -21,7 +21,7 @@ from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget, Place
 from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
-from caprpc.objects.sides import serving
+from caprpc.objects.sides import Policies, serving
 from caprpc.objects.work import sort_out
 from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
@@ -57,7 +57,7 @@ class Server(Granting):
         roots: Mapping[str, object],
         *,
         identity: str | Path,
-        policies: str | Path,
+        policies: Policies,
         audit: str | Path | None = None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
         on_connect: OnConnect | None = None,
@@ -288,7 +288,7 @@ async def serve(
     address: str,
     *,
     identity: str | Path,
-    policies: str | Path,
+    policies: Policies,
     audit: str | Path | None = None,
     limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     on_connect: OnConnect | None = None,

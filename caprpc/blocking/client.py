@@ -16,7 +16,7 @@ from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.refusals import presented
-from caprpc.objects.sides import dialing
+from caprpc.objects.sides import Policies, dialing
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import plan_batch, target_of
 from caprpc.sturdy import address_of
@@ -37,7 +37,7 @@ class Client:
         AuditError: The audit log cannot be written, or another process has it.
     """
 
-    def __init__(self, *, identity: str | Path, policies: str | Path, audit: str | Path | None = None) -> None:
+    def __init__(self, *, identity: str | Path, policies: Policies, audit: str | Path | None = None) -> None:
         self._admission = dialing(identity, policies, audit)
         self._peers: set[Peer] = set()
         self._lock = threading.Lock()
@@ -207,7 +207,7 @@ def connect(
     url: str,
     *,
     identity: str | Path,
-    policies: str | Path,
+    policies: Policies,
     audit: str | Path | None = None,
     peer: str | None = None,
     timeout_s: float = 10.0,

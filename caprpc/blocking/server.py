@@ -24,7 +24,7 @@ from caprpc.objects.accepting import AcceptBudget, Place
 from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
-from caprpc.objects.sides import serving
+from caprpc.objects.sides import Policies, serving
 from caprpc.objects.work import AnyJob, sort_out
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
@@ -63,7 +63,7 @@ class Server(Granting):
         roots: Mapping[str, object],
         *,
         identity: str | Path,
-        policies: str | Path,
+        policies: Policies,
         audit: str | Path | None = None,
         limits: ServerLimits = DEFAULT_SERVER_LIMITS,
         on_connect: OnConnect | None = None,

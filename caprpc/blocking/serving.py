@@ -7,6 +7,7 @@ from caprpc.blocking.server import Server
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import OnConnect, OnDisconnect
+from caprpc.objects.sides import Policies
 
 
 def serve(
@@ -14,7 +15,7 @@ def serve(
     address: str,
     *,
     identity: str | Path,
-    policies: str | Path,
+    policies: Policies,
     audit: str | Path | None = None,
     limits: ServerLimits = DEFAULT_SERVER_LIMITS,
     on_connect: OnConnect | None = None,

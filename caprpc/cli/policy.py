@@ -14,6 +14,7 @@ from caprpc.cli.policy_contracts import contracts, contracts_of
 from caprpc.cli.policy_export import export, report
 from caprpc.cli.policy_logs import learn, shadow, unused
 from caprpc.cli.policy_review import diff, lint, test
+from caprpc.cli.policy_sign import keygen, sign, verify
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.ids import OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
@@ -39,7 +40,9 @@ def policy() -> None:
     """
 
 
-for _tool in (contracts, list_rights, can_i, explain, reach, lint, diff, test, unused, learn, shadow, export, report):
+_TOOLS = (contracts, list_rights, can_i, explain, reach, lint, diff, test, unused, learn, shadow, export, report)
+
+for _tool in (*_TOOLS, keygen, sign, verify):
     policy.add_command(_tool)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from caprpc import aio, blocking
+from caprpc.bundles import SignedPolicies
 from caprpc.cli.exits import EX_OK, EX_OSERR
 from caprpc.cli.logs import log_to_terminal
 from caprpc.cli.modules import ModuleFailed, import_local
@@ -68,6 +69,9 @@ def _limit_options(command: F) -> F:
 @click.option("--identity", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Certificate and key.")
 @click.option("--policies", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Policy directory.")
 @click.option(
+    "--signers", metavar="FILE", type=click.Path(path_type=Path), help="Serve only if these have signed the policies."
+)
+@click.option(
     "--audit", metavar="DIR", type=click.Path(path_type=Path), help="Audit log, instead of what caprpc.toml says."
 )
 @click.option(
@@ -95,6 +99,7 @@ def serve(
     factory: str,
     identity: Path,
     policies: Path,
+    signers: Path | None,
     audit: Path | None,
     addresses: tuple[str, ...],
     on_loop: bool,
@@ -109,7 +114,8 @@ def serve(
     log_to_terminal(log_file)
     roots = load_roots(factory)
     server_limits = ServerLimits(**limits)
-    options: dict[str, Any] = {"identity": identity, "policies": policies, "audit": audit, "limits": server_limits}
+    signed = policies if signers is None else SignedPolicies(policies, signers)
+    options: dict[str, Any] = {"identity": identity, "policies": signed, "audit": audit, "limits": server_limits}
     try:
         if on_loop:
             asyncio.run(_serve_on_loop(roots, addresses, grace_s, options))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from caprpc.audit import AuditLog, Relation
+from caprpc.bundles import SignedPolicies
 from caprpc.contract import InterfaceContract
 from caprpc.errors import AuditError, ConfigurationError, IdentityRefused
 from caprpc.interface import interface_closure
@@ -62,7 +63,7 @@ class Admission:
 
     def __init__(
         self,
-        directories: tuple[Path, Path],
+        directories: tuple[Path, str | Path | SignedPolicies],
         epoch: Epoch,
         log: AuditLog,
         *,
@@ -92,7 +93,7 @@ class Admission:
     def load(
         cls,
         identity: Path,
-        policies: Path,
+        policies: str | Path | SignedPolicies,
         *,
         audit: Path | None,
         name: str,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from caprpc.bundles import SignedPolicies, Signers
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.objects.grants import Grants
@@ -39,7 +40,7 @@ class Epoch:
 
 def read_epoch(
     identity: Path,
-    policies: Path,
+    policies: str | Path | SignedPolicies,
     contracts: Mapping[str, InterfaceContract],
     *,
     previous: PolicySet | None,
@@ -49,7 +50,7 @@ def read_epoch(
 
     Args:
         identity: Directory of the identity.
-        policies: Directory of the policies.
+        policies: Directory of the policies; signed ones are accepted last, when all else stands up.
         contracts: What the code declares now; empty if it is not known yet, as on a side that dials.
         previous: What is in force.
         served: What this side serves; None for a side that dials.
@@ -58,12 +59,15 @@ def read_epoch(
         ConfigurationError: Something in the directories is wrong; all of it for policies.
     """
     ours = Identity.load(identity)
-    loaded = PolicySet.load(policies, now=datetime.now(UTC), previous=previous)
+    directory = policies.directory if isinstance(policies, SignedPolicies) else policies
+    loaded = PolicySet.load(Path(directory), now=datetime.now(UTC), previous=previous)
     if served is not None:
         _check_restorable(loaded, served)
     loaded.verify_contracts(contracts, complete=bool(contracts))
     if served is not None:
         _check_granted_roots(loaded, served.roots)
+    if isinstance(policies, SignedPolicies):
+        Signers.load(Path(policies.signers)).accept(loaded)
     context = server_context(ours) if served is not None else client_context(ours)
     return Epoch(ours, loaded, context, RevokedFile(loaded.revoked_file))
 

@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from caprpc.bundles import SignedPolicies
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.admission import Admission
 from caprpc.objects.grants import Grants
 from caprpc.objects.roots import check_roots, contracts_of_roots
 
 Directory = str | Path
+Policies = str | Path | SignedPolicies
+"""A policy directory; as ``SignedPolicies`` it is used only if enough people have signed it."""
 
 
 def serving(
     roots: Mapping[str, object],
     identity: Directory,
-    policies: Directory,
+    policies: Policies,
     audit: Directory | None,
     limits: ServerLimits,
     grants: Grants | None = None,
@@ -28,7 +31,7 @@ def serving(
     checked = check_roots(roots)
     return Admission.load(
         Path(identity),
-        Path(policies),
+        policies,
         audit=Path(audit) if audit is not None else None,
         name="server",
         roots=checked,
@@ -38,7 +41,7 @@ def serving(
     )
 
 
-def dialing(identity: Directory, policies: Directory, audit: Directory | None) -> Admission:
+def dialing(identity: Directory, policies: Policies, audit: Directory | None) -> Admission:
     """Return the admission of a client, which serves no roots.
 
     Raises:
@@ -47,7 +50,7 @@ def dialing(identity: Directory, policies: Directory, audit: Directory | None) -
     """
     return Admission.load(
         Path(identity),
-        Path(policies),
+        policies,
         audit=Path(audit) if audit is not None else None,
         name="client",
         roots={},

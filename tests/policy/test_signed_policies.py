@@ -1,0 +1,261 @@
+"""Signed policies: enough people, these very files, and no older version."""
+
+import json
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+
+from caprpc import Client
+from caprpc.audit.notes import KIND_COSIGNER, KIND_LOG, NoteSigner
+from caprpc.bundles import SignedPolicies, Signers, bundle_text, sign
+from caprpc.cli import main
+from caprpc.errors import ConfigurationError, PolicyError
+from caprpc.policy import PolicySet
+from caprpc.testing.deployment import Deployment
+from tests.policy.conftest import NOW
+
+
+@pytest.fixture
+def people():
+    return [NoteSigner.generate(name, KIND_LOG) for name in ("alice.example", "bob.example", "carol.example")]
+
+
+class Bundle:
+    """A directory, the people who may sign it, and a file that says so."""
+
+    def __init__(self, directory, people, path):
+        self.directory, self.people, self.path = directory, people, path
+        self.write(2)
+
+    def write(self, threshold, keys=None, **more):
+        keys = [str(one.key) for one in self.people] if keys is None else keys
+        lines = {
+            "caprpc": 1,
+            "kind": '"signers"',
+            "threshold": threshold,
+            "state": '"state/accepted"',
+            "keys": json.dumps(keys),
+        }
+        self.path.write_text("".join(f"{key} = {value}\n" for key, value in {**lines, **more}.items()))
+        self.path.chmod(0o600)
+
+    def sign(self, *signers):
+        for signer in signers:
+            self.directory.write("caprpc.note", sign(self.directory.load(), signer).encode())
+
+    def accept(self):
+        Signers.load(self.path).accept(self.directory.load())
+
+    def refusal(self):
+        with pytest.raises(ConfigurationError) as caught:
+            self.accept()
+        return str(caught.value)
+
+
+@pytest.fixture
+def bundle(directory, people, tmp_path):
+    return Bundle(directory, people, tmp_path / "signers.toml")
+
+
+def test_enough_signatures_over_these_files_are_accepted(bundle, people):
+    bundle.sign(*people[:2])
+    bundle.accept()
+    bundle.accept()
+
+
+def test_too_few_signatures_are_refused_and_say_who(bundle, people):
+    assert "are not signed" in bundle.refusal()
+    bundle.sign(people[0])
+    assert "signed by 1 of 2 needed (alice.example)" in bundle.refusal()
+
+
+def test_one_person_counts_once(bundle, people):
+    bundle.sign(people[0], people[0])
+    assert "signed by 1 of 2" in bundle.refusal()
+    again = [str(people[0].key), str(NoteSigner("other.example", KIND_LOG, people[0]._seed).key)]
+    bundle.write(2, again)
+    with pytest.raises(PolicyError, match="one key stands twice"):
+        bundle.accept()
+
+
+def test_a_stranger_does_not_count(bundle, people):
+    bundle.sign(people[0], NoteSigner.generate("mallory.example", KIND_LOG))
+    assert "signed by 1 of 2" in bundle.refusal()
+
+
+def test_a_stranger_with_the_name_of_a_signer_does_not_count(bundle, people):
+    bundle.sign(people[0], NoteSigner.generate("bob.example", KIND_LOG))
+    assert "signed by 1 of 2" in bundle.refusal()
+
+
+@pytest.mark.parametrize("file", ["org-b.toml", "caprpc.toml", "contracts.toml"])
+def test_a_change_of_any_file_is_refused_and_named(bundle, people, file):
+    bundle.sign(*people[:2])
+    text = (bundle.directory.path / file).read_text()
+    bundle.directory.write(file, text + "\n# one more line\n")
+    assert f"changed since: {file}" in bundle.refusal()
+
+
+def test_a_forged_signature_makes_the_whole_note_bad(bundle, people):
+    bundle.sign(*people[:2])
+    note = (bundle.directory.path / "caprpc.note").read_text()
+    lines = note.splitlines()
+    head, _, data = lines[-1].rpartition(" ")
+    flipped = data[:20] + ("A" if data[20] != "A" else "B") + data[21:]
+    bundle.directory.write("caprpc.note", "\n".join([*lines[:-1], f"{head} {flipped}"]) + "\n")
+    assert "its key did not make" in bundle.refusal()
+
+
+@pytest.mark.parametrize("content", [b"", b"no note\n", b"\xff\xfe", b"x" * 5000])
+def test_what_is_no_note_is_refused(bundle, content):
+    bundle.directory.write("caprpc.note", content)
+    assert "not a signed note" in bundle.refusal()
+
+
+def test_signing_again_after_a_change_drops_old_signatures(bundle, people):
+    bundle.sign(*people[:2])
+    bundle.directory.replace("version = 7", "version = 8", "caprpc.toml")
+    bundle.sign(people[2])
+    assert "signed by 1 of 2 needed (carol.example)" in bundle.refusal()
+
+
+def test_an_older_version_does_not_come_back_after_a_restart(bundle, people):
+    bundle.sign(*people[:2])
+    old = {path.name: path.read_bytes() for path in bundle.directory.path.iterdir()}
+    bundle.accept()
+    bundle.directory.replace("version = 7", "version = 8", "caprpc.toml")
+    bundle.sign(*people[:2])
+    bundle.accept()
+    for name, content in old.items():
+        bundle.directory.write(name, content)
+    assert "an older version may not come back" in bundle.refusal()
+
+
+def test_other_files_under_the_same_version_are_refused(bundle, people):
+    bundle.sign(*people[:2])
+    bundle.accept()
+    bundle.directory.replace("per_second = 2", "per_second = 3")
+    bundle.sign(*people[:2])
+    assert "an older version may not come back" in bundle.refusal()
+
+
+def test_a_state_that_cannot_be_read_refuses(bundle, people, tmp_path):
+    bundle.sign(*people[:2])
+    bundle.accept()
+    (tmp_path / "state" / "accepted").write_text("{")
+    assert "cannot be read" in bundle.refusal()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": 4}, "4 signatures of 3 keys"),
+        ({"threshold": 0}, "between 1 and 16"),
+        ({"more": 1}, "unknown key 'more'"),
+        ({"kind": '"policy"'}, "must be 'signers'"),
+    ],
+)
+def test_a_file_of_signers_with_a_mistake_is_refused(bundle, change, message):
+    bundle.write(change.pop("threshold", 2), **change)
+    with pytest.raises(PolicyError, match=message):
+        Signers.load(bundle.path)
+
+
+def test_the_key_of_a_witness_cannot_sign_policies(bundle):
+    witness = NoteSigner.generate("witness.example", KIND_COSIGNER)
+    bundle.write(1, [str(witness.key)])
+    with pytest.raises(PolicyError, match="key of a witness"):
+        Signers.load(bundle.path)
+    with pytest.raises(ConfigurationError, match="key of a witness"):
+        sign(bundle.directory.load(), witness)
+
+
+def test_signers_that_others_can_write_are_refused(bundle):
+    bundle.path.chmod(0o666)
+    with pytest.raises(PolicyError, match="writable by group or others"):
+        Signers.load(bundle.path)
+
+
+def test_openssl_verifies_a_signature(bundle, people, tmp_path):
+    """An independent oracle: the note's signature is plain Ed25519 over its text."""
+    import base64
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    note = sign(bundle.directory.load(), people[0])
+    public = Ed25519PublicKey.from_public_bytes(people[0].key.public)
+    (tmp_path / "key.pem").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    (tmp_path / "text").write_text(bundle_text(bundle.directory.load()))
+    encoded = str(note).splitlines()[-1].rpartition(" ")[2]
+    (tmp_path / "signature").write_bytes(base64.b64decode(encoded)[4:])
+    command = [
+        "openssl",
+        "pkeyutl",
+        "-verify",
+        "-pubin",
+        "-inkey",
+        "key.pem",
+        "-rawin",
+        "-in",
+        "text",
+        "-sigfile",
+        "signature",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "Signature Verified Successfully" in done.stdout + done.stderr
+
+
+def test_commands_make_keys_sign_and_verify(directory, tmp_path):
+    runner = CliRunner()
+
+    def run(*words):
+        return runner.invoke(main, ["policy", *map(str, words)])
+
+    keys = []
+    for name in ("alice.example", "bob.example"):
+        made = run("keygen", name, "--write", tmp_path / f"{name}.key")
+        assert made.exit_code == 0, made.output
+        keys.append(made.stdout.strip())
+    assert (tmp_path / "alice.example.key").stat().st_mode & 0o777 == 0o600
+    assert run("keygen", "alice.example", "--write", tmp_path / "alice.example.key").exit_code == 3
+    signers = tmp_path / "signers.toml"
+    signers.write_text(f'caprpc = 1\nkind = "signers"\nthreshold = 2\nstate = "state"\nkeys = {json.dumps(keys)}\n')
+    signers.chmod(0o600)
+    assert run("verify", directory.path, "--signers", signers).exit_code == 1
+    assert run("sign", directory.path, "--show").stdout.startswith("caprpc policy bundle v1\nversion 7\nsha256:")
+    for name in ("alice.example", "bob.example"):
+        assert run("sign", directory.path, "--key", tmp_path / f"{name}.key").exit_code == 0
+    verified = run("verify", directory.path, "--signers", signers)
+    assert (verified.exit_code, verified.stdout) == (
+        0,
+        "yes: version 7, signed by alice.example, bob.example (2 needed)\n",
+    )
+    assert run("check", directory.path).exit_code == 0
+    (tmp_path / "alice.example.key").chmod(0o644)
+    assert run("sign", directory.path, "--key", tmp_path / "alice.example.key").exit_code == 3
+
+
+def test_a_side_takes_only_signed_policies_and_keeps_the_last_good_ones(tmp_path, people):
+    deployment = Deployment(tmp_path / "sides")
+    text = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/bob"]\n'
+    side = deployment.side("alice", {"bob": text})
+    signers = tmp_path / "signers.toml"
+    keys = json.dumps([str(people[0].key)])
+    signers.write_text(f'caprpc = 1\nkind = "signers"\nthreshold = 1\nstate = "state"\nkeys = {keys}\n')
+    signers.chmod(0o600)
+    signed = SignedPolicies(side.policies, signers)
+    with pytest.raises(ConfigurationError, match="are not signed"):
+        Client(identity=side.identity, policies=signed)
+    note = side.policies / "caprpc.note"
+    note.write_bytes(sign(PolicySet.load(side.policies, now=NOW), people[0]).encode())
+    note.chmod(0o600)
+    with Client(identity=side.identity, policies=signed) as client:
+        deployment.rewrite(side, {"bob": text + "[limits]\nin_flight = 9\n"}, 2)
+        with pytest.raises(ConfigurationError, match="changed since: bob.toml, caprpc.toml"):
+            client.reload()
+        assert client._admission.epoch.policies.version == 1
+        note.write_bytes(sign(PolicySet.load(side.policies, now=NOW), people[0]).encode())
+        client.reload()
+        assert client._admission.epoch.policies.version == 2
