@@ -17,7 +17,6 @@ from caprpc.blocking import (
     serve,
     submit,
 )
-from caprpc.blocking import CallFuture, Client, Peer, Server, batch, connect, grant, oneway, release, serve, submit
 from caprpc.bundles import SignedPolicies
 from caprpc.errors import (
     AuditError,
