@@ -1,9 +1,11 @@
 """Sockets that both drivers make: listening, accepting within a budget, and connections that have not sent a byte."""
 
 import contextlib
+import fcntl
 import os
 import socket
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -13,6 +15,12 @@ from caprpc.errors import ConfigurationError, ConnectRefused
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us while the accept budget is spent."""
+
+_MODE: Final = 0o600
+"""Of the file of a Unix socket: only processes of our own user (and root) may connect."""
+
+_CREDENTIALS: Final = struct.Struct("iII")
+"""``struct ucred``: process, user and group."""
 
 
 class Arrival:
@@ -29,6 +37,60 @@ class Arrival:
         self.since = since
 
 
+class Route:
+    """A way to one server: an address, or whatever else gives a connected socket each time that it is asked."""
+
+    def __init__(self, text: str, hostname: str | None = None) -> None:
+        """Take the way as a text for people, and what its certificate must be good for if that is a name."""
+        self.text = text
+        self.hostname = hostname
+
+    def connect(self, timeout_s: float) -> socket.socket:
+        """Return a socket that is connected.
+
+        Raises:
+            ConnectRefused: Nobody is there.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of what the way needs beside its socket; may be called twice."""
+
+
+class AddressRoute(Route):
+    """An address to dial."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(str(address), address.host or None)
+        self.address = address
+
+    def connect(self, timeout_s: float) -> socket.socket:
+        """Return a socket that is connected to the address."""
+        return dial(self.address, timeout_s)
+
+
+class SocketRoute(Route):
+    """A socket that is connected already; it is good for one connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(arrival_of(sock, 0.0).address)
+        self._sock: socket.socket | None = sock
+
+    def connect(self, timeout_s: float) -> socket.socket:
+        """Return the socket, once."""
+        sock, self._sock = self._sock, None
+        if sock is None:
+            raise ConnectRefused(f"{self.text}: the socket was used before")
+        sock.settimeout(timeout_s)
+        return sock
+
+    def close(self) -> None:
+        """Close the socket if it was not used."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            sock.close()
+
+
 def listen(address: Address) -> socket.socket:
     """Return a listening, non-blocking socket.
 
@@ -38,9 +100,10 @@ def listen(address: Address) -> socket.socket:
     family = socket.AF_UNIX if address.path else (socket.AF_INET6 if ":" in address.host else socket.AF_INET)
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if address.path:
-            _remove_stale(address.path)
+        if address.path.startswith("\0"):
             sock.bind(address.path)
+        elif address.path:
+            _bind_path(sock, address.path)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((address.host, address.port))
@@ -74,11 +137,11 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
             sock.close()
             raise
     except OSError as exc:
-        raise not_connected(address, exc) from exc
+        raise not_connected(str(address), exc) from exc
     return sock
 
 
-def not_connected(address: Address, exc: OSError) -> ConnectRefused:
+def not_connected(address: str, exc: OSError) -> ConnectRefused:
     """Return what is raised where nobody listens."""
     reason = exc.strerror or str(exc)
     return ConnectRefused(f"cannot connect to {address}: {reason}; is the server running there?")
@@ -87,16 +150,16 @@ def not_connected(address: Address, exc: OSError) -> ConnectRefused:
 def bound_address(sock: socket.socket) -> str:
     """Return the address that a listening socket was given."""
     if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
+        return str(Address("", 0, _name_of(sock)))
     host, port = sock.getsockname()[:2]
     return str(Address(host, port))
 
 
 def close_listener(sock: socket.socket) -> None:
     """Close a listening socket, and remove its path if it has one."""
-    path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+    path = _name_of(sock) if sock.family == socket.AF_UNIX else ""
     sock.close()
-    if path:
+    if path and not path.startswith("\0"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
@@ -125,7 +188,7 @@ def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable
             # No descriptors left (EMFILE and its like): look again later instead of spinning.
             paused(now + 0.1)
             return
-        host, text = (peer[0], f"{peer[0]}:{peer[1]}") if isinstance(peer, tuple) else ("", "unix")
+        host, text = (peer[0], f"{peer[0]}:{peer[1]}") if isinstance(peer, tuple) else ("", credentials(connection))
         yield Arrival(connection, text, host, now)
 
 
@@ -137,6 +200,65 @@ def is_gone(sock: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def arrival_of(sock: socket.socket, now: float) -> Arrival:
+    """Return a connected socket, such as an inherited one, as if it had just been accepted.
+
+    Raises:
+        ConfigurationError: It is not a connected stream socket.
+    """
+    try:
+        peer = sock.getpeername()
+        stream = sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    except OSError as exc:
+        raise ConfigurationError(f"descriptor {sock.fileno()} is no connected socket: {exc.strerror}") from exc
+    if not stream or sock.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+        raise ConfigurationError(f"descriptor {sock.fileno()}: a stream socket expected, Unix or TCP")
+    if sock.family == socket.AF_UNIX:
+        return Arrival(sock, credentials(sock), "", now)
+    return Arrival(sock, f"{peer[0]}:{peer[1]}", peer[0], now)
+
+
+def credentials(sock: socket.socket) -> str:
+    """Return who is at the other end of a Unix socket, as the kernel knows: ``unix pid=4711 uid=1000 gid=1000``.
+
+    Of the process that connected, or that made the pair, at that time (``SO_PEERCRED``, unix(7)).
+    """
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError:
+        return "unix"
+    return "unix pid={} uid={} gid={}".format(*_CREDENTIALS.unpack(raw))
+
+
+def address_of(sock: socket.socket, text: str) -> str:
+    """Return the address of a socket that we have connected, with who serves it if that is known."""
+    return f"{text} ({credentials(sock)})" if sock.family == socket.AF_UNIX else text
+
+
+def _name_of(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _bind_path(sock: socket.socket, path: str) -> None:
+    """Listen on a path that nobody but our own user may connect to; a stale socket is replaced.
+
+    The directory is locked meanwhile: of two servers that find the same stale socket, the second must not remove the
+    first one's.
+    """
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        _remove_stale(path)
+        # Before it is bound: there is no moment at which others may connect.
+        os.fchmod(sock.fileno(), _MODE)
+        sock.bind(path)
+        # Before the lock is given back: one that is bound and does not listen looks like a stale one.
+        sock.listen(BACKLOG)
+    finally:
+        os.close(directory)
 
 
 def _remove_stale(path: str) -> None:

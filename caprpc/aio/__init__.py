@@ -1,6 +1,6 @@
 """CapRPC for asyncio: the names of ``caprpc``, awaitable."""
 
-from caprpc.aio.client import Client, Peer, batch, connect, oneway, set_attribute, submit
+from caprpc.aio.client import Client, Peer, batch, connect, connect_subprocess, oneway, set_attribute, submit
 from caprpc.aio.granting import grant
 from caprpc.aio.operators import open_stream, prefetch
 from caprpc.aio.references import attenuate, lend, release, release_after, revoke
@@ -25,6 +25,7 @@ __all__ = [
     "attenuate",
     "batch",
     "connect",
+    "connect_subprocess",
     "current",
     "deadline",
     "grant",

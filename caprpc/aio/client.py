@@ -1,23 +1,26 @@
 """The asyncio client: ``caprpc.aio.connect``."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterable
+import socket
+from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from caprpc.aio.connection import Connection
-from caprpc.aio.dialed import Dialed, Route
+from caprpc.aio.dialed import Dialed
 from caprpc.aio.keeping import Keeper
+from caprpc.children import ChildRoute
 from caprpc.ids import OP_SET
 from caprpc.interface import shape_of
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.refusals import presented
-from caprpc.objects.sides import Policies, dialing
+from caprpc.objects.sides import Policies, Wish, dialing
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import plan_batch, stub_of, target_of
+from caprpc.sockets import AddressRoute, Route, SocketRoute
 from caprpc.sturdy import address_of
 
 T = TypeVar("T")
@@ -64,11 +67,50 @@ class Client:
             ConnectRefused: Nobody listens there, or one side does not accept the other.
             ConfigurationError: The URL names no address.
         """
+        wish = Wish(peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+        return self._connect(lambda: AddressRoute(address_of(url)), wish, Reconnect.given(reconnect))
 
+    def connect_subprocess(
+        self,
+        command: Sequence[str],
+        *,
+        peer: str | None = None,
+        timeout_s: float = 10.0,
+        reconnect: bool | Reconnect = False,
+        on_connect: OnConnect | None = None,
+        on_disconnect: OnDisconnect | None = None,
+    ) -> "Connecting":
+        """Start a server of ours and connect to it over a socket pair, with mutual TLS like any other.
+
+        ``command`` is the program and its arguments; ``{fd}`` in them is replaced by the descriptor that the process
+        inherits, as in ``["caprpc", "serve", "service:roots", ..., "--fd", "{fd}"]``. It ends with the connection, and
+        ``reconnect`` starts it again. All else is as for ``connect``.
+
+        Raises:
+            ConnectRefused: It cannot be started, or one side does not accept the other.
+            ConfigurationError: The command does not say where the descriptor goes.
+        """
+        wish = Wish(peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+        return self._connect(lambda: ChildRoute(command), wish, Reconnect.given(reconnect))
+
+    def adopt(self, sock: socket.socket, *, peer: str | None = None, timeout_s: float = 10.0) -> "Connecting":
+        """Connect over a socket that is connected already; it belongs to the peer from now on.
+
+        Raises:
+            ConnectRefused: One side does not accept the other.
+            ConfigurationError: It is not a connected stream socket.
+        """
+        return self._connect(lambda: SocketRoute(sock), Wish(peer, timeout_s, None), None)
+
+    def _connect(self, route_of: Callable[[], Route], wish: Wish, plan: Reconnect | None) -> "Connecting":
         async def begin() -> Peer:
-            route = Route(address_of(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
-            connected = Peer(self._admission, self._peers.discard)
-            await connected._open(route, Reconnect.given(reconnect))
+            route = route_of()
+            connected = Peer(self._admission, route, self._peers.discard)
+            try:
+                await connected._open(wish, plan)
+            except BaseException:
+                await asyncio.to_thread(route.close)
+                raise
             self._peers.add(connected)
             return connected
 
@@ -102,8 +144,9 @@ class Peer:
     _keeper: Keeper | None
     _only: Dialed
 
-    def __init__(self, admission: Admission, on_close: Callable[["Peer"], object]) -> None:
+    def __init__(self, admission: Admission, route: Route, on_close: Callable[["Peer"], object]) -> None:
         self._admission = admission
+        self._route = route
         self._on_close = on_close
 
     @property
@@ -148,7 +191,7 @@ class Peer:
             PolicyError: Our policies were reviewed for another version of the interface.
         """
         self._admission.check_contract(interface)
-        name, secret = presented(uri, self._connection.link.address)
+        name, secret = presented(uri, self._route.text)
         stub: T = await self._connection.caller.call_restore(name, secret, shape_of(interface), Flavor.ASYNC)
         return stub
 
@@ -168,6 +211,7 @@ class Peer:
             await self._keeper.close()
         else:
             await self._only.close()
+        await asyncio.to_thread(self._route.close)
         self._on_close(self)
 
     async def __aenter__(self) -> Self:
@@ -178,13 +222,13 @@ class Peer:
     ) -> None:
         await self.close()
 
-    async def _open(self, route: Route, plan: Reconnect | None) -> None:
+    async def _open(self, wish: Wish, plan: Reconnect | None) -> None:
         self._keeper = None
         if plan is None:
             self._only = Dialed(self._admission)
-            await self._only.open(route)
+            await self._only.open(self._route, wish)
         else:
-            self._keeper = Keeper(self._admission, route, plan)
+            self._keeper = Keeper(self._admission, self._route, wish, plan)
             await self._keeper.open()
 
     @property
@@ -238,17 +282,59 @@ def connect(
         AuditError: The audit log cannot be written, or another process has it.
     """
 
+    def dial(client: Client) -> Connecting:
+        return client.connect(
+            url,
+            peer=peer,
+            timeout_s=timeout_s,
+            reconnect=reconnect,
+            on_connect=on_connect,
+            on_disconnect=on_disconnect,
+        )
+
+    return _owning(lambda: Client(identity=identity, policies=policies, audit=audit), dial)
+
+
+def connect_subprocess(
+    command: Sequence[str],
+    *,
+    identity: str | Path,
+    policies: Policies,
+    audit: str | Path | None = None,
+    peer: str | None = None,
+    timeout_s: float = 10.0,
+    reconnect: bool | Reconnect = False,
+    on_connect: OnConnect | None = None,
+    on_disconnect: OnDisconnect | None = None,
+) -> Connecting:
+    """Start a server of ours and connect to it over a socket pair; ``Client.connect_subprocess`` says how.
+
+    Raises:
+        ConnectRefused: It cannot be started, or one side does not accept the other.
+        ConfigurationError: Command, identity or policies are wrong.
+        AuditError: The audit log cannot be written, or another process has it.
+    """
+
+    def dial(client: Client) -> Connecting:
+        return client.connect_subprocess(
+            command,
+            peer=peer,
+            timeout_s=timeout_s,
+            reconnect=reconnect,
+            on_connect=on_connect,
+            on_disconnect=on_disconnect,
+        )
+
+    return _owning(lambda: Client(identity=identity, policies=policies, audit=audit), dial)
+
+
+def _owning(make: Callable[[], Client], dial: Callable[[Client], Connecting]) -> Connecting:
+    """Return the one connection of a client; closing its peer closes the client's audit log, too."""
+
     async def begin() -> Peer:
-        client = Client(identity=identity, policies=policies, audit=audit)
+        client = make()
         try:
-            connected = await client.connect(
-                url,
-                peer=peer,
-                timeout_s=timeout_s,
-                reconnect=reconnect,
-                on_connect=on_connect,
-                on_disconnect=on_disconnect,
-            )
+            connected = await dial(client)
         except BaseException:
             await client.close()
             raise

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from caprpc.address import Address
 from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
 from caprpc.aio.runner import MethodRunner, close_off_loop
@@ -16,32 +15,14 @@ from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, Visit
 from caprpc.objects.refusals import refusal
+from caprpc.objects.sides import Wish
 from caprpc.session import Closer, Ended
-from caprpc.sockets import not_connected
+from caprpc.sockets import AddressRoute, Route, address_of, not_connected
 
 _LOG: Final = logging.getLogger("caprpc")
 
 _CALLBACK_THREADS: Final = 16
 READ_BUFFER_BYTES: Final = 256 * 1024
-
-
-class Route:
-    """Where to dial, who must answer, how long it may take, and who wants to be told."""
-
-    def __init__(self, address: Address, expected: str | None, timeout_s: float, hooks: Hooks | None) -> None:
-        self.address = address
-        self.expected = expected
-        self.timeout_s = timeout_s
-        self.hooks = hooks
-
-    async def connect(self, connection: Connection) -> None:
-        """Connect a transport to the address."""
-        loop, address = asyncio.get_running_loop(), self.address
-        if address.path:
-            await loop.create_unix_connection(lambda: connection, address.path)
-        else:
-            transport, _ = await loop.create_connection(lambda: connection, address.host, address.port)
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Dialed:
@@ -63,7 +44,7 @@ class Dialed:
         self._visit: Visit | None = None
 
     async def open(
-        self, route: Route, caller: Callable[[Connection, asyncio.AbstractEventLoop], Caller] = Caller
+        self, route: Route, wish: Wish, caller: Callable[[Connection, asyncio.AbstractEventLoop], Caller] = Caller
     ) -> None:
         """Dial, and return once both sides have accepted each other.
 
@@ -71,38 +52,29 @@ class Dialed:
             ConnectRefused: Nobody listens there, or one side does not accept the other.
             Exception: What ``on_connect`` raised.
         """
-        address = route.address
-        connection = self.connection = Connection(
-            self._admission,
-            self,
-            acceptor=False,
-            hostname=address.host or None,
-            address=str(address),
-            expected=route.expected,
-            started=time.monotonic(),
-            caller=caller,
-        )
+        text = route.text
         opened = False
         try:
-            async with asyncio.timeout(route.timeout_s):
-                await route.connect(connection)
+            async with asyncio.timeout(wish.timeout_s):
+                await self._connect(route, wish, caller)
                 ended = await self._state
                 opened = ended is None
         except TimeoutError:
             raise ConnectRefused(
-                f"{address}: no answer within {route.timeout_s:g} s; is a CapRPC server running there?"
+                f"{text}: no answer within {wish.timeout_s:g} s; is a CapRPC server running there?"
             ) from None
         except OSError as exc:
-            raise not_connected(address, exc) from exc
+            raise not_connected(text, exc) from exc
         finally:
             # Also when the task is cancelled: nothing may stay behind.
             if not opened:
-                connection.end("not opened")
+                if hasattr(self, "connection"):
+                    self.connection.end("not opened")
                 self.runner.close()
         if ended is not None:
-            raise refusal(address, ended)
+            raise refusal(text, ended)
         try:
-            await self._let_in(route.hooks)
+            await self._let_in(wish.hooks)
         except BaseException:
             await self.close()
             raise
@@ -117,6 +89,43 @@ class Dialed:
             await asyncio.wait([self._timekeeper])
         await asyncio.gather(*self._tasks)
         self.runner.close()
+
+    async def _connect(
+        self, route: Route, wish: Wish, caller: Callable[[Connection, asyncio.AbstractEventLoop], Caller]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        address = route.address if isinstance(route, AddressRoute) else None
+        if address is not None and not address.path:
+            sock = None
+        elif address is not None:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.setblocking(False)
+            try:
+                await loop.sock_connect(sock, address.path)
+            except BaseException:
+                sock.close()
+                raise
+        else:
+            sock = await asyncio.to_thread(route.connect, wish.timeout_s)
+            sock.setblocking(False)
+        connection = self.connection = Connection(
+            self._admission,
+            self,
+            acceptor=False,
+            hostname=route.hostname,
+            address=route.text if sock is None else address_of(sock, route.text),
+            expected=wish.expected,
+            started=time.monotonic(),
+            caller=caller,
+        )
+        if sock is not None and sock.family == socket.AF_UNIX:
+            await loop.create_unix_connection(lambda: connection, sock=sock)
+            return
+        if sock is not None or address is None:
+            transport, _ = await loop.create_connection(lambda: connection, sock=sock)
+        else:
+            transport, _ = await loop.create_connection(lambda: connection, address.host, address.port)
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def _let_in(self, hooks: Hooks | None) -> None:
         """Tell the application that the peer is there."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.aio.caller import CallAwaitable, Caller
 from caprpc.aio.connection import Connection
-from caprpc.aio.dialed import Dialed, Route
+from caprpc.aio.dialed import Dialed
 from caprpc.errors import CapRPCError, ConnectionLost, ReferenceDead, RemoteError
 from caprpc.interface import Member, Shape
 from caprpc.objects.admission import Admission
@@ -19,12 +19,15 @@ from caprpc.objects.reconnect import (
     Backoff,
     Held,
     HeldRoot,
+    HeldSturdy,
     Holdings,
     Reconnect,
     ended_for_good,
 )
+from caprpc.objects.sides import Wish
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.session import Ended, Import, State
+from caprpc.sockets import Route
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -43,11 +46,12 @@ class Keeper:
 
     current: Dialed
 
-    def __init__(self, admission: Admission, route: Route, plan: Reconnect) -> None:
+    def __init__(self, admission: Admission, route: Route, wish: Wish, plan: Reconnect) -> None:
         self.plan = plan
         self.holdings = Holdings()
         self._admission = admission
         self._route = route
+        self._wish = wish
         self._backoff = Backoff(plan)
         self._changed = asyncio.Event()
         """Set, and replaced, whenever somebody who waits must look again."""
@@ -90,7 +94,7 @@ class Keeper:
 
     async def _make(self) -> Dialed:
         dialed = Dialed(self._admission, self._lost)
-        await dialed.open(self._route, lambda connection, loop: KeptCaller(connection, loop, self))
+        await dialed.open(self._route, self._wish, lambda connection, loop: KeptCaller(connection, loop, self))
         return dialed
 
     def _lost(self, dialed: Dialed, event: Ended) -> None:
@@ -188,6 +192,18 @@ class KeptCaller(Caller):
         async def ask() -> Any:
             stub = await self._first_or_again(lambda caller, _: Caller.call_root(caller, name, shape, flavor))
             self._keeper.holdings.hold(HeldRoot(name, shape, flavor, stub))
+            return stub
+
+        return self._loop.create_task(ask())
+
+    def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
+        """Ask for what a sturdy reference stands for; it is asked for again after every loss."""
+
+        async def ask() -> Any:
+            stub = await self._first_or_again(
+                lambda caller, _: Caller.call_restore(caller, name, secret, shape, flavor)
+            )
+            self._keeper.holdings.hold(HeldSturdy(name, secret, shape, flavor, stub))
             return stub
 
         return self._loop.create_task(ask())

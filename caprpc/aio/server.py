@@ -24,7 +24,7 @@ from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import Policies, serving
 from caprpc.objects.work import sort_out
 from caprpc.session import Closer, Ended
-from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
+from caprpc.sockets import Arrival, accept, arrival_of, bound_address, close_listener, is_gone, listen
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -75,6 +75,7 @@ class Server(Granting):
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._stopping = False
+        self._adopts = False
         self._hooks = HookTasks(hooks) if hooks is not None else None
 
     def listen(self, address: str) -> str:
@@ -89,18 +90,34 @@ class Server(Granting):
         self._admission.listening(bound)
         return bound
 
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve the peer at the other end of a connected socket, such as one of a pair or an inherited one.
+
+        It has to prove who it is like any other; the socket belongs to the server from now on. On the running loop.
+
+        Raises:
+            ConfigurationError: It is not a connected stream socket.
+        """
+        self._come(arrival_of(sock, time.monotonic()))
+        self._adopts = True
+
     @property
     def addresses(self) -> list[str]:
         """Where the server listens."""
         return [bound_address(sock) for sock in self._listeners]
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are, those among them whose peer is not known yet."""
+        return self._budget.open
+
     async def start(self) -> None:
         """Begin to serve on the running loop.
 
         Raises:
-            ConfigurationError: ``listen`` was not called.
+            ConfigurationError: Neither ``listen`` nor ``adopt`` was called.
         """
-        if not self._listeners:
+        if not self._listeners and not self._adopts:
             raise ConfigurationError("the server listens nowhere", hint="call listen('127.0.0.1:4853') before start()")
         loop = asyncio.get_running_loop()
         for sock in self._listeners:
@@ -193,12 +210,15 @@ class Server(Granting):
             loop.call_later(max(0.0, until - time.monotonic()), self._resume, sock)
 
         for arrival in accept(sock, self._budget.wait, pause):
-            place = self._arrivals[arrival] = self._budget.come(arrival.host)
-            arrival.sock.setblocking(False)
-            loop.add_reader(arrival.sock, self._first_bytes, arrival)
-            if self._budget.crowded(place, arrival.since):
-                # The new one itself if all others of its source have begun to speak.
-                self._drop(next(a for a, known in self._arrivals.items() if known.source == place.source))
+            self._come(arrival)
+
+    def _come(self, arrival: Arrival) -> None:
+        place = self._arrivals[arrival] = self._budget.come(arrival.host)
+        arrival.sock.setblocking(False)
+        asyncio.get_running_loop().add_reader(arrival.sock, self._first_bytes, arrival)
+        if self._budget.crowded(place, arrival.since):
+            # The new one itself if all others of its source have begun to speak.
+            self._drop(next(a for a, known in self._arrivals.items() if known.source == place.source))
 
     def _resume(self, sock: socket.socket) -> None:
         if not self._stopping:

@@ -1,6 +1,6 @@
 """The blocking driver: threads and sockets."""
 
-from caprpc.blocking.client import Client, Peer, batch, connect, oneway, submit
+from caprpc.blocking.client import Client, Peer, batch, connect, connect_subprocess, oneway, submit
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.granting import grant
 from caprpc.blocking.references import attenuate, lend, release, release_after, revoke
@@ -15,6 +15,7 @@ __all__ = [
     "attenuate",
     "batch",
     "connect",
+    "connect_subprocess",
     "grant",
     "lend",
     "oneway",

@@ -1,24 +1,29 @@
 """The blocking client: ``caprpc.connect`` and ``caprpc.Client``."""
 
+import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from caprpc.blocking.caller import Caller
 from caprpc.blocking.connection import Connection
-from caprpc.blocking.dialed import Dialed, Route
+from caprpc.blocking.dialed import Dialed
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.keeping import Keeper
+from caprpc.children import ChildRoute
 from caprpc.interface import shape_of
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.refusals import presented
-from caprpc.objects.sides import Policies, dialing
+from caprpc.objects.sides import Policies, Wish, dialing
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.targets import plan_batch, target_of
+from caprpc.session import Ended
+from caprpc.sockets import AddressRoute, Route, SocketRoute
 from caprpc.sturdy import address_of
 
 T = TypeVar("T")
@@ -66,11 +71,40 @@ class Client:
             ConnectRefused: Nobody listens there, or one side does not accept the other.
             ConfigurationError: The URL names no address.
         """
-        route = Route(address_of(url), peer, timeout_s, Hooks.given(on_connect, on_disconnect))
-        connected = Peer(self._admission, route, Reconnect.given(reconnect), self._forget)
-        with self._lock:
-            self._peers.add(connected)
-        return connected
+        wish = Wish(peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+        return self._connect(AddressRoute(address_of(url)), wish, Reconnect.given(reconnect))
+
+    def connect_subprocess(
+        self,
+        command: Sequence[str],
+        *,
+        peer: str | None = None,
+        timeout_s: float = 10.0,
+        reconnect: bool | Reconnect = False,
+        on_connect: OnConnect | None = None,
+        on_disconnect: OnDisconnect | None = None,
+    ) -> "Peer":
+        """Start a server of ours and connect to it over a socket pair, with mutual TLS like any other.
+
+        ``command`` is the program and its arguments; ``{fd}`` in them is replaced by the descriptor that the process
+        inherits, as in ``["caprpc", "serve", "service:roots", ..., "--fd", "{fd}"]``. It ends with the connection, and
+        ``reconnect`` starts it again. All else is as for ``connect``.
+
+        Raises:
+            ConnectRefused: It cannot be started, or one side does not accept the other.
+            ConfigurationError: The command does not say where the descriptor goes.
+        """
+        wish = Wish(peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+        return self._connect(ChildRoute(command), wish, Reconnect.given(reconnect))
+
+    def adopt(self, sock: socket.socket, *, peer: str | None = None, timeout_s: float = 10.0) -> "Peer":
+        """Connect over a socket that is connected already; it belongs to the peer from now on.
+
+        Raises:
+            ConnectRefused: One side does not accept the other.
+            ConfigurationError: It is not a connected stream socket.
+        """
+        return self._connect(SocketRoute(sock), Wish(peer, timeout_s, None), None)
 
     def reload(self) -> str:
         """Read certificates, revocation lists and policies again."""
@@ -93,6 +127,16 @@ class Client:
     ) -> None:
         self.close()
 
+    def _connect(self, route: Route, wish: Wish, plan: Reconnect | None) -> "Peer":
+        try:
+            connected = Peer(self._admission, route, wish, plan, self._forget)
+        except BaseException:
+            route.close()
+            raise
+        with self._lock:
+            self._peers.add(connected)
+        return connected
+
     def _forget(self, peer: "Peer") -> None:
         with self._lock:
             self._peers.discard(peer)
@@ -102,15 +146,25 @@ class Peer:
     """A server that has proved who it is. Any thread may use it and the references it gives."""
 
     def __init__(
-        self, admission: Admission, route: Route, plan: Reconnect | None, on_close: Callable[["Peer"], None]
+        self,
+        admission: Admission,
+        route: Route,
+        wish: Wish,
+        plan: Reconnect | None,
+        on_close: Callable[["Peer"], None],
     ) -> None:
         self._admission = admission
+        self._route = route
         self._on_close = on_close
         self._keeper: Keeper | None = None
         if plan is None:
-            self._only = Dialed(admission, route)
+            self._only = Dialed(admission, route, wish)
         else:
-            self._keeper = Keeper(lambda caller, on_end: Dialed(admission, route, caller=caller, on_end=on_end), plan)
+
+            def dial(caller: Callable[[Connection], Caller], on_end: Callable[[Dialed, Ended], None]) -> Dialed:
+                return Dialed(admission, route, wish, caller=caller, on_end=on_end)
+
+            self._keeper = Keeper(dial, plan)
 
     @property
     def principal(self) -> str:
@@ -154,7 +208,7 @@ class Peer:
             PolicyError: Our policies were reviewed for another version of the interface.
         """
         self._admission.check_contract(interface)
-        name, secret = presented(uri, self._connection.link.address)
+        name, secret = presented(uri, self._route.text)
         stub: T = self._connection.caller.call_restore(name, secret, shape_of(interface), Flavor.BLOCKING)
         return stub
 
@@ -184,6 +238,7 @@ class Peer:
             self._keeper.close()
         else:
             self._only.close()
+        self._route.close()
         self._on_close(self)
 
     def __enter__(self) -> Self:
@@ -226,15 +281,56 @@ def connect(
         AuditError: The audit log cannot be written, or another process has it.
     """
     client = Client(identity=identity, policies=policies, audit=audit)
-    try:
-        connected = client.connect(
+    return _owning(
+        client,
+        lambda: client.connect(
             url,
             peer=peer,
             timeout_s=timeout_s,
             reconnect=reconnect,
             on_connect=on_connect,
             on_disconnect=on_disconnect,
-        )
+        ),
+    )
+
+
+def connect_subprocess(
+    command: Sequence[str],
+    *,
+    identity: str | Path,
+    policies: Policies,
+    audit: str | Path | None = None,
+    peer: str | None = None,
+    timeout_s: float = 10.0,
+    reconnect: bool | Reconnect = False,
+    on_connect: OnConnect | None = None,
+    on_disconnect: OnDisconnect | None = None,
+) -> Peer:
+    """Start a server of ours and connect to it over a socket pair; ``Client.connect_subprocess`` says how.
+
+    Raises:
+        ConnectRefused: It cannot be started, or one side does not accept the other.
+        ConfigurationError: Command, identity or policies are wrong.
+        AuditError: The audit log cannot be written, or another process has it.
+    """
+    client = Client(identity=identity, policies=policies, audit=audit)
+    return _owning(
+        client,
+        lambda: client.connect_subprocess(
+            command,
+            peer=peer,
+            timeout_s=timeout_s,
+            reconnect=reconnect,
+            on_connect=on_connect,
+            on_disconnect=on_disconnect,
+        ),
+    )
+
+
+def _owning(client: Client, connect_: Callable[[], Peer]) -> Peer:
+    """Return the one peer of a client; closing it closes the client's audit log, too."""
+    try:
+        connected = connect_()
     except BaseException:
         client.close()
         raise

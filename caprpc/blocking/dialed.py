@@ -2,12 +2,10 @@
 
 import inspect
 import logging
-import socket
 import time
 from collections.abc import Callable
 from typing import Final
 
-from caprpc.address import Address
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.caller import Caller
 from caprpc.blocking.connection import Connection
@@ -17,32 +15,15 @@ from caprpc.errors import CapRPCError
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, Visit
 from caprpc.objects.refusals import refusal
+from caprpc.objects.sides import Wish
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
-from caprpc.sockets import dial
+from caprpc.sockets import Route, address_of
 
 _LOG: Final = logging.getLogger("caprpc")
 
 _CALLBACK_THREADS: Final = 16
 """Threads for callbacks that come while no thread of the application waits."""
-
-
-class Route:
-    """Where to dial, who must answer, how long it may take, and who wants to be told."""
-
-    def __init__(self, address: Address, expected: str | None, timeout_s: float, hooks: Hooks | None) -> None:
-        self.address = address
-        self.expected = expected
-        self.timeout_s = timeout_s
-        self.hooks = hooks
-
-    def connect(self) -> socket.socket:
-        """Return a connected socket.
-
-        Raises:
-            ConnectRefused: Nobody listens there.
-        """
-        return dial(self.address, self.timeout_s)
 
 
 class Dialed:
@@ -52,6 +33,7 @@ class Dialed:
         self,
         admission: Admission,
         route: Route,
+        wish: Wish,
         *,
         caller: Callable[[Connection], Caller] = Caller,
         on_end: Callable[["Dialed", Ended], None] | None = None,
@@ -68,24 +50,24 @@ class Dialed:
         self._opened = False
         self.end: Ended | None = None
         self._visit: Visit | None = None
-        deadline = time.monotonic() + route.timeout_s
-        sock = route.connect()
+        deadline = time.monotonic() + wish.timeout_s
+        sock = route.connect(wish.timeout_s)
         self.connection = Connection(
             sock,
             admission,
             self,
             acceptor=False,
-            hostname=route.address.host or None,
-            address=str(route.address),
-            expected=route.expected,
+            hostname=route.hostname,
+            address=address_of(sock, route.text),
+            expected=wish.expected,
             caller=caller,
         )
         self._spare = Spare(self.connection, lambda now: _keep_log(admission, now))
         try:
-            self._open(route.address, deadline)
+            self._open(route.text, deadline)
             self.opened_at = time.monotonic()
             self._spare.start()
-            self._let_in(route.hooks)
+            self._let_in(wish.hooks)
         except BaseException:
             self.close()
             raise
@@ -109,7 +91,7 @@ class Dialed:
         for future in futures:
             future.notify()
 
-    def _open(self, address: Address, deadline: float) -> None:
+    def _open(self, address: str, deadline: float) -> None:
         connection = self.connection
         with connection.lock:
             connection.flush()

@@ -18,6 +18,7 @@ from caprpc.objects.reconnect import (
     Backoff,
     Held,
     HeldRoot,
+    HeldSturdy,
     Holdings,
     Reconnect,
     ended_for_good,
@@ -194,6 +195,18 @@ class KeptCaller(Caller):
             attempts = Attempts(self._keeper.plan, None)
             stub = self._again(exc, attempts, [], lambda caller, _: Caller.call_root(caller, name, shape, flavor))
         self._keeper.holdings.hold(HeldRoot(name, shape, flavor, stub))
+        return stub
+
+    def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> Any:
+        """Ask for what a sturdy reference stands for; it is asked for again after every loss."""
+        try:
+            stub = super().call_restore(name, secret, shape, flavor)
+        except _LOST as exc:
+            attempts = Attempts(self._keeper.plan, None)
+            stub = self._again(
+                exc, attempts, [], lambda caller, _: Caller.call_restore(caller, name, secret, shape, flavor)
+            )
+        self._keeper.holdings.hold(HeldSturdy(name, secret, shape, flavor, stub))
         return stub
 
     def call_roots(self) -> dict[str, str]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
-from caprpc.address import Address
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
+from caprpc.blocking.door import Door
 from caprpc.blocking.granting import Granting
 from caprpc.blocking.hooks import HookThreads
 from caprpc.blocking.reactor import Reactor
@@ -20,14 +20,14 @@ from caprpc.blocking.watchdog import TICK_S
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
-from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.accepting import Place
 from caprpc.objects.grants import Grants
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import Policies, serving
 from caprpc.objects.work import AnyJob, sort_out
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
-from caprpc.sockets import Arrival, accept, bound_address, close_listener, is_gone, listen
+from caprpc.sockets import Arrival
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -78,12 +78,11 @@ class Server(Granting):
         self._async_methods = AsyncMethods()
         self._reactor = Reactor(self._workers, Shares(limits.workers), self._tick, self._defect)
         self._hooks = HookThreads(hooks, self._async_methods, self._resume) if hooks is not None else None
-        self._budget = AcceptBudget(limits, time.monotonic())
+        self._door = Door(self._reactor, limits, self._first_bytes)
         self._lock = threading.Lock()
-        self._listeners: list[socket.socket] = []
-        self._arrivals: dict[int, Arrival] = {}
         self._connections: dict[Connection, int] = {}
-        self._places: dict[Arrival | Connection, Place] = {}
+        self._places: dict[Connection, Place] = {}
+        self._adopts = False
         self._stopped = threading.Event()
 
     def listen(self, address: str) -> str:
@@ -92,27 +91,40 @@ class Server(Granting):
         Raises:
             ConfigurationError: The address is in use, or not ours.
         """
-        sock = listen(Address.parse(address))
-        self._listeners.append(sock)
-        bound = bound_address(sock)
+        bound = self._door.listen(address)
         self._admission.listening(bound)
         return bound
+
+    def adopt(self, sock: socket.socket) -> None:
+        """Serve the peer at the other end of a connected socket, such as one of a pair or an inherited one.
+
+        It has to prove who it is like any other; the socket belongs to the server from now on.
+
+        Raises:
+            ConfigurationError: It is not a connected stream socket.
+        """
+        self._door.adopt(sock)
+        self._adopts = True
 
     @property
     def addresses(self) -> list[str]:
         """Where the server listens."""
-        return [bound_address(sock) for sock in self._listeners]
+        return self._door.addresses
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, those among them whose peer is not known yet."""
+        return self._door.taken
 
     def start(self) -> None:
         """Begin to serve, on threads of the server's own.
 
         Raises:
-            ConfigurationError: ``listen`` was not called.
+            ConfigurationError: Neither ``listen`` nor ``adopt`` was called.
         """
-        if not self._listeners:
+        if not self._door.addresses and not self._adopts:
             raise ConfigurationError("the server listens nowhere", hint="call listen('127.0.0.1:4853') before start()")
-        for sock in self._listeners:
-            self._reactor.watch(sock.fileno(), lambda sock=sock: self._accept(sock))  # type: ignore[misc]
+        self._door.open()
         self._reactor.start()
 
     def revoke(self, principal: str) -> int:
@@ -137,11 +149,7 @@ class Server(Granting):
             if self._stopped.is_set():
                 return
             self._stopped.set()
-        for sock in self._listeners:
-            self._reactor.forget(sock.fileno())
-            close_listener(sock)
-        for arrival in list(self._arrivals.values()):
-            self._drop(arrival)
+        self._door.close()
         for connection in list(self._connections):
             self._drain(connection)
         end = time.monotonic() + grace_s
@@ -211,31 +219,13 @@ class Server(Granting):
     ) -> None:
         self.stop()
 
-    def _accept(self, sock: socket.socket) -> None:
-        def pause(until: float) -> None:
-            self._reactor.pause(sock.fileno(), until)
-
-        for arrival in accept(sock, self._budget.wait, pause):
-            with self._lock:
-                place = self._places[arrival] = self._budget.come(arrival.host)
-                crowded = self._budget.crowded(place, arrival.since)
-            fileno = arrival.sock.fileno()
-            self._arrivals[fileno] = arrival
-            self._reactor.watch(fileno, lambda arrival=arrival: self._first_bytes(arrival))  # type: ignore[misc]
-            if crowded:
-                self._drop_silent(place.source)
-
-    def _first_bytes(self, arrival: Arrival) -> None:
+    def _first_bytes(self, arrival: Arrival, place: Place) -> None:
         fileno = arrival.sock.fileno()
-        if fileno >= 0 and is_gone(arrival.sock):
-            self._drop(arrival)
-        if self._arrivals.pop(fileno, None) is None:
-            return
         connection = Connection(
             arrival.sock, self._admission, self, acceptor=True, hostname=None, address=arrival.address
         )
         connection.link.started = arrival.since
-        self._places[connection] = self._places.pop(arrival)
+        self._places[connection] = place
         self._connections[connection] = fileno
         self._reactor.replace(fileno, lambda: self._serve(connection))
         connection.armed = True
@@ -266,28 +256,7 @@ class Server(Granting):
     def _authenticated(self, connection: Connection) -> None:
         place = self._places.get(connection)
         if place is not None:
-            with self._lock:
-                self._budget.prove(place)
-
-    def _drop(self, arrival: Arrival) -> None:
-        if self._arrivals.pop(arrival.sock.fileno(), None) is not None:
-            self._reactor.forget(arrival.sock.fileno())
-            arrival.sock.close()
-            self._leave(arrival)
-
-    def _drop_silent(self, source: str) -> None:
-        """Drop the longest silent connection of a source: the newest if all others have begun to speak."""
-        for arrival in list(self._arrivals.values()):
-            place = self._places.get(arrival)
-            if place is not None and place.source == source:
-                self._drop(arrival)
-                return
-
-    def _leave(self, whoever: Arrival | Connection) -> None:
-        place = self._places.pop(whoever, None)
-        if place is not None:
-            with self._lock:
-                self._budget.leave(place)
+            self._door.prove(place)
 
     def _resume(self, connection: Connection) -> None:
         """Let the calls begin that have come while ``on_connect`` ran; the connection's lock is held."""
@@ -295,10 +264,7 @@ class Server(Granting):
             self._reactor.dispatch(connection)
 
     def _tick(self, now: float) -> None:
-        timeout_s = self._admission.server_limits.handshake_timeout_s
-        for arrival in list(self._arrivals.values()):
-            if now - arrival.since >= timeout_s:
-                self._drop(arrival)
+        self._door.tick(now)
         for connection in list(self._connections):
             self._check(connection, now, validity=False)
         self._workers.submit(self._sync_log)
@@ -389,4 +355,6 @@ class Server(Granting):
             if self._hooks is not None:
                 self._hooks.ended(connection, event)
             self._reactor.forget(fileno)
-            self._leave(connection)
+            place = self._places.pop(connection, None)
+            if place is not None:
+                self._door.leave(place)

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import signal
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -25,6 +26,8 @@ Examples:
   caprpc serve service:roots --identity pki/server --policies policies/server \\
       --listen 0.0.0.0:4853 --listen unix:/run/caprpc.sock --aio
 
+With --fd it ends with the connection: see caprpc.connect_subprocess.
+
 SIGTERM and Ctrl-C let running calls end, then stop; SIGHUP reads certificates,
 revocation lists and policies again.
 
@@ -45,6 +48,11 @@ _LIMIT_HELP: Final = {
 """What each limit of a server bounds; docs/reference/limits.md has the reasons."""
 
 _SIGNALS: Final = {signal.SIGTERM: "stop", signal.SIGINT: "stop", signal.SIGHUP: "reload"}
+
+_DEFAULT_ADDRESS: Final = "127.0.0.1:4853"
+
+_LOOK_S: Final = 0.2
+"""How often to look whether an inherited connection has ended."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,9 +87,14 @@ def _limit_options(command: F) -> F:
     "addresses",
     metavar="ADDR",
     multiple=True,
-    default=("127.0.0.1:4853",),
-    show_default=True,
-    help="host:port or unix:/path (repeatable); port 0 takes a free one.",
+    help=f"host:port, unix:/path or unix:@name (repeatable); port 0 takes a free one.  [default: {_DEFAULT_ADDRESS}]",
+)
+@click.option(
+    "--fd",
+    "descriptor",
+    metavar="N",
+    type=click.IntRange(min=3),
+    help="Serve the connected socket that was inherited as descriptor N, listen nowhere, and end with it.",
 )
 @click.option("--aio", "on_loop", is_flag=True, help="Serve on an asyncio loop instead of threads.")
 @click.option(
@@ -102,6 +115,7 @@ def serve(
     signers: Path | None,
     audit: Path | None,
     addresses: tuple[str, ...],
+    descriptor: int | None,
     on_loop: bool,
     grace_s: float,
     log_file: Path | None,
@@ -112,21 +126,53 @@ def serve(
     Modules in the current directory are found too. `listening on ADDR` is printed for each address, once it serves.
     """
     log_to_terminal(log_file)
+    if descriptor is not None and addresses:
+        raise click.UsageError("--fd and --listen exclude each other: one inherited connection, or addresses")
     roots = load_roots(factory)
+    doors = Doors(addresses or (_DEFAULT_ADDRESS,), descriptor)
     server_limits = ServerLimits(**limits)
     signed = policies if signers is None else SignedPolicies(policies, signers)
     options: dict[str, Any] = {"identity": identity, "policies": signed, "audit": audit, "limits": server_limits}
     try:
         if on_loop:
-            asyncio.run(_serve_on_loop(roots, addresses, grace_s, options))
+            asyncio.run(_serve_on_loop(roots, doors, grace_s, options))
         else:
-            _serve_with_threads(roots, addresses, grace_s, options)
+            _serve_with_threads(roots, doors, grace_s, options)
     except ConfigurationError as exc:
         if not isinstance(exc.__cause__, OSError) or exc.where != "address":
             raise
         click.echo(f"caprpc: {exc}", err=True)
         return EX_OSERR
     return EX_OK
+
+
+class Doors:
+    """Where peers come in: addresses, or one connection that was inherited."""
+
+    def __init__(self, addresses: Iterable[str], descriptor: int | None) -> None:
+        self._addresses = addresses
+        self._descriptor = descriptor
+
+    def open(self, server: blocking.Server | aio.Server) -> list[str]:
+        """Let peers in; return the addresses.
+
+        Raises:
+            ConfigurationError: An address is in use or not ours, or the descriptor is no connected socket.
+        """
+        if self._descriptor is None:
+            return [server.listen(address) for address in self._addresses]
+        try:
+            sock = socket.socket(fileno=self._descriptor)
+        except OSError as exc:
+            raise ConfigurationError(
+                f"--fd {self._descriptor}: no socket was inherited under this number: {exc.strerror}", where="--fd"
+            ) from exc
+        server.adopt(sock)
+        return []
+
+    def are_shut(self, server: blocking.Server | aio.Server) -> bool:
+        """Whether nobody can come any more."""
+        return self._descriptor is not None and not server.connections
 
 
 def load_roots(argument: str) -> Mapping[str, object]:
@@ -156,9 +202,7 @@ def load_roots(argument: str) -> Mapping[str, object]:
     return made
 
 
-def _serve_with_threads(
-    roots: Mapping[str, object], addresses: Iterable[str], grace_s: float, options: dict[str, Any]
-) -> None:
+def _serve_with_threads(roots: Mapping[str, object], doors: "Doors", grace_s: float, options: dict[str, Any]) -> None:
     wishes: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def wish(number: int, _frame: FrameType | None) -> None:
@@ -169,11 +213,17 @@ def _serve_with_threads(
     server = None
     try:
         server = blocking.Server(roots, **options)
-        bound = [server.listen(address) for address in addresses]
+        bound = doors.open(server)
         server.start()
         _announce(bound)
-        while wishes.get() == "reload":
-            _reload(server.reload)
+        while True:
+            try:
+                if wishes.get(timeout=_LOOK_S) != "reload":
+                    break
+                _reload(server.reload)
+            except queue.Empty:
+                if doors.are_shut(server):
+                    break
         _say(f"stopping; running calls may take {grace_s:g} s more")
     finally:
         if server is not None:
@@ -182,9 +232,7 @@ def _serve_with_threads(
             signal.signal(number, handler)
 
 
-async def _serve_on_loop(
-    roots: Mapping[str, object], addresses: Iterable[str], grace_s: float, options: dict[str, Any]
-) -> None:
+async def _serve_on_loop(roots: Mapping[str, object], doors: "Doors", grace_s: float, options: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     wishes: asyncio.Queue[str] = asyncio.Queue()
     for number, what in _SIGNALS.items():
@@ -192,11 +240,17 @@ async def _serve_on_loop(
     server = None
     try:
         server = aio.Server(roots, **options)
-        bound = [server.listen(address) for address in addresses]
+        bound = doors.open(server)
         await server.start()
         _announce(bound)
-        while await wishes.get() == "reload":
-            _reload(server.reload)
+        while True:
+            try:
+                if await asyncio.wait_for(wishes.get(), _LOOK_S) != "reload":
+                    break
+                _reload(server.reload)
+            except TimeoutError:
+                if doors.are_shut(server):
+                    break
         _say(f"stopping; running calls may take {grace_s:g} s more")
     finally:
         if server is not None:

@@ -79,7 +79,7 @@ class Backoff:
 
 
 class Held(Protocol):
-    """Something that is acquired again over a new connection: a root, or whatever else has a name that lasts."""
+    """Something that is acquired again over a new connection: a root, or what a sturdy reference stands for."""
 
     @property
     def stub(self) -> Stub | None:
@@ -124,6 +124,30 @@ class HeldRoot:
     def conclude(self, outgoing: Outgoing, question: Question) -> Stub:
         """Return a fresh stub of the root."""
         stub: Stub = outgoing.conclude_root(question, self._name, self._shape, self._flavor)
+        return stub
+
+
+class HeldSturdy(HeldRoot):
+    """Something that is restored again by its sturdy reference."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, name: str, secret: str, shape: Shape, flavor: Flavor, stub: Stub) -> None:
+        super().__init__(name, shape, flavor, stub)
+        self._secret = secret
+
+    @property
+    def text(self) -> str:
+        """What it is."""
+        return f"sturdy reference {self._name!r}"
+
+    def ask(self, outgoing: Outgoing) -> Question:
+        """Ask the peer for what the sturdy reference stands for."""
+        return outgoing.ask_restore(self._name, self._secret)
+
+    def conclude(self, outgoing: Outgoing, question: Question) -> Stub:
+        """Return a fresh stub of it."""
+        stub: Stub = outgoing.conclude_root(question, self._name, self._shape, self._flavor, "sturdy reference")
         return stub
 
 
@@ -182,8 +206,8 @@ class Holdings:
                     raise ReferenceDead(f"{held.text} was not given again after reconnecting: {error}") from error
                 return held, stub
         raise ReferenceDead(
-            f"this reference to {printable(target.announced.interface)} has died with its connection; only roots are "
-            "acquired again: get it anew from the root it came from"
+            f"this reference to {printable(target.announced.interface)} has died with its connection; only roots "
+            "and sturdy references are acquired again: get it anew from the root it came from"
         )
 
     def check(self, targets: list[Import], error: Exception) -> None:

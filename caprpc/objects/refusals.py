@@ -1,12 +1,11 @@
 """What a client raises when a connection ends before it is open, and what it does not send."""
 
-from caprpc.address import Address
 from caprpc.errors import CallRefused, ConnectRefused
 from caprpc.session import Ended
 from caprpc.sturdy import SturdyUri
 
 
-def refusal(address: Address, event: Ended) -> ConnectRefused:
+def refusal(address: str, event: Ended) -> ConnectRefused:
     """Return what ``connect`` raises for the event that ended the attempt."""
     advice = ""
     if event.reference and event.by_peer:

@@ -7,11 +7,23 @@ from caprpc.bundles import SignedPolicies
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.admission import Admission
 from caprpc.objects.grants import Grants
+from caprpc.objects.hooks import Hooks
 from caprpc.objects.roots import check_roots, contracts_of_roots
 
 Directory = str | Path
 Policies = str | Path | SignedPolicies
 """A policy directory; as ``SignedPolicies`` it is used only if enough people have signed it."""
+
+
+class Wish:
+    """What is asked of a connection: who must answer, how long it may take, and who wants to be told."""
+
+    __slots__ = ("expected", "hooks", "timeout_s")
+
+    def __init__(self, expected: str | None, timeout_s: float, hooks: Hooks | None) -> None:
+        self.expected = expected
+        self.timeout_s = timeout_s
+        self.hooks = hooks
 
 
 def serving(

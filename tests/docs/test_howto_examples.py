@@ -1,5 +1,6 @@
 """The Python of the how-to pages runs as it stands there."""
 
+import os
 import re
 from types import SimpleNamespace
 
@@ -119,6 +120,29 @@ def test_sturdy_references(blocks, tmp_path, monkeypatch, capsys):
     with names["server"]:
         exec(restores, {**names, "client_directories": dialing.directories})
     assert capsys.readouterr().out.splitlines() == ["True", "12"]
+
+
+def test_use_unix_sockets(blocks, site, tmp_path, monkeypatch, repository, capsys):
+    listening, starting = blocks("use-unix-sockets.md")
+    names = {
+        "server_directories": site.server.directories,
+        "client_directories": site.client.directories,
+        "directory": tmp_path,
+        "Books": Books,
+        "Shelf": Shelf,
+        "child_options": [
+            *("--identity", str(site.server.identity), "--policies", str(site.server.policies)),
+            *("--audit", str(tmp_path / "child")),
+        ],
+    }
+    exec(listening, names)
+    assert capsys.readouterr().out == "1\n"
+    (tmp_path / "shelf_service.py").write_text(
+        "from tests.docs.test_howto_examples import Shelf\n\ndef roots():\n    return {'books': Shelf()}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{repository}")
+    exec(starting, names)
+    assert capsys.readouterr().out == "1\n"
 
 
 def test_follow_connections(blocks, site, capsys):

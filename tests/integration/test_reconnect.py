@@ -419,3 +419,25 @@ def test_without_reconnect_a_lost_connection_stays_lost(pairing, bank):
 
     pairing.run(scenario)
     assert caprpc.Reconnect is Reconnect
+
+
+def test_sturdy_reference_is_restored_again(pairing, bank, tmp_path):
+    pairing.host.stop(0.0)
+    bank.grant(BOTH + '[restore.spare]\nas = "Ledger"\n')
+    (tmp_path / "state").mkdir(mode=0o700)
+    address = bank.address.removeprefix("caprpc://")
+    grants = [caprpc.Grants(tmp_path / "state" / "grants.db") for _ in range(2)]
+    host = pairing.serve(bank.roots, address=address, grants=grants.pop())
+    uri = host.server.grant("spare", to="spiffe://test.example/alice")
+    if pairing.server_kind == "aio":
+        uri = asyncio.run_coroutine_threadsafe(uri, host._loop).result(WAIT_S)
+
+    async def scenario(face):
+        spare = await face(face.peer.restore(uri, Ledger))
+        assert await face(spare.post(4)) == 4
+        await stop(face, pairing.host)
+        pairing.serve(bank.roots, address=address, grants=grants.pop())
+        assert await face(spare.post(4)) == 8
+        assert await face(face.peer.restore(uri, Ledger)) is spare
+
+    pairing.run(scenario, reconnect=SOON)
