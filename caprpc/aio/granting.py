@@ -1,6 +1,7 @@
 """Grants of an asyncio server: what its own code gives out, lists and takes back, beside the loop."""
 
 import asyncio
+from collections.abc import Iterable
 
 from caprpc.objects.admission import Admission
 from caprpc.objects.context import NO_CALL, running_job
@@ -15,7 +16,14 @@ class Granting:
     _admission: Admission
 
     async def grant(
-        self, target: object, *, to: str = "", key: str = "", bearer: bool = False, for_s: float | None = None
+        self,
+        target: object,
+        *,
+        to: str = "",
+        key: str = "",
+        bearer: bool = False,
+        only: Iterable[str] | None = None,
+        for_s: float | None = None,
     ) -> str:
         """Give something for longer than a connection; returns its sturdy reference, which is a secret.
 
@@ -26,6 +34,7 @@ class Granting:
             to: The SPIFFE ID of the one holder who can restore it.
             key: Which object of the kind; given to the restorer.
             bearer: In place of ``to``: whoever has the secret can restore it, if a policy says ``bearer = true``.
+            only: Names of the members that are kept, of those that the policy's facet has.
             for_s: For so many seconds; by default for as long as the holder's policy lets a grant last.
 
         Raises:
@@ -34,10 +43,12 @@ class Granting:
             StoreError: It could not be kept; nothing was granted.
             AuditError: It could not be recorded; nothing was granted.
         """
-        return await asyncio.to_thread(grant_to, self._admission, Wish(target, key, to, bearer, for_s))
+        return await asyncio.to_thread(grant_to, self._admission, Wish(target, key, to, bearer, only, for_s))
 
     async def revoke_grant(self, grant_id: str) -> bool:
-        """End a grant, and every reference that was restored from it; at once here, within 1 s in other processes.
+        """End a grant, and everything that was obtained through it; at once here, within 1 s in other processes.
+
+        Running calls on it are cancelled.
 
         Returns:
             False if there is no grant of that id (``G-...``), or it has been revoked.
@@ -57,7 +68,7 @@ class Granting:
         return await asyncio.to_thread(grants_of(self._admission).store.grants)
 
 
-async def grant(target: object, *, key: str = "", for_s: float | None = None) -> str:
+async def grant(target: object, *, key: str = "", only: Iterable[str] | None = None, for_s: float | None = None) -> str:
     """Give the caller of the running method something for longer than its connection; returns the sturdy reference.
 
     Arguments and errors are those of ``Server.grant``; it is sealed to the caller.
@@ -68,4 +79,4 @@ async def grant(target: object, *, key: str = "", for_s: float | None = None) ->
     job = running_job()
     if job is None:
         raise LookupError(f"caprpc.aio.grant() {NO_CALL}")
-    return await asyncio.to_thread(job.endpoint.restoring.grant, target, key=key, for_s=for_s)
+    return await asyncio.to_thread(job.endpoint.restoring.grant, target, key=key, only=only, for_s=for_s)

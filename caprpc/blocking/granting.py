@@ -1,5 +1,7 @@
 """Grants of a blocking server: what its own code gives out, lists and takes back."""
 
+from collections.abc import Iterable
+
 from caprpc.objects.admission import Admission
 from caprpc.objects.context import NO_CALL, running_job
 from caprpc.objects.granting import Wish, grants_of, revoke_grant
@@ -13,7 +15,14 @@ class Granting:
     _admission: Admission
 
     def grant(
-        self, target: object, *, to: str = "", key: str = "", bearer: bool = False, for_s: float | None = None
+        self,
+        target: object,
+        *,
+        to: str = "",
+        key: str = "",
+        bearer: bool = False,
+        only: Iterable[str] | None = None,
+        for_s: float | None = None,
     ) -> str:
         """Give something for longer than a connection; returns its sturdy reference, which is a secret.
 
@@ -24,6 +33,7 @@ class Granting:
             to: The SPIFFE ID of the one holder who can restore it.
             key: Which object of the kind; given to the restorer.
             bearer: In place of ``to``: whoever has the secret can restore it, if a policy says ``bearer = true``.
+            only: Names of the members that are kept, of those that the policy's facet has.
             for_s: For so many seconds; by default for as long as the holder's policy lets a grant last.
 
         Raises:
@@ -32,10 +42,12 @@ class Granting:
             StoreError: It could not be kept; nothing was granted.
             AuditError: It could not be recorded; nothing was granted.
         """
-        return grant_to(self._admission, Wish(target, key, to, bearer, for_s))
+        return grant_to(self._admission, Wish(target, key, to, bearer, only, for_s))
 
     def revoke_grant(self, grant_id: str) -> bool:
-        """End a grant, and every reference that was restored from it; at once here, within 1 s in other processes.
+        """End a grant, and everything that was obtained through it; at once here, within 1 s in other processes.
+
+        Running calls on it are cancelled.
 
         Returns:
             False if there is no grant of that id (``G-...``), or it has been revoked.
@@ -55,7 +67,7 @@ class Granting:
         return grants_of(self._admission).store.grants()
 
 
-def grant(target: object, *, key: str = "", for_s: float | None = None) -> str:
+def grant(target: object, *, key: str = "", only: Iterable[str] | None = None, for_s: float | None = None) -> str:
     """Give the caller of the running method something for longer than its connection; returns the sturdy reference.
 
     Arguments and errors are those of ``Server.grant``; it is sealed to the caller.
@@ -66,4 +78,4 @@ def grant(target: object, *, key: str = "", for_s: float | None = None) -> str:
     job = running_job()
     if job is None:
         raise LookupError(f"caprpc.grant() {NO_CALL}")
-    return job.endpoint.restoring.grant(target, key=key, for_s=for_s)
+    return job.endpoint.restoring.grant(target, key=key, only=only, for_s=for_s)

@@ -1,6 +1,6 @@
 """Granting and revoking, as the service asks for it. The policy of the holder decides, now and at each restore."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +8,7 @@ from caprpc.errors import CallRefused, ConfigurationError
 from caprpc.ids import new_grant_id
 from caprpc.objects.admission import Admission
 from caprpc.objects.grants import Grants
-from caprpc.policy import Restorable
+from caprpc.policy import Offer, Policy, Restorable, word_of
 from caprpc.store import StoredGrant
 from caprpc.sturdy import digest_of, new_secret
 
@@ -24,6 +24,7 @@ class Wish:
     key: str = ""
     to: str = ""
     bearer: bool = False
+    only: Iterable[str] | None = None
     for_s: float | None = None
 
 
@@ -54,15 +55,22 @@ def grant(admission: Admission, wish: Wish, *, by: str = "server") -> str:
     name = _name_of(wish.target, admission.served.roots, grants)
     _check_wish(wish, name, is_root=name in admission.served.roots)
     now = admission.wall()
-    ends = _end_of(wish, _restorable(admission, wish, name), now)
+    policy, rule = _restorable(admission, wish, name)
+    ends = _end_of(wish, rule, now)
+    only = _kept(wish.only, policy.offers[rule.facet])
     secret, grant_id = new_secret(), new_grant_id()
     uri = grants.uri(name, secret)
     log = admission.log
     relation = log.relation(wish.to) if wish.to else log.general
     relation.record(
-        "grant", event="granted", peer=wish.to, member=name, reference=grant_id, detail=_terms(wish, ends, now, by)
+        "grant",
+        event="granted",
+        peer=wish.to,
+        member=name,
+        reference=grant_id,
+        detail=_terms(wish, only, ends, now, by),
     )
-    given = StoredGrant(grant_id, name, wish.key, wish.to, None, by, now, ends)
+    given = StoredGrant(grant_id, name, wish.key, wish.to, only, by, now, ends)
     grants.store.add(given, digest_of(secret))
     return uri
 
@@ -78,6 +86,7 @@ def revoke_grant(admission: Admission, grant_id: str, *, by: str = "server") -> 
     found = grants.store.get(grant_id)
     if found is None or grants.store.revoke(grant_id, admission.wall()) is None:
         return False
+    grants.end([grant_id])
     relation = admission.log.relation(found.holder) if found.holder else admission.log.general
     relation.record(
         "revoke", event="revoked", peer=found.holder, member=found.name, reference=grant_id, detail=f"by {by}"
@@ -113,8 +122,8 @@ def _check_wish(wish: Wish, name: str, *, is_root: bool) -> None:
         raise ConfigurationError(f"for_s={wish.for_s!r}: seconds above 0 expected")
 
 
-def _restorable(admission: Admission, wish: Wish, name: str) -> Restorable:
-    """Return the rule by which some policy lets the holder restore this.
+def _restorable(admission: Admission, wish: Wish, name: str) -> tuple[Policy, Restorable]:
+    """Return a policy, and the rule in it by which it lets the holder restore this.
 
     Raises:
         CallRefused: There is none.
@@ -122,7 +131,7 @@ def _restorable(admission: Admission, wish: Wish, name: str) -> Restorable:
     for policy in admission.epoch.policies.policies:
         found = policy.restores.get(name)
         if found is not None and ((wish.to in policy.principals) if wish.to else found.bearer):
-            return found
+            return policy, found
     who, line = (wish.to, "") if wish.to else ("whoever has the secret", ", and bearer = true")
     raise CallRefused(
         f"no policy lets {who} restore {name!r}; to allow it add to the policy of the holder: "
@@ -139,6 +148,27 @@ def _end_of(wish: Wish, rule: Restorable, now: float) -> float | None:
     return None if span is None else now + span
 
 
-def _terms(wish: Wish, ends: float | None, now: float, by: str) -> str:
+def _kept(only: Iterable[str] | None, offer: Offer) -> frozenset[str] | None:
+    """Return the members that a grant is narrowed to.
+
+    Raises:
+        ConfigurationError: One is no name, or the facet does not have it.
+    """
+    if only is None:
+        return None
+    if isinstance(only, str | Mapping):
+        raise ConfigurationError(f"only={only!r}: a list of names of members expected")
+    kept = frozenset(only)
+    known = {word_of(key) for key in offer.grants}
+    if not kept or not kept <= known:
+        wrong = ", ".join(sorted(map(repr, kept - known))) or "nothing"
+        raise ConfigurationError(
+            f"only= names {wrong}, and the facet {offer.name} ({offer.rule}) has: {', '.join(sorted(known))}"
+        )
+    return kept
+
+
+def _terms(wish: Wish, only: frozenset[str] | None, ends: float | None, now: float, by: str) -> str:
+    kept = "" if only is None else f", only {' '.join(sorted(only))}"
     lasts = "until revoked" if ends is None else f"for {ends - now:g} s"
-    return f"{'bearer' if wish.bearer else 'sealed'}, {lasts}, by {by}"
+    return f"{'bearer' if wish.bearer else 'sealed'}{kept}, {lasts}, by {by}"

@@ -9,16 +9,21 @@ import ipaddress
 import threading
 import typing
 from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from caprpc.address import Address
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
 from caprpc.interface import interface_closure, interface_info
+from caprpc.objects.revocation import end
+from caprpc.objects.watching import Watch
+from caprpc.policy import Narrowing, Right, keys_of
 from caprpc.policy.quotas import Bucket
-from caprpc.store import SqliteStore, Store
+from caprpc.store import SqliteStore, Store, StoredGrant
 from caprpc.sturdy import SturdyUri
 
 Restorer = Callable[[str], Any]
@@ -54,7 +59,10 @@ class Grants:
         self._address = str(Address.parse(address)) if address else ""
         self._guesses: dict[str, Bucket] = {}
         self._lock = threading.Lock()
+        self._rights: WeakValueDictionary[str, Right] = WeakValueDictionary()
+        """What was restored stands under these, by grant; they go with the last reference."""
         self.store: Store = SqliteStore(Path(store)) if isinstance(store, str | Path) else store
+        self._watch = Watch(self.store, self.end)
 
     def listening(self, address: str) -> None:
         """Take note of where the server listens; the first one counts, unless an address was given."""
@@ -90,8 +98,43 @@ class Grants:
             bucket.earn(now)
             bucket.spent += 1
 
+    def find(self, digest: bytes) -> StoredGrant | None:
+        """Return the grant of a secret; from now on what another process revokes ends here, too.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        self._watch.start()
+        return self.store.find(digest)
+
+    def right_of(self, grant: StoredGrant, wall: float, now: float) -> Right | None:
+        """Return what everything restored from a grant stands under; None if it has been revoked meanwhile.
+
+        ``wall`` and ``now`` are the time, since the epoch and monotonic, in seconds.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        with self._lock:
+            right = self._rights.get(grant.grant_id)
+            if right is None or right.refusal(now):
+                narrowing = None if grant.only is None else Narrowing(frozenset().union(*keys_of(grant.only)), {})
+                ends = inf if grant.expires_at is None else now + grant.expires_at - wall
+                right = self._rights[grant.grant_id] = Right(expires_at=ends, narrowing=narrowing)
+        # A revocation before this look is seen by it, and one behind it ends the right, which is known by now.
+        known = self.store.get(grant.grant_id)
+        return right if known is not None and known.revoked_at is None else None
+
+    def end(self, revoked: list[str] | None) -> None:
+        """End everything that was restored from these grants, None: from all; running calls on it are cancelled."""
+        with self._lock:
+            ended = [right for grant_id, right in self._rights.items() if revoked is None or grant_id in revoked]
+        for right in ended:
+            end(right, cut=True)
+
     def close(self) -> None:
         """Let go of the store."""
+        self._watch.stop()
         self.store.close()
 
 

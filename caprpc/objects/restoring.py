@@ -4,16 +4,17 @@ Whatever is wrong with what a peer presents, it gets the same bytes after the sa
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from caprpc.ids import OP_RESTORE
 from caprpc.interface import ArgumentError
 from caprpc.objects.admission import Admission
 from caprpc.objects.granting import Wish, grant
+from caprpc.objects.handles import Narrowed
 from caprpc.objects.roots import RootNames, shape_for
 from caprpc.objects.transfer import ResultWriter
-from caprpc.policy import Facet, Guard, Permit, Restorable
+from caprpc.policy import Facet, Guard, Permit, Restorable, Right
 from caprpc.store import StoredGrant
 from caprpc.sturdy import MAX_SECRET_CHARS, digest_of
 from caprpc.wire.values import RemoteReference
@@ -31,9 +32,8 @@ class NotRestored(Exception):
 class Restored(NamedTuple):
     """An object that a sturdy reference stands for."""
 
-    obj: object
+    handle: Narrowed
     facet: Facet
-    grant: StoredGrant
 
 
 def fault_of(found: StoredGrant | None, name: str, principal: str, rule: Restorable, now: float) -> str:
@@ -88,12 +88,13 @@ class RestoreMember:
         Raises:
             TypeError: Its class does not implement the interface of the facet.
         """
-        shape = shape_for(restored.obj, restored.facet.interface)
+        obj = restored.handle._caprpc_source
+        shape = shape_for(obj, restored.facet.interface)
         if shape is None:
             rule = restored.facet.permits.rule
-            made = type(restored.obj).__name__
+            made = type(obj).__name__
             raise TypeError(f"{made} does not implement {restored.facet.interface}, which {rule} grants")
-        return writer.hand_over(restored.obj, shape, restored.facet)
+        return writer.hand_over(restored.handle, shape, restored.facet)
 
 
 RESTORE_MEMBER: Final = RestoreMember()
@@ -103,7 +104,7 @@ RESTORE_MEMBER: Final = RestoreMember()
 class Restoring:
     """Restores what one peer presents on one connection, and grants to it what a method asks for."""
 
-    __slots__ = ("_admission", "_guard", "_principal", "_record", "_roots")
+    __slots__ = ("_admission", "_guard", "_principal", "_record", "_rights", "_roots")
 
     def __init__(
         self, admission: Admission, guard: Guard, principal: str, roots: RootNames, record: Callable[..., None]
@@ -112,6 +113,8 @@ class Restoring:
         self._admission = admission
         self._guard = guard
         self._principal = principal
+        self._rights: dict[str, Right] = {}
+        """By grant: restoring the same object twice gives the same reference."""
         self._roots = roots
         self._record = record
 
@@ -127,18 +130,30 @@ class Restoring:
         now = time.monotonic()
         if grants is None or rule is None or not grants.may_guess(self._principal, now):
             raise NotRestored("guesses" if grants is not None and rule is not None else "sturdy-unknown")
-        found = grants.store.find(digest_of(secret))
-        fault = fault_of(found, permit.member, self._principal, rule, self._admission.wall())
-        if found is None or fault:
+        wall = self._admission.wall()
+        found = grants.find(digest_of(secret))
+        fault = fault_of(found, permit.member, self._principal, rule, wall)
+        right = None if found is None or fault else grants.right_of(found, wall, now)
+        if found is None or right is None:
             grants.guessed(self._principal, now)
-            raise NotRestored(fault, "" if found is None else f"grant {found.grant_id}")
+            # Without a fault it was revoked while it was looked at.
+            raise NotRestored(fault or "sturdy-revoked", "" if found is None else f"grant {found.grant_id}")
         self._record("grant", event="restored", member=found.name, rule=permit.rule, reference=found.grant_id)
         restorer = grants.restorers.get(found.name)
         obj = self._roots.get(found.name) if restorer is None else restorer(found.key)
-        return Restored(obj, self._guard.facet(permit.facet), found)
+        return Restored(Narrowed(obj, self._within(right, found, rule, wall, now)), self._guard.facet(permit.facet))
 
-    def grant(self, target: object, *, key: str, for_s: float | None) -> str:
+    def _within(self, right: Right, found: StoredGrant, rule: Restorable, wall: float, now: float) -> Right:
+        """Return the right of a grant, for as long as the policy of this peer lets it last; the same one each time."""
+        known = self._rights.get(found.grant_id)
+        if known is not None and right in known.lineage and not known.refusal(now):
+            return known
+        if rule.max_for_s is not None:
+            right = Right((right,), expires_at=now + found.granted_at + rule.max_for_s - wall)
+        self._rights[found.grant_id] = right
+        return right
+
+    def grant(self, target: object, *, key: str, only: Iterable[str] | None, for_s: float | None) -> str:
         """Grant to this peer, and return the sturdy reference."""
-        return grant(
-            self._admission, Wish(target, key, self._principal, for_s=for_s), by=f"a method for {self._principal}"
-        )
+        wish = Wish(target, key, self._principal, only=only, for_s=for_s)
+        return grant(self._admission, wish, by=f"a method for {self._principal}")

@@ -1,0 +1,171 @@
+"""What becomes of live references when their grant ends, and what a narrowed grant gives, over every pairing."""
+
+import time
+
+import pytest
+
+from caprpc import ConfigurationError, Denied, ReferenceDead, RemoteError, StoreError
+from caprpc.objects import watching
+from caprpc.store import SqliteStore
+from tests.integration.conftest import WAIT_S
+
+
+async def refused(face, call):
+    """Call until it is refused, and return the error; it must not take longer than a test waits."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        try:
+            await face(call())
+        except (ReferenceDead, RemoteError) as exc:
+            return exc
+    raise AssertionError("was never refused")
+
+
+def use(branch, uri, interface, then, *, reconnect=False):
+    """Restore an account, look at its last entry, run ``then``, and return how both are refused afterwards."""
+
+    async def scenario(face):
+        account = await face(face.peer.restore(uri, interface))
+        entry = await face(account.last())
+        assert await face(entry.text()) == "opened"
+        then()
+        return await refused(face, account.number), await refused(face, entry.text)
+
+    return branch.run(scenario)
+
+
+def test_revoking_here_ends_live_references_and_what_was_obtained_through_them(branch, interfaces):
+    uri = branch.grant()
+    grant_id = branch.grants()[0].grant_id
+    errors = use(branch, uri, interfaces.account, lambda: branch.ask("revoke_grant", grant_id))
+    assert all(isinstance(error, ReferenceDead) or error.code in ("denied", "revoked") for error in errors)
+    assert branch.ask("revoke_grant", grant_id) is False
+    assert branch.ask("revoke_grant", "G-AAAAAAAAAAAA") is False
+
+
+def test_revoking_in_another_process_ends_live_references_within_a_second(branch, interfaces):
+    uri = branch.grant()
+    since = []
+
+    def elsewhere():
+        store = SqliteStore(branch.path)
+        store.revoke(branch.grants()[0].grant_id, time.time())
+        store.close()
+        since.append(time.monotonic())
+
+    use(branch, uri, interfaces.account, elsewhere)
+    assert watching.POLL_S <= 0.5
+    assert time.monotonic() - since[0] < WAIT_S
+
+
+def test_a_grant_that_expires_takes_live_references_with_it(branch, interfaces):
+    uri = branch.grant(for_s=0.5)
+    errors = use(branch, uri, interfaces.account, lambda: None)
+    assert all(isinstance(error, ReferenceDead) or error.code in ("denied", "revoked") for error in errors)
+
+
+def test_a_policy_that_lets_grants_last_shorter_ends_live_references_in_time(branch, interfaces):
+    uri = branch.grant()
+    granted = branch.grants()[0].granted_at
+    branch.host.server._admission.wall = lambda: granted + 9.5
+    branch.town.rewrite(alice='[restore.account]\nas = "Account"\nmax_for_s = 10\n')
+    branch.host.reload()
+    use(branch, uri, interfaces.account, lambda: None)
+
+
+def test_revoking_one_grant_leaves_others_of_the_same_object_alone(branch, interfaces):
+    first, second = branch.grant(), branch.grant()
+
+    async def scenario(face):
+        one = await face(face.peer.restore(first, interfaces.account))
+        other = await face(face.peer.restore(second, interfaces.account))
+        assert one is not other
+        branch.ask("revoke_grant", branch.grants()[0].grant_id)
+        await refused(face, one.number)
+        return await face(other.number())
+
+    assert branch.run(scenario) == "42"
+
+
+def test_a_root_that_was_not_restored_lives_on_when_its_grant_is_revoked(branch, interfaces):
+    uri = branch.grant(target="bank")
+
+    async def scenario(face):
+        root = await face.root("bank", interfaces.bank)
+        restored = await face(face.peer.restore(uri, interfaces.bank))
+        branch.ask("revoke_grant", branch.grants()[0].grant_id)
+        await refused(face, restored.name)
+        return await face(root.name())
+
+    assert branch.run(scenario) == "bank"
+
+
+def test_restoring_the_same_twice_gives_the_same_reference(branch, interfaces):
+    uri = branch.grant()
+
+    async def scenario(face):
+        one = await face(face.peer.restore(uri, interfaces.account))
+        return one is await face(face.peer.restore(uri, interfaces.account))
+
+    assert branch.run(scenario)
+
+
+def test_a_narrowed_grant_gives_what_it_names_and_no_more(branch, interfaces):
+    uri = branch.grant(only=["number"])
+    assert branch.grants()[0].only == {"number"}
+
+    async def scenario(face):
+        account = await face(face.peer.restore(uri, interfaces.account))
+        with pytest.raises(Denied):
+            await face(account.deposit(1))
+        return await face(account.number())
+
+    assert branch.run(scenario) == "42"
+    address = branch.host.address
+    branch.open()
+    uri = uri.replace(address, branch.host.address)
+    assert branch.run(scenario) == "42"
+    assert branch.service.accounts["42"].balance == 0
+
+
+def test_a_narrowed_grant_is_narrowed_further_by_policy(branch, interfaces):
+    uri = branch.grant(only=["number", "deposit"])
+    town = branch.town
+    town.version += 1
+    from tests.integration.sturdy.conftest import OFFERS, PARTNERS
+
+    less = OFFERS.replace('call = ["number", "deposit", "last"]', 'call = ["number", "last"]')
+    policies = {name: town.policy(name, offers=less) for name in PARTNERS}
+    town.deployment.rewrite(town.server, policies, town.version)
+    branch.host.reload()
+
+    async def scenario(face):
+        account = await face(face.peer.restore(uri, interfaces.account))
+        for call in (lambda: account.deposit(1), account.last):
+            with pytest.raises(Denied):
+                await face(call())
+        return await face(account.number())
+
+    assert branch.run(scenario) == "42"
+
+
+@pytest.mark.parametrize("only", [["close"], ["nothing"], [], "number", {"call": ["number"]}])
+def test_a_grant_cannot_be_narrowed_to_what_policy_does_not_give(branch, only):
+    with pytest.raises(ConfigurationError, match="only="):
+        branch.grant(only=only)
+    assert branch.grants() == []
+
+
+def test_everything_restored_ends_when_the_store_cannot_be_read_any_more(branch, interfaces, monkeypatch):
+    monkeypatch.setattr(watching, "PATIENCE", 2)
+    uri = branch.grant()
+
+    def break_store():
+        branch.path.rename(branch.path.with_name("elsewhere.db"))
+
+    use(branch, uri, interfaces.account, break_store)
+    with pytest.raises(StoreError):
+        branch.grants()
+    with pytest.raises(RemoteError) as failed:
+        branch.restored(uri)
+    assert failed.value.code == "internal"
