@@ -147,6 +147,11 @@ class Template:
         if self.refusal and self.last > _POSITION["member"]:
             raise TypeError(f"a refusal with a static field {list(FIELDS)[self.last]!r}: give it with extra()")
 
+    @staticmethod
+    def after(line: bytes, seq: int, prev: bytes) -> bytes:
+        """Return the line of an equal record that follows ``line``: all but its number and its chain is there."""
+        return b'{"seq":%d%b%b"}' % (seq, line[len(b'{"seq":%d' % (seq - 1)) : -len(prev) - 2], prev)
+
 
 def extra(**fields: FieldValue) -> Extra:
     """Encode the fields that differ from call to call, for ``Relation.add``; too long ones are cut and marked."""

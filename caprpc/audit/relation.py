@@ -247,13 +247,20 @@ class Relation:
             self._mend(len(added))
         prefix, micros, mono = self._clock.stamp()
         seq, prev, lines, floods = self._seq, self._prev, [], {}
-        for template, question, fields in added:
+        last: NewRecord | None = None
+        line = b""
+        for record in added:
+            template, question, fields = record
             if template.refusal:
                 flood = floods[template] = self._floods.get(template) or self._new_flood(template)
                 if flood.swallow(question, fields, mono / SECOND_NS):
                     continue
             seq += 1
-            line = template.pattern % (seq, prefix, micros, mono, question, fields, prev)
+            if record is last:
+                line = template.after(line, seq, prev)
+            else:
+                line = template.pattern % (seq, prefix, micros, mono, question, fields, prev)
+                last = record
             prev = sha256(b"\0" + line).hexdigest().encode()
             lines.append(line)
         if lines:
@@ -277,7 +284,7 @@ class Relation:
                 written = segment.finish(data, written)
         except OSError as exc:
             self._lose(data, 0)
-            raise _cannot_write(segment, exc) from exc
+            raise segment.cannot_write(exc) from exc
         if written != len(data):
             self._lose(data, written)
             raise AuditError(f"{segment.name}: {written} of {len(data)} bytes written to the audit log")
@@ -310,7 +317,7 @@ class Relation:
             if segment.append(data) != len(data):
                 raise AuditError(f"{segment.name}: record of a gap in the audit log not written whole")
         except OSError as exc:
-            raise _cannot_write(segment, exc) from exc
+            raise segment.cannot_write(exc) from exc
         self._lost = None
         self._seq += 1
         self._prev = leaf_hash(line).encode()
@@ -387,9 +394,3 @@ class Relation:
         self._segment.close()
         reason = exc.strerror if isinstance(exc, OSError) else exc
         return AuditError(f"{self._segment.name}: the audit log takes no more records: {reason}")
-
-
-def _cannot_write(segment: Segment, exc: OSError) -> AuditError:
-    if segment.closed:
-        return AuditError(f"{segment.name}: the audit log is closed")
-    return AuditError(f"{segment.name}: cannot write to the audit log: {exc.strerror or exc}")

@@ -150,6 +150,12 @@ class Segment:
         finally:
             os.close(fd)
 
+    def cannot_write(self, exc: OSError) -> AuditError:
+        """Return the error for a record that could not be written."""
+        if self.closed:
+            return AuditError(f"{self.name}: the audit log is closed")
+        return AuditError(f"{self.name}: cannot write to the audit log: {exc.strerror or exc}")
+
     def check_place(self) -> None:
         """Check that the name in the directory still leads to the file we write, in its full length.
 

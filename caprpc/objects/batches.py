@@ -231,6 +231,8 @@ def _plan_run(
     job.waits = job.waits or member.blocking
     job.members.add(member)
     answer = job.answer
+    if _plan_alike(job, start, permits, member, function, calls):
+        return
     for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:
             args, kwargs = decode_args(raw, _VALUES_ONLY)
@@ -250,3 +252,19 @@ def _plan_run(
         if recorder.wants_decisions:
             recorder.permitted(answer, permit, member, args, kwargs)
         job.todo.append((position, permit, member, function, args, kwargs))
+
+
+def _plan_alike(
+    job: BatchJob, start: int, permits: list[Permit], member: Member, function: Callable[..., Any], calls: list[Any]
+) -> bool:
+    """Plan a run of calls without arguments under one permit; False if it is not one."""
+    permit, count = permits[0], len(calls)
+    recorded = permit.record or (permit.origin is not None and permit.origin.record)
+    if member.signature.parameters or permit.arguments or recorded or permits.count(permit) != count:
+        return False
+    if calls.count([[], {}]) != count:
+        return False
+    if job.endpoint.recorder.wants_decisions:
+        job.endpoint.recorder.permitted_alike(job.answer, permit, count)
+    job.todo.extend((position, permit, member, function, [], {}) for position in range(start, start + count))
+    return True

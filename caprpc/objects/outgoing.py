@@ -31,6 +31,9 @@ _ERROR_CLASSES: Final[dict[str, type[RemoteError]]] = {
 }
 """Codes that have a class of their own."""
 
+AnyArguments = tuple[tuple[object, ...], dict[str, object]]
+"""Arguments of one call, by position and by name."""
+
 _ADVICE: Final[dict[str, str]] = {
     "denied": "the peer's policy does not grant this, or there is no such member",
     "invalid-arguments": "the peer did not take the arguments",
@@ -142,20 +145,18 @@ class Outgoing:
             CallRefused, Denied, ReferenceDead, TypeError: As for ``ask``; nothing of the batch was sent.
         """
         limits = self._session.opening.sends
-        runs: list[tuple[Import, Member, list[Any]]] = []
-        last: tuple[Import, Member] | None = None
+        runs: list[tuple[Import, Member, list[AnyArguments]]] = []
+        last: tuple[Import | None, Member | None] = None, None
         for target, member, args, kwargs in calls:
-            self._check(target, member)
-            raw = member.signature.encode_args(args, kwargs, _VALUES_ONLY)
-            if last is not None and last[0] is target and last[1] is member:
-                runs[-1][2].append(raw)
-            else:
-                runs.append((target, member, [raw]))
-                last = (target, member)
+            if target is not last[0] or member is not last[1]:
+                self._check(target, member)
+                runs.append((target, member, []))
+                last = target, member
+            runs[-1][2].append((args, kwargs))
         return self._session.ask_batch(
             [
-                Run(target.export_id, member.operation, member.name, len(raws), codec.pack(raws, limits))
-                for target, member, raws in runs
+                Run(target.export_id, member.operation, member.name, len(those), _pack_calls(member, those, limits))
+                for target, member, those in runs
             ],
             origin,
         )
@@ -322,6 +323,19 @@ class Outgoing:
 def _is_name(text: object) -> bool:
     """Whether a text of the peer is a name that a policy could hold: nothing in it can steer a terminal."""
     return type(text) is str and text.isascii() and text.isidentifier() and not text.startswith("_")
+
+
+def _pack_calls(member: Member, calls: list[AnyArguments], limits: Limits) -> bytes:
+    """Return the arguments of a run of calls.
+
+    Raises:
+        TypeError: Some do not fit the declaration.
+    """
+    signature = member.signature
+    scalars = signature.scalars
+    if scalars is not None and all(not kwargs and tuple(map(type, args)) == scalars for args, kwargs in calls):
+        return codec.pack_scalar_calls(calls, limits)
+    return codec.pack([signature.encode_args(args, kwargs, _VALUES_ONLY) for args, kwargs in calls], limits)
 
 
 def _results_of(outcome: BatchReturn, count: int, limits: Limits) -> list[Any]:

@@ -73,23 +73,32 @@ class Recorder:
             # A derived reference comes and goes; what is kept is that of the policy's own permit.
             self.permitted(answer, permit.origin, member, args, kwargs)
             return
-        if template is None:
-            template = self._decided[permit] = self._relation.template(
-                kind="decision",
-                peer=self._principal,
-                connection=self.connection_id,
-                facet=permit.facet,
-                operation=OPERATION_NAMES[permit.operation],
-                member=permit.member,
-                decision="permit",
-                rule=permit.rule,
-                policy=permit.policy,
-            )
+        template = template or self._decision(permit)
         more = NO_EXTRA
         if permit.record and member is not None:
             named = member.signature.named(args, kwargs)
             more = extra(args={name: _clear(named[name]) for name in sorted(permit.record) if name in named})
         self._records.append((template, answer.answer_id, more))
+
+    def permitted_alike(self, answer: BatchAnswer, permit: Permit, calls: int) -> None:
+        """Add one decision for each of some calls whose arguments are not recorded; only if ``wants_decisions``."""
+        permit = permit.origin or permit
+        template = self._decided.get(permit) or self._decision(permit)
+        self._records += [(template, answer.answer_id, NO_EXTRA)] * calls
+
+    def _decision(self, permit: Permit) -> Template:
+        template = self._decided[permit] = self._relation.template(
+            kind="decision",
+            peer=self._principal,
+            connection=self.connection_id,
+            facet=permit.facet,
+            operation=OPERATION_NAMES[permit.operation],
+            member=permit.member,
+            decision="permit",
+            rule=permit.rule,
+            policy=permit.policy,
+        )
+        return template
 
     def denied(self, question: int, refused: Refused, reference: str) -> None:
         """Add the record of a refusal; a flood of equal ones is counted by the log."""

@@ -71,11 +71,13 @@ def plan_batch(
     """
     owner: Any = None
     planned: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]] = []
+    last: object = None
     for method, args in calls:
-        stub, target, member = target_of(method)
-        caller = stub._caprpc_call.__self__
-        if owner is not None and caller is not owner:
-            raise TypeError("the calls of a batch go to one peer")
-        owner = caller
+        if method is not last or last is None:
+            stub, target, member = target_of(method)
+            caller = stub._caprpc_call.__self__
+            if owner is not None and caller is not owner:
+                raise TypeError("the calls of a batch go to one peer")
+            owner, last = caller, method
         planned.append((target, member, args, {}))
     return owner, planned

@@ -282,9 +282,13 @@ def _guard_run(
         if objection is not None:
             raise refusal(session, export, run, objection[1], objection[2])
         export = _usable(session, export, run, now, run.count)
-        for _ in range(run.count):
+        permits.append(session.guard.check(export.facet, run.operation, run.member, now))
+        if permits[0].limiter is None:
+            # Nothing is counted: the decision is the same for all of them.
+            permits *= run.count
+        while len(permits) < run.count:
             # One by one: those before a refused one are given back.
-            permits.append(session.guard.check(export.facet, run.operation, run.member, now))  # noqa: PERF401
+            permits.append(session.guard.check(export.facet, run.operation, run.member, now))
         if export.right is not None and run.operation not in UNCOUNTED_OPERATIONS:
             reason = export.right.take(now, run.count)
             if reason:

@@ -160,6 +160,17 @@ def pack_scalars(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
         return pack(_as_lists(value), limits)
 
 
+def pack_scalar_calls(calls: list[tuple[tuple[Any, ...], dict[str, Any]]], limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """Return what ``pack`` returns, for ``(args, {})`` of calls of one member that takes scalars, checked already."""
+    try:
+        blob = _encode(calls)
+    except (OverflowError, UnicodeEncodeError):
+        return pack(_as_lists(calls), limits)
+    if len(calls) * (len(calls[0][0]) + 3) >= limits.max_items or _may_expand(blob):
+        return pack(_as_lists(calls), limits)
+    return blob
+
+
 def pack_payload(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
     """Return what ``pack`` returns, or the same as a ``Split`` if it ends in a large byte string.
 
@@ -225,7 +236,7 @@ def _may_expand(blob: bytes) -> bool:
 
 
 def _as_lists(value: Any) -> Any:
-    return [_as_lists(item) for item in value] if type(value) is tuple else value
+    return [_as_lists(item) for item in value] if type(value) in (tuple, list) else value
 
 
 def _extended(blob: bytes, limits: Limits) -> Any:

@@ -166,3 +166,17 @@ def test_many_added_records_are_one_write(logs, decision):
     relation.commit()
     assert len(writes) == 1
     assert logs.problem() is None
+
+
+def test_equal_records_of_one_commit_are_the_lines_they_would_be_alone(logs, decision, refusal):
+    relation = logs.open().relation(PEER)
+    equal, other = (relation.template(**decision), 9, NO_EXTRA), (relation.template(**decision), 10, duration(5))
+    refused = (relation.template(**refusal), 11, extra(reference="R-7KQ2M9XW4HTA"))
+    relation.write([equal] * 12 + [other, refused, equal, equal, other, other])
+    for record in ([equal], [other]):
+        relation.write(record)
+    assert [r["question"] for r in logs.records_with("question")] == [9] * 12 + [10, 11, 9, 9, 10, 10, 9, 10]
+    facts = [(line[line.index(b',"time"') : line.index(b',"prev"')], line) for line in logs.lines()[1:]]
+    assert len({fact for fact, line in facts if b'"question":9' in line}) == 1
+    assert len({fact for fact, line in facts if b'"question":10' in line}) == 1
+    assert logs.problem() is None
