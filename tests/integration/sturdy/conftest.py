@@ -141,11 +141,13 @@ class Branch(Pairing):
         self.path = self.state / "grants.db"
 
     def open(self):
-        """Start the server; a second time is a restart."""
+        """Start the server; a second time is a restart, at the same address."""
+        where = {}
         if self.host is not None:
-            self.host.stop()
+            self.host.stop(0.0)
+            where = {"address": self.host.address.removeprefix("caprpc://")}
         grants = Grants(self.path, restorers={"account": self.service.account})
-        return self.serve({"bank": self.service}, grants=grants)
+        return self.serve({"bank": self.service}, grants=grants, **where)
 
     def ask(self, method, *args, **kwargs):
         """Call one of the server's own methods that grant, on its loop if it has one."""

@@ -4,10 +4,11 @@ import time
 
 import pytest
 
-from caprpc import ConfigurationError, Denied, ReferenceDead, RemoteError, StoreError
+from caprpc import ConfigurationError, Denied, Reconnect, ReferenceDead, RemoteError, StoreError
 from caprpc.objects import watching
 from caprpc.store import SqliteStore
 from tests.integration.conftest import WAIT_S
+from tests.integration.sturdy.conftest import OFFERS, PARTNERS
 
 
 async def refused(face, call):
@@ -21,7 +22,7 @@ async def refused(face, call):
     raise AssertionError("was never refused")
 
 
-def use(branch, uri, interface, then, *, reconnect=False):
+def use(branch, uri, interface, then):
     """Restore an account, look at its last entry, run ``then``, and return how both are refused afterwards."""
 
     async def scenario(face):
@@ -121,9 +122,7 @@ def test_a_narrowed_grant_gives_what_it_names_and_no_more(branch, interfaces):
         return await face(account.number())
 
     assert branch.run(scenario) == "42"
-    address = branch.host.address
     branch.open()
-    uri = uri.replace(address, branch.host.address)
     assert branch.run(scenario) == "42"
     assert branch.service.accounts["42"].balance == 0
 
@@ -132,8 +131,6 @@ def test_a_narrowed_grant_is_narrowed_further_by_policy(branch, interfaces):
     uri = branch.grant(only=["number", "deposit"])
     town = branch.town
     town.version += 1
-    from tests.integration.sturdy.conftest import OFFERS, PARTNERS
-
     less = OFFERS.replace('call = ["number", "deposit", "last"]', 'call = ["number", "last"]')
     policies = {name: town.policy(name, offers=less) for name in PARTNERS}
     town.deployment.rewrite(town.server, policies, town.version)
@@ -169,3 +166,41 @@ def test_everything_restored_ends_when_the_store_cannot_be_read_any_more(branch,
     with pytest.raises(RemoteError) as failed:
         branch.restored(uri)
     assert failed.value.code == "internal"
+
+
+SOON = Reconnect(first_s=0.001, most_s=0.01)
+
+
+def test_a_sturdy_reference_is_restored_again_after_a_loss(branch, interfaces):
+    uri = branch.grant()
+
+    async def scenario(face):
+        account = await face(face.peer.restore(uri, interfaces.account))
+        before = face.peer.connection_id
+        branch.host.sever()
+        await face.pause(lambda: face.peer._connection.link.ended is None and face.peer.connection_id != before)
+        assert await face(face.peer.restore(uri, interfaces.account)) is account
+        return await face(account.number())
+
+    assert branch.run(scenario, reconnect=SOON) == "42"
+
+
+def test_a_sturdy_reference_that_was_revoked_meanwhile_says_so_after_a_loss(branch, interfaces):
+    uri = branch.grant()
+
+    async def scenario(face):
+        account = await face(face.peer.restore(uri, interfaces.account))
+        root = await face.root("bank", interfaces.bank)
+        link = face.peer._connection.link
+        branch.host.stop(0.0)
+        await face.pause(lambda: link.ended is not None)
+        store = SqliteStore(branch.path)
+        store.revoke(store.grants()[0].grant_id, time.time())
+        store.close()
+        branch.open()
+        assert await face(root.name()) == "bank"
+        with pytest.raises(ReferenceDead, match="sturdy reference 'account' was not given again") as dead:
+            await face(account.number())
+        assert uri.partition("#")[2] not in str(dead.value)
+
+    branch.run(scenario, reconnect=SOON)
