@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -113,13 +114,16 @@ def test_sturdy_references(blocks, tmp_path, monkeypatch, capsys):
     dialing = deployment.side("client", {"server": accept}, [Ledger, Account])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "state").mkdir(mode=0o700)
-    grants, restores = blocks("sturdy-references.md")
+    grants, restores, revokes = blocks("sturdy-references.md")
     names = {"server_directories": serving.directories, "Ledger": Ledger, "Account": Account}
     names["AccountService"] = AccountService
     exec(grants, names)
     with names["server"]:
         exec(restores, {**names, "client_directories": dialing.directories})
-    assert capsys.readouterr().out.splitlines() == ["True", "12"]
+        exec(revokes, {**names, "time": time})
+        assert [grant.state(0.0) for grant in names["server"].list_grants()] == ["revoked"]
+    holder = deployment.trust_domain + "/client"
+    assert capsys.readouterr().out.splitlines() == ["True", "12", f"account 42 spiffe://{holder} live"]
 
 
 def test_use_unix_sockets(blocks, site, tmp_path, monkeypatch, repository, capsys):
