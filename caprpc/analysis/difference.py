@@ -225,6 +225,8 @@ class _Comparison:
                 self._note("wider" if more else "narrower", f"limits.{name}", "", str(was), str(bound), *rules)
         for name, was, now in (
             ("audit.level", old.audit_level, new.audit_level),
+            ("audit.durability", old.audit_durability, new.audit_durability),
+            ("audit.arguments", old.audit_arguments, new.audit_arguments),
             ("name", old.name, new.name),
             ("owner", old.owner, new.owner),
             ("reason", old.reason, new.reason),

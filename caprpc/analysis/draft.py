@@ -35,6 +35,8 @@ def draft(policy: Policy, roots: set[str], facets: Mapping[str, Need]) -> str:
             lines += ["", f"# Of what was lent to {lend_name(lend)} as {lend.facet}, nothing was used."]
     lines += _limits(policy)
     lines += ["", "[audit]", f'level = "{policy.audit_level}"']
+    lines += [f'durability = "{policy.audit_durability}"'] if policy.audit_durability != "os" else []
+    lines += [f'arguments = "{policy.audit_arguments}"'] if policy.audit_arguments != "none" else []
     return "\n".join(lines) + "\n"
 
 

@@ -5,9 +5,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from caprpc.audit.clock import Clock
+from caprpc.audit.clock import SECOND_NS, Clock
+from caprpc.audit.durable import Durability, DurableRelation, SyncGroup
 from caprpc.audit.record import GENESIS, FieldValue, encode, leaf_hash
 from caprpc.audit.redact import Redactor
 from caprpc.audit.relation import FORKED, Relation
@@ -15,7 +17,18 @@ from caprpc.audit.resume import resume
 from caprpc.audit.sealing import Sealer
 from caprpc.audit.segment import SEGMENT_BYTES, Head, Segment, WriteFunction, begin_segment
 from caprpc.audit.storage import GENERAL, Storage, parse_segment_name, segment_name, stem_of
+from caprpc.audit.witness import Witness, load_cosigner
 from caprpc.errors import AuditError
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A relation and what works beside it; the general one has no peer to be its witness."""
+
+    relation: Relation
+    group: SyncGroup
+    sealer: Sealer
+    witness: Witness | None
 
 
 class AuditLog:
@@ -45,8 +58,8 @@ class AuditLog:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
-        self._relations: dict[str, Relation] = {}
-        self._sealers: dict[str, Sealer] = {}
+        self._opened: dict[str, _Opened] = {}
+        self._cosigner = load_cosigner(storage)
         self.redactor = Redactor(storage.key)
         self.general = self._open_relation(GENERAL)
 
@@ -88,13 +101,31 @@ class AuditLog:
             raise AuditError(FORKED)
         if principal == GENERAL:
             raise AuditError(f"{GENERAL!r} is not the principal of a peer")
-        found = self._relations.get(principal)
+        found = self._opened.get(principal)
         if found is not None:
-            return found
+            return found.relation
         try:
             return self._open_relation(principal)
         except OSError as exc:
             raise AuditError(f"{self._storage.path}: cannot open a relation: {exc.strerror or exc}") from exc
+
+    def lasting(self, principal: str, durability: Durability) -> Relation | DurableRelation:
+        """Return an opened relation in the form whose records last as long as asked for when they are written."""
+        found = self._opened[principal]
+        if durability == "os":
+            return found.relation
+        return DurableRelation(found.relation, found.group, shares=durability == "group")
+
+    def witness(self, principal: str) -> Witness:
+        """Return what shows the log of a relation to its peer, and watches the peer's.
+
+        Raises:
+            AuditError: The relation is not open, or has no peer.
+        """
+        found = self._opened.get(principal)
+        if found is None or found.witness is None:
+            raise AuditError(f"{self._storage.path}: no relation with {principal!a} is open")
+        return found.witness
 
     def tick(self, now: float) -> None:
         """Sync what is older than a second, sign it, and write the counts of refusals that are due.
@@ -108,9 +139,10 @@ class AuditLog:
             raise AuditError(FORKED)
         failures: list[AuditError] = []
         with self._syncing:
-            for relation in list(self._relations.values()):
+            for opened in list(self._opened.values()):
                 try:
-                    self._sealers[relation.name].keep(relation, now)
+                    opened.sealer.keep(opened.relation, now)
+                    self._watch(opened, now)
                 except AuditError as exc:
                     failures.append(exc)
         if failures:
@@ -119,33 +151,42 @@ class AuditLog:
     def close(self) -> None:
         """End every relation with its record of a clean end, sign it, and let another process have the directory."""
         if os.getpid() != self._pid:
-            for relation in self._relations.values():
-                relation.close()
+            for opened in self._opened.values():
+                opened.relation.close()
             self._storage.close()
             return
         failures: list[AuditError] = []
         with self._syncing, self._lock:
-            for relation in self._relations.values():
+            for opened in self._opened.values():
                 try:
-                    self._sealers[relation.name].finish(relation)
+                    self._watch(opened, self._monotonic_ns() / SECOND_NS)
+                    opened.sealer.finish(opened.relation)
                 except AuditError as exc:
                     failures.append(exc)
             self._storage.close()
         if failures:
             raise failures[0]
 
+    def _watch(self, opened: _Opened, now: float) -> None:
+        """Exchange checkpoints with the peer of a relation."""
+        if opened.witness is not None:
+            try:
+                opened.witness.work(now, self._wall_ns() // SECOND_NS)
+            except OSError as exc:
+                raise AuditError(f"{self._storage.path}: cannot keep what a peer shows: {exc.strerror}") from exc
+
     def _open_relation(self, name: str) -> Relation:
         with self._lock:
-            if name in self._relations:
-                return self._relations[name]
+            if name in self._opened:
+                return self._opened[name].relation
             stem = stem_of(name)
             names = map(parse_segment_name, self._storage.names())
             numbers = [found[1] for found in names if found and found[0] == stem]
             sealer = Sealer(self._storage, name)
             relation = self._continued(name, stem, numbers, sealer) if numbers else self._begun(name, stem, sealer)
             relation.next_key = sealer.key_for(1)
-            self._sealers[name] = sealer
-            self._relations[name] = relation
+            witness = Witness(self._storage, relation, sealer, self._cosigner) if name != GENERAL else None
+            self._opened[name] = _Opened(relation, SyncGroup(relation), sealer, witness)
             return relation
 
     def _begun(self, name: str, stem: str, sealer: Sealer) -> Relation:

@@ -1,6 +1,5 @@
 """The records of one peer relation: one hash chain, appended by any thread, in the order of its sequence numbers."""
 
-import errno
 import math
 import os
 import sys
@@ -10,16 +9,14 @@ from typing import Final
 
 from caprpc.audit.clock import SECOND_NS, Clock
 from caprpc.audit.flood import Flood
-from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, encode, leaf_hash, out_of_order
-from caprpc.audit.segment import Head, Segment, whole_lines
+from caprpc.audit.record import LOG_KINDS, NO_EXTRA, Extra, FieldValue, Template, leaf_hash, out_of_order
+from caprpc.audit.segment import Head, Segment
+from caprpc.audit.writer import ChainWriter
 from caprpc.errors import AuditError
 from caprpc.forks import FORKS
 
 SYNC_INTERVAL_S: Final = 1.0
 """Records older than this survive a power cut; a killed process loses none."""
-
-_RETRY_ROTATION_BYTES: Final = 1024 * 1024
-"""When a segment cannot be ended (a full disk), this much more goes into it before the next try."""
 
 FORKED: Final = "a forked child must not write the audit log of its parent; open another one in the child"
 
@@ -37,11 +34,8 @@ class _Added(threading.local):
         self.items: list[NewRecord] = []
 
 
-class Relation:
+class Relation(ChainWriter):
     """Appends records; whoever returns from ``commit``, ``append`` or ``record`` knows that its records are written.
-
-    Invariant: ``_seq`` and ``_prev`` are those of the last whole line in the file, and if anything else is
-    behind that line, or a fact could not be written, ``_lost`` is not None.
 
     Thread-safe. What a thread adds, the same thread commits: a failed write is reported to the thread whose call
     must not happen. In a forked child every use raises ``AuditError``.
@@ -49,19 +43,12 @@ class Relation:
 
     __slots__ = (
         "_added",
-        "_clock",
         "_floods",
         "_forks",
         "_lock",
-        "_log_fields",
-        "_lost",
         "_pid",
-        "_prev",
-        "_segment",
-        "_seq",
         "_synced",
         "name",
-        "next_key",
     )
 
     def __init__(
@@ -75,21 +62,14 @@ class Relation:
         log_fields: dict[str, FieldValue],
         lost: int | None = None,
     ) -> None:
+        super().__init__(segment, seq, prev, clock, log_fields, lost)
         self.name = name
-        self._segment = segment
-        self._seq = seq
-        self._prev = prev.encode("ascii")
-        self._clock = clock
-        self._log_fields = log_fields
         self._lock = threading.Lock()
         self._added = _Added()
         self._floods: dict[Template, Flood] = {}
-        self._lost = lost
         self._pid = os.getpid()
         self._forks = FORKS.count
         self._synced: tuple[float, int, Head | None] = (0.0, seq, None)
-        self.next_key: dict[str, FieldValue] = {}
-        """Fields by which the next segment names the key that signs it."""
 
     def template(self, **fields: FieldValue) -> Template:
         """Encode what all records of one kind on one connection have in common; names of fields as in ``FIELDS``."""
@@ -194,15 +174,11 @@ class Relation:
             last, seq, synced = self._synced
             if self._seq == seq or now - last < SYNC_INTERVAL_S:
                 return synced
-            segment = self._segment
-            head = self._head()
+            segment, head = self._segment, self._head()
             self._synced = (now, self._seq, head)
-            try:
-                segment.check_place()
-                fd = os.dup(segment.fd)
-            except (OSError, AuditError) as exc:
-                raise self._broken(exc) from exc
+            fd = self._descriptor()
         try:
+            segment.check_place()
             os.fdatasync(fd)
             segment.save_head(head)
         except (OSError, AuditError) as exc:
@@ -211,6 +187,28 @@ class Relation:
         finally:
             os.close(fd)
         return head
+
+    @property
+    def written(self) -> int:
+        """Number of the last record."""
+        return self._seq
+
+    def flush(self) -> int:
+        """Make everything that is written now last over a power cut, and return the number of its last record.
+
+        Raises:
+            AuditError: The disk failed; the relation takes no more records.
+        """
+        with self._lock:
+            seq, fd = self._seq, self._descriptor()
+        try:
+            os.fdatasync(fd)
+        except OSError as exc:
+            with self._lock:
+                raise self._broken(exc) from exc
+        finally:
+            os.close(fd)
+        return seq
 
     def close(self) -> Head | None:
         """Write the counts of floods and the record of a clean end, and make all of it last; return that end."""
@@ -234,9 +232,6 @@ class Relation:
             finally:
                 segment.close()
             return head
-
-    def _head(self) -> Head:
-        return Head(self._seq, self._prev.decode(), self._segment.number, self._segment.good)
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
@@ -269,60 +264,6 @@ class Relation:
         for flood in floods.values():
             self._end_flood(flood, mono / SECOND_NS)
 
-    def _record(self, fields: dict[str, FieldValue]) -> None:
-        if self._lost is not None:
-            self._mend(1)
-        line = encode(self._seq + 1, self._clock.stamp(), fields, self._prev.decode())
-        self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
-
-    def _write(self, data: bytes, seq: int, prev: bytes) -> None:
-        """Write lines that end with ``seq`` and ``prev``; all of them, or raise."""
-        segment = self._segment
-        try:
-            written = segment.write(segment.fd, data)
-            if written != len(data):
-                written = segment.finish(data, written)
-        except OSError as exc:
-            self._lose(data, 0)
-            raise segment.cannot_write(exc) from exc
-        if written != len(data):
-            self._lose(data, written)
-            raise AuditError(f"{segment.name}: {written} of {len(data)} bytes written to the audit log")
-        self._seq = seq
-        self._prev = prev
-        segment.good += written
-        if segment.good >= segment.rotate_at:
-            self._rotate()
-
-    def _lose(self, data: bytes, written: int) -> None:
-        """Go to the last line that was written whole, and remember how many facts are missing after it."""
-        whole, lines = whole_lines(data, written)
-        if lines:
-            self._seq += len(lines)
-            self._prev = leaf_hash(lines[-1]).encode()
-            self._segment.good += whole
-        self._lost = (self._lost or 0) + data.count(b"\n") - len(lines)
-
-    def _mend(self, facts: int) -> None:
-        """Account for what a crash or a failed write left; if that fails, ``facts`` more are lost."""
-        segment = self._segment
-        lost = self._lost or 0
-        self._lost = lost + facts
-        try:
-            if segment.closed:
-                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-            end, length, fields = segment.mendable().gap(lost)
-            line = encode(self._seq + 1, self._clock.stamp(), fields, self._prev.decode())
-            data = end + line + b"\n"
-            if segment.append(data) != len(data):
-                raise AuditError(f"{segment.name}: record of a gap in the audit log not written whole")
-        except OSError as exc:
-            raise segment.cannot_write(exc) from exc
-        self._lost = None
-        self._seq += 1
-        self._prev = leaf_hash(line).encode()
-        segment.good += length + len(line) + 1
-
     def _new_flood(self, template: Template) -> Flood:
         if len(self._floods) >= _MAX_FLOODS:
             self._end_floods(self._clock.monotonic_s())
@@ -345,52 +286,3 @@ class Relation:
         line = pattern % (self._seq + 1, *stamp, question, fields, self._prev)
         self._write(line + b"\n", self._seq + 1, leaf_hash(line).encode())
         flood.clear()
-
-    def _rotate(self) -> None:
-        """End the segment and begin the next; if that fails, go on in this one and try again later."""
-        segment, stamp = self._segment, self._clock.stamp()
-        end = encode(
-            self._seq + 1, stamp, {"kind": "segment", "event": "end", "segment": segment.number}, self._prev.decode()
-        )
-        fields = {
-            "kind": "segment",
-            "event": "begin",
-            **self._log_fields,
-            "segment": segment.number + 1,
-            **self.next_key,
-        }
-        begin = encode(self._seq + 2, stamp, fields, leaf_hash(end))
-        try:
-            following = segment.successor(begin)
-        except (OSError, AuditError):
-            segment.rotate_at = segment.good + _RETRY_ROTATION_BYTES
-            return
-        segment.rotate_at = segment.good + _RETRY_ROTATION_BYTES
-        try:
-            written = segment.append(end + b"\n")
-        except OSError:
-            written = 0
-        if written == len(end):
-            # Only the newline is missing: nothing may follow in this file, and the next one must not begin yet.
-            following.discard()
-            self._broken(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-            return
-        if written < len(end):
-            following.discard()
-            self._lost = 0
-            return
-        self._seq += 2
-        self._prev = leaf_hash(begin).encode()
-        self._segment = following
-        try:
-            os.fdatasync(segment.fd)
-            following.adopt()
-        except OSError as exc:
-            self._broken(exc)
-        segment.close()
-
-    def _broken(self, exc: Exception) -> AuditError:
-        """Take no more records: what is on the disk can no longer be vouched for."""
-        self._segment.close()
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        return AuditError(f"{self._segment.name}: the audit log takes no more records: {reason}")

@@ -5,6 +5,7 @@ vouches for what is there. Audit log reference, section 4.
 """
 
 import os
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final
 
@@ -22,12 +23,12 @@ from caprpc.audit.checkpoints import (
     parse_frontier,
     save_keys,
 )
-from caprpc.audit.merkle import Range
+from caprpc.audit.merkle import Range, consistency_spans, hashes_from_leaves
 from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteError, NoteSigner
 from caprpc.audit.record import GENESIS, MAX_LINE_BYTES, FieldValue
 from caprpc.audit.relation import Relation
 from caprpc.audit.segment import Head
-from caprpc.audit.storage import Storage, head_name, segment_name, stem_of
+from caprpc.audit.storage import Storage, head_name, parse_segment_name, segment_name, stem_of
 from caprpc.errors import AuditError
 
 RECORDS_PER_CHECKPOINT: Final = 256
@@ -51,7 +52,7 @@ class Sealer:
     Attributes:
         tree: Over the records followed so far.
         latest: The last checkpoint that was signed, None before the first.
-        since: Records behind the last tree that a witness has seen, for the next proof to it.
+        ranges: Records behind trees that a witness has seen or is about to see, for the next proof to it.
     """
 
     def __init__(self, storage: Storage, name: str) -> None:
@@ -60,9 +61,10 @@ class Sealer:
         self.origin = origin_of(storage.log_id, name)
         self.tree = Range()
         self.latest: Entry | None = None
-        self.since: Range | None = None
+        self.ranges: list[Range] = []
         self._place = Head(0, GENESIS, 1, 0)
         self._keys = load_keys(storage, self._stem)
+        self._former: list[BoundKey] = []
         self._named = 1
         self._ready = False
         self._lost_key = not self._keys
@@ -93,6 +95,38 @@ class Sealer:
             OSError: They cannot be kept.
         """
         save_keys(self._storage, self._stem, self._keys)
+
+    @property
+    def signing_keys(self) -> list[str]:
+        """The keys that have signed ``latest``, the newest last."""
+        claimed = {one.key_id for one in self.latest.note.signatures} if self.latest else set()
+        return [str(one.key) for _, one in self._former + self._keys if one.key.key_id in claimed]
+
+    def consistency(self, old: int, new: int) -> list[bytes]:
+        """Return the proof between two of our trees, from the records themselves: for a witness that lost its place.
+
+        Raises:
+            AuditError: The first segments are archived, or the log is not what was written.
+        """
+        if old == 0:
+            return []
+        names = map(parse_segment_name, self._storage.names())
+        numbers = [found[1] for found in names if found and found[0] == self._stem]
+        if 1 not in numbers:
+            raise AuditError(f"{self._stem}: no proof from record {old} on: the first segment is archived")
+        return hashes_from_leaves(self._leaves(max(numbers)), consistency_spans(old, new))
+
+    def _leaves(self, last: int) -> Iterator[bytes]:
+        walk = Walk()
+        for number in range(1, last + 1):
+            fd = self._storage.open_read(segment_name(self._stem, number))
+            try:
+                for record in walk.records(fd, segment_name(self._stem, number)):
+                    yield bytes.fromhex(record.leaf)
+            except ChainBroken as exc:
+                raise self._tampered(str(exc.problem)) from exc
+            finally:
+                os.close(fd)
 
     def keep(self, relation: Relation, now: float) -> None:
         """Make the records of a relation last and sign them, about once a second; ``now`` is monotonic, in seconds.
@@ -153,7 +187,7 @@ class Sealer:
         if self._named == 2:
             # The old key has vouched for the new one; nobody needs it any more.
             save_keys(self._storage, self._stem, self._keys[1:])
-            self._keys, self._named = self._keys[1:], 1
+            self._former, self._keys, self._named = self._keys[:1], self._keys[1:], 1
         return notes
 
     def _sign(self) -> Note:
@@ -278,8 +312,9 @@ class Sealer:
     def _push(self, leaf: bytes, notes: list[Note]) -> None:
         self.tree.append(leaf)
         size = self.tree.end
-        if self.since is not None and self.since.end == size - 1:
-            self.since.append(leaf)
+        for one in self.ranges:
+            if one.end == size - 1:
+                one.append(leaf)
         latest = self.latest
         if latest is None or size > latest.checkpoint.size:
             if size % RECORDS_PER_CHECKPOINT == 0:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from caprpc.audit import AuditLog, Relation
+from caprpc.audit import AuditLog, Relation, Witness
 from caprpc.bundles import SignedPolicies
 from caprpc.contract import InterfaceContract
 from caprpc.errors import AuditError, ConfigurationError, IdentityRefused
@@ -46,8 +46,11 @@ class Admitted:
     policy: Policy
     guard: Guard
     relation: Relation
+    witness: Witness
     quotas: PrincipalQuotas
     checked_at: float
+    witnessing: bool = False
+    """Both sides have agreed to show each other their audit logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,8 @@ class Admission:
         except AuditError as exc:
             quotas.close_connection()
             raise IdentityRefused("audit", str(exc)) from exc
-        admitted = Admitted(peer, policy, Guard(policy, quotas), relation, quotas, time.monotonic())
+        witness = self.log.witness(peer.principal)
+        admitted = Admitted(peer, policy, Guard(policy, quotas), relation, witness, quotas, time.monotonic())
         with self._lock:
             self._live.add(admitted)
         newest = self.epoch

@@ -19,10 +19,10 @@ from caprpc.objects.revocation import OPEN
 from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
-from caprpc.session import Closer, Ended, Event, Opening, Session, State, tighten
+from caprpc.session import FEATURE_WITNESS, Closer, Ended, Event, Opening, Session, State, tighten
 from caprpc.tls import ChannelState, TlsChannel, TlsRefused
 from caprpc.wire import codec
-from caprpc.wire.messages import GoAway
+from caprpc.wire.messages import Checkpoint, Cosigned, GoAway
 
 _WRITABLE: Final = (ChannelState.OPEN, ChannelState.ENDED)
 
@@ -217,6 +217,8 @@ class Link:
         """Return the time of the next ``tick``, seconds of the monotonic clock."""
         if self.admitted is None:
             return self.started + self._admission.server_limits.handshake_timeout_s
+        if self.admitted.witnessing and self.admitted.witness.waiting:
+            return 0.0
         return min(self.session.deadline(), self.admitted.checked_at + VALIDITY_CHECK_S)
 
     def tick(self, now: float) -> list[Event]:
@@ -234,6 +236,8 @@ class Link:
             events = self.check_validity()
         if self.ended is None:
             self.session.tick(now, events)
+            if self.admitted.witnessing:
+                self._show_checkpoints(self.admitted)
             if self.channel.rekey_due and self.session.state is not State.CLOSED:
                 self._wear_out(events)
             self._note_end(events)
@@ -272,7 +276,13 @@ class Link:
     def _admit(self, now: float) -> None:
         admitted = self._admission.admit(self.channel, self._way.hostname, self._way.address, self._way.expected)
         peer, policy = admitted.peer, admitted.policy
-        recorder = Recorder(admitted.relation, peer.principal, policy.audit_level)
+        log = self._admission.log
+        recorder = Recorder(
+            log.lasting(peer.principal, policy.audit_durability),
+            peer.principal,
+            policy.audit_level,
+            log.redactor if policy.audit_arguments == "digest" else None,
+        )
         opening = Opening(
             acceptor=self.channel.server_side, our_leaf_key=self._our_leaf_key, peer_leaf_key=peer.leaf_key
         )
@@ -305,6 +315,21 @@ class Link:
                 rule=admitted.policy.peer_rule,
                 policy=admitted.policy.digest,
             )
+            admitted.witnessing = FEATURE_WITNESS in self.session.opening.features
+            self._show_checkpoints(admitted)
+
+    def witnessed(self, message: Checkpoint | Cosigned) -> None:
+        """Keep what the peer says about the audit logs until the next tick of ours."""
+        if self.admitted is not None:
+            self.admitted.witness.receive(message)
+
+    def _show_checkpoints(self, admitted: Admitted) -> None:
+        """Send what waits about the audit logs."""
+        if admitted.witnessing and self.session.state is State.OPEN:
+            for message in admitted.witness.take():
+                self.session.queue(message)
+        else:
+            admitted.witnessing = False
 
     def _note_end(self, events: list[Event]) -> None:
         if self.ended is not None or self.admitted is None:
@@ -322,7 +347,8 @@ class Link:
             # A number of the peer's log: in a field of ours it would be looked for here.
             detail, reference = f"{detail} (reference number of the peer: {reference})", ""
         try:
-            self.endpoint.recorder.fact("close", reason=event.code, detail=detail, reference=reference)
+            asked = self.session.asked.count
+            self.endpoint.recorder.fact("close", reason=event.code, detail=detail, reference=reference, count=asked)
         except AuditError:
             # The connection is over either way; the log itself reports that it could not be written.
             return

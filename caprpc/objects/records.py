@@ -5,6 +5,7 @@ Decisions are added as calls are checked and written with one ``commit`` before 
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +14,14 @@ from types import NoneType
 from typing import Any, Final, Literal
 from uuid import UUID
 
-from caprpc.audit import NO_EXTRA, Extra, Relation, Template, extra
+from caprpc.audit import NO_EXTRA, DurableRelation, Extra, Redactor, Relation, Template, extra
 from caprpc.errors import AuditError, CapRPCError, printable
 from caprpc.ids import OPERATION_NAMES
 from caprpc.interface import Member, Mismatch
 from caprpc.objects.failures import FailureLog
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer, BatchAnswer, Export
+from caprpc.wire.codec import pack
 
 _LARGE: Final = 1 << 512
 """Larger integers are not spelled out: ``str`` of more than 4,300 digits raises."""
@@ -39,6 +41,7 @@ class Recorder:
         "_outcomes",
         "_principal",
         "_records",
+        "_redactor",
         "_relation",
         "connection_id",
         "failures",
@@ -46,8 +49,15 @@ class Recorder:
         "wants_outcomes",
     )
 
-    def __init__(self, relation: Relation, principal: str, level: Literal["deny", "decision", "outcome"]) -> None:
+    def __init__(
+        self,
+        relation: Relation | DurableRelation,
+        principal: str,
+        level: Literal["deny", "decision", "outcome"],
+        redactor: Redactor | None = None,
+    ) -> None:
         self._relation = relation
+        self._redactor = redactor
         self._principal = principal
         self._records: list[tuple[Template, int, Extra]] = []
         self.wants_decisions = level != "deny"
@@ -75,9 +85,8 @@ class Recorder:
             return
         template = template or self._decision(permit)
         more = NO_EXTRA
-        if permit.record and member is not None:
-            named = member.signature.named(args, kwargs)
-            more = extra(args={name: _clear(named[name]) for name in sorted(permit.record) if name in named})
+        if member is not None and (permit.record or (self._redactor is not None and (args or kwargs))):
+            more = self._arguments(answer.answer_id, permit, member.signature.named(args, kwargs))
         self._records.append((template, answer.answer_id, more))
 
     def permitted_alike(self, answer: BatchAnswer, permit: Permit, calls: int) -> None:
@@ -99,6 +108,18 @@ class Recorder:
             policy=permit.policy,
         )
         return template
+
+    def _arguments(self, question: int, permit: Permit, named: Mapping[str, Any]) -> Extra:
+        """Encode what a record says of arguments: in clear what the policy records, else at most a digest."""
+        shown = {name: _clear(named[name]) for name in sorted(permit.record) if name in named}
+        if self._redactor is not None:
+            for name in sorted(named.keys() - permit.record):
+                try:
+                    shown[name] = self._redactor.digest(pack(named[name]), self.connection_id, question, name)
+                except (TypeError, ValueError):
+                    # A reference has no value; what was lent is in the connection's tables.
+                    shown[name] = f"<{type(named[name]).__name__}>"
+        return extra(args=shown) if shown else NO_EXTRA
 
     def denied(self, question: int, refused: Refused, reference: str) -> None:
         """Add the record of a refusal; a flood of equal ones is counted by the log."""

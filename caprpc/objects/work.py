@@ -10,6 +10,7 @@ from caprpc.objects.batches import BatchJob
 from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
 from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Overdue, Question, Refusal
+from caprpc.wire.messages import Checkpoint, Cosigned
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -100,3 +101,5 @@ def _sort(link: Link, events: Iterable[Event], work: Work) -> None:
             work.opened = True
         elif isinstance(event, Ended):
             work.ended = event
+        elif isinstance(event, Checkpoint | Cosigned):
+            link.witnessed(event)

@@ -152,6 +152,10 @@ class Policy:
     connections: int | None
     audit_level: Literal["deny", "decision", "outcome"]
     audit_on_failure: Literal["refuse"]
+    audit_durability: Literal["os", "group", "sync"]
+    """What a record survives when the call that it permits runs: the process, or also the machine."""
+    audit_arguments: Literal["none", "digest"]
+    """What stands in a record for argument values that the policy does not record."""
     digest: str
     """``sha256:`` and the digest of the file."""
 

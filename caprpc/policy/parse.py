@@ -17,7 +17,11 @@ from caprpc.policy.problems import suggest
 from caprpc.policy.restores import read_restores
 
 AuditLevel = Literal["deny", "decision", "outcome"]
+AuditDurability = Literal["os", "group", "sync"]
+AuditArguments = Literal["none", "digest"]
 _LEVELS: Final[Mapping[str, AuditLevel]] = {"deny": "deny", "decision": "decision", "outcome": "outcome"}
+_DURABILITIES: Final[Mapping[str, AuditDurability]] = {"os": "os", "group": "group", "sync": "sync"}
+_ARGUMENTS: Final[Mapping[str, AuditArguments]] = {"none": "none", "digest": "digest"}
 
 _PLACEHOLDER: Final = "sha256:" + "0" * 64
 """In templates: the digest of no key."""
@@ -53,7 +57,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
     accepts = _read_accepts(top.table("accept"), contracts)
     lends = _read_lends(top, offers, contracts)
     limits, connections = read_limits(top.table("limits"))
-    level, on_failure = _read_audit(top.table("audit"))
+    level, durability, arguments = _read_audit(top.table("audit"))
     top.finish(_KEYS)
     if name is None:
         return None
@@ -77,7 +81,9 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
         limits=limits,
         connections=connections,
         audit_level=level,
-        audit_on_failure=on_failure,
+        audit_on_failure="refuse",
+        audit_durability=durability,
+        audit_arguments=arguments,
         digest=digest,
     )
 
@@ -209,17 +215,19 @@ def _lifetime(table: Table) -> Lifetime | None:
     return table.number("lifetime", 0.001, 31_536_000)
 
 
-def _read_audit(table: Table | None) -> tuple[AuditLevel, Literal["refuse"]]:
+def _read_audit(table: Table | None) -> tuple[AuditLevel, AuditDurability, AuditArguments]:
     if table is None:
-        return "decision", "refuse"
+        return "decision", "os", "none"
     level = table.choice("level", tuple(_LEVELS)) or "decision"
+    durability = table.choice("durability", tuple(_DURABILITIES)) or "os"
+    arguments = table.choice("arguments", tuple(_ARGUMENTS)) or "none"
     table.choice(
         "on_failure", ("refuse",), "a call that cannot be recorded does not happen; there is no other way to run"
     )
-    table.finish(("level", "on_failure"))
+    table.finish(("level", "on_failure", "durability", "arguments"))
     if not table.keys:
         table.problems.add(table.where(), "[audit] is empty", "delete the table")
-    return _LEVELS[level], "refuse"
+    return _LEVELS[level], _DURABILITIES[durability], _ARGUMENTS[arguments]
 
 
 def _target_fault(text: str) -> str:

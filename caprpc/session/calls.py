@@ -6,7 +6,7 @@ from typing import Any
 from caprpc.policy import Permit, Refused
 from caprpc.session.imports import Import
 from caprpc.session.references import FOREVER, Export, Home, Scope
-from caprpc.wire.messages import BatchReturn, Call, Meta, Raise, Return, Run
+from caprpc.wire.messages import BatchReturn, Call, Checkpoint, Cosigned, Meta, Raise, Return, Run
 
 
 class Origin:
@@ -186,4 +186,4 @@ class Ended:
         self.reference = reference
 
 
-Event = Answer | BatchAnswer | Question | Refusal | CancelRequest | Overdue | Opened | Ended
+Event = Answer | BatchAnswer | Question | Refusal | CancelRequest | Overdue | Opened | Ended | Checkpoint | Cosigned

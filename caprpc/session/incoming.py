@@ -11,7 +11,7 @@ from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
 from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, UNCOUNTED_OPERATIONS, new_reference
 from caprpc.policy import Permit, Refused
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
-from caprpc.session.opening import FEATURE_DEADLINE
+from caprpc.session.opening import FEATURE_DEADLINE, FEATURE_WITNESS
 from caprpc.session.references import ENDED, Export
 from caprpc.session.revoking import revoke
 from caprpc.session.states import TRANSITIONS, State
@@ -186,6 +186,14 @@ def on_goaway(session: "Session", message: m.GoAway, _now: float, events: list[E
         session.enter(State.PEER_DRAINING)
 
 
+def on_checkpoint(session: "Session", message: m.Checkpoint | m.Cosigned, now: float, events: list[Event]) -> None:
+    """Hand on what concerns the audit logs; looking at it costs: it comes out of the budget for useless things."""
+    if FEATURE_WITNESS not in session.opening.features:
+        raise RemoteProtocolError(f"{type(message).__name__.upper()}: a feature that was not agreed on")
+    session.glitch(now)
+    events.append(message)
+
+
 def on_welcome(session: "Session", message: m.Welcome, _now: float, events: list[Event]) -> None:
     """Take the acceptor's greeting and answer it."""
     session.opening.receive(message)
@@ -339,6 +347,8 @@ _HANDLER_OF: Final[dict[type[m.Message], Handler]] = {
     m.GoAway: on_goaway,
     m.Batch: on_batch,
     m.BatchReturn: on_batch_return,
+    m.Checkpoint: on_checkpoint,
+    m.Cosigned: on_checkpoint,
 }
 
 HANDLERS: Final[dict[State, dict[type[m.Message], Handler]]] = {

@@ -16,7 +16,10 @@ NONCE_BYTES: Final = 32
 FEATURE_DEADLINE: Final = "deadline"
 """Its sender ends calls when the time is over that ``Meta.deadline_ms`` gives them."""
 
-FEATURES: Final = (FEATURE_DEADLINE,)
+FEATURE_WITNESS: Final = "witness"
+"""Its sender cosigns the checkpoints of the other side's audit log, and sends its own."""
+
+FEATURES: Final = (FEATURE_DEADLINE, FEATURE_WITNESS)
 """What we speak. The acceptor offers, the dialer chooses from it, and both use what was chosen."""
 
 _LEAST: Final = PeerLimits(1024, 1, 1, 1, 16, 64, 32, 0)

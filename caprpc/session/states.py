@@ -41,6 +41,8 @@ _ESTABLISHED: Final[frozenset[type[m.Message]]] = frozenset(
         m.GoAway,
         m.Batch,
         m.BatchReturn,
+        m.Checkpoint,
+        m.Cosigned,
     }
 )
 

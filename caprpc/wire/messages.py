@@ -235,6 +235,35 @@ class BatchReturn(Message, tag=15):
     payload: bytes
 
 
+Digest: TypeAlias = Annotated[bytes, Bound(min_length=32, max_length=32)]
+
+
+class Checkpoint(Message, tag=16):
+    """How far the sender's audit log goes, signed; the receiver is its witness."""
+
+    note: Annotated[bytes, Bound(min_length=1, max_length=2_048)]
+    """C2SP checkpoint, signed by each of ``keys``."""
+    old: Id
+    """Size of the tree that the witness has seen last, as far as the sender knows; 0 for none."""
+    proof: Annotated[list[Digest], Bound(max_length=64)]
+    """RFC 6962 consistency proof from that tree to the one of the note."""
+    keys: Annotated[list[Annotated[str, Bound(max_length=320)]], Bound(min_length=1, max_length=2)]
+    """The log's key; while it changes keys, the old and the new one."""
+
+
+class Cosigned(Message, tag=17):
+    """Answer to a CHECKPOINT, or what the witness saw before this connection."""
+
+    origin: Annotated[str, Bound(max_length=200)]
+    """Which log."""
+    size: Id
+    """The largest tree of that log that the witness has seen; 0 if it takes nothing of it."""
+    signature: Annotated[str, Bound(max_length=512)]
+    """Signature line of a C2SP cosignature over the note, without its newline; empty if the witness does not sign."""
+    key: Annotated[str, Bound(max_length=320)]
+    """The witness's key."""
+
+
 AnyMessage: TypeAlias = (
     Welcome
     | Hello
@@ -251,4 +280,6 @@ AnyMessage: TypeAlias = (
     | GoAway
     | Batch
     | BatchReturn
+    | Checkpoint
+    | Cosigned
 )

@@ -47,8 +47,8 @@ class Logs:
 
     def abandon(self, log):
         """Let go of the directory as a killed process does: nothing more is written."""
-        for relation in log._relations.values():
-            relation._segment.close()
+        for opened in log._opened.values():
+            opened.relation._segment.close()
         log._storage.close()
         self.opened.remove(log)
 

@@ -57,7 +57,7 @@ def run(logs, steps, decision, refusal):
         elif step in {"reopen", "kill"}:
             if step == "kill":
                 # Counts of refusals that no record holds yet are lost with the process, and only they.
-                for held in log._relations.values():
+                for held in (one.relation for one in log._opened.values()):
                     held._end_floods(float("inf"))
                 logs.abandon(log)
             else:

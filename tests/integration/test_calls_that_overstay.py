@@ -205,7 +205,7 @@ def test_audit_log_of_an_idle_client_is_made_to_last(sides, tmp_path, monkeypatc
 
     def note(log, now):
         tick(log, now)
-        if "spiffe://test.example/server" in log._relations:
+        if "spiffe://test.example/server" in log._opened:
             kept.set()
 
     monkeypatch.setattr(AuditLog, "tick", note)

@@ -231,5 +231,5 @@ def test_newer_policy_that_ends_earlier_ends_a_live_connection(site):
 
 def test_relations_of_all_principals_are_open_before_they_come(site):
     pair = site.open()
-    assert "spiffe://test.example/client" in pair.server.admission.log._relations
+    assert "spiffe://test.example/client" in pair.server.admission.log._opened
     assert pair.server.admission._quotas.keys() == {"spiffe://test.example/client"}

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from caprpc.session import TRANSITIONS, State
-from caprpc.session.opening import FEATURES
+from caprpc.session.opening import FEATURE_WITNESS, FEATURES
 from caprpc.wire import messages as m
 
 LIMITS = m.PeerLimits(1_114_112, 64, 4_096, 32)
@@ -72,6 +72,8 @@ def message_of(kind, half):
         m.Ping: m.Ping(7),
         m.Pong: m.Pong(7),
         m.GoAway: m.GoAway("drain", "", ""),
+        m.Checkpoint: m.Checkpoint(b"note", 0, [], ["key"]),
+        m.Cosigned: m.Cosigned("origin", 0, "", "key"),
         m.Batch: m.Batch(half.question(), None, [m.Run(0, 0, "box", 1, b"\x91\x92\x90\x80")]),
     }[kind]
 
@@ -84,6 +86,7 @@ def test_table_is_that_of_the_specification():
 @pytest.mark.parametrize("state", list(State), ids=lambda state: state.value)
 def test_each_message_is_taken_or_ends_the_session(state, kind, fresh):
     half = half_in(state, fresh)
+    half.session.opening.features = frozenset({FEATURE_WITNESS})
     half.hear(message_of(kind, half))
     if state is State.CLOSED:
         assert half.events == []
@@ -94,6 +97,23 @@ def test_each_message_is_taken_or_ends_the_session(state, kind, fresh):
         assert half.ended == "protocol-error"
         assert [type(message) for message in half.said()][-1] is m.GoAway
         assert half.session.state is State.CLOSED
+
+
+@pytest.mark.parametrize("kind", [m.Checkpoint, m.Cosigned], ids=lambda kind: kind.__name__)
+def test_checkpoints_without_the_feature_end_the_session(kind, fresh):
+    half = half_in(State.OPEN, fresh)
+    half.hear(message_of(kind, half))
+    assert half.ended == "protocol-error"
+
+
+def test_a_flood_of_checkpoints_ends_the_session(fresh):
+    half = half_in(State.OPEN, fresh)
+    half.session.opening.features = frozenset({FEATURE_WITNESS})
+    for _ in range(half.session.limits.glitch_burst):
+        half.hear(message_of(m.Checkpoint, half))
+    assert half.ended is None
+    half.hear(message_of(m.Checkpoint, half))
+    assert half.ended == "protocol-error"
 
 
 def test_acceptor_speaks_first(fresh):

@@ -14,6 +14,8 @@ from caprpc.wire.messages import (
     BatchReturn,
     Call,
     Cancel,
+    Checkpoint,
+    Cosigned,
     Facet,
     Failure,
     Finish,
@@ -49,6 +51,8 @@ EVERY_KIND = [
     GoAway("drain", "", ""),
     Batch(6, None, [Run(1, 1, "add", 2, b"\x92\x92\x90\x80\x92\x90\x80")]),
     BatchReturn(6, [Failure(1, True, "internal", "", "", "R-ABCDEFGHJKLM")], b"\x92\x01\xc0"),
+    Checkpoint(b"note", 7, [bytes(32)], ["key"]),
+    Cosigned("origin", 7, "signature", "key"),
 ]
 
 
