@@ -16,6 +16,7 @@ from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, sort_out
 from caprpc.session import Ended, Event, Export, Import, Origin, Question, Session, State
+from caprpc.testing.clock import FakeClock
 from caprpc.testing.deployment import Side
 
 T = TypeVar("T")
@@ -150,6 +151,7 @@ class Pair:
         roots: What the server serves.
         audit: A directory under which both audit logs go; by default each where its ``caprpc.toml`` says.
         interfaces: What factories among the roots return; the classes of other roots tell it themselves.
+        clock: The clock of both ends, if a test has one already.
     """
 
     def __init__(
@@ -160,8 +162,9 @@ class Pair:
         *,
         audit: Path | None = None,
         interfaces: Iterable[type] = (),
+        clock: FakeClock | None = None,
     ) -> None:
-        self.now = 1000.0
+        self.clock = clock if clock is not None else FakeClock()
         checked = check_roots(roots)
         contracts = contracts_of_roots(checked) | interface_closure(interfaces)
         self._admissions: list[Admission] = []
@@ -185,6 +188,15 @@ class Pair:
 
     server: End
     client: End
+
+    @property
+    def now(self) -> float:
+        """What the clock says."""
+        return self.clock.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self.clock.now = now
 
     def reconnect(self) -> None:
         """Make a fresh connection between the two sides."""
@@ -225,7 +237,7 @@ class Pair:
 
     def advance(self, seconds: float) -> None:
         """Let time pass for both ends, and do what is due."""
-        self.now += seconds
+        self.clock.advance(seconds)
         for end in (self.client, self.server):
             end.take(end.link.tick(self.now))
         self.run()

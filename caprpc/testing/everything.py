@@ -1,0 +1,131 @@
+"""Policies that grant all that interfaces declare, written out: for tests of what services do, not of who may.
+
+The policy language has no word for "everything", and must not have one: what is generated here is an ordinary policy
+that lists each member, to be kept in a temporary directory.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from caprpc.contract import InterfaceContract, MemberContract
+from caprpc.ids import (
+    OP_CALL,
+    OP_CLOSE,
+    OP_CONTAINS,
+    OP_ENTER,
+    OP_EXIT,
+    OP_GET,
+    OP_INDEX_GET,
+    OP_INDEX_SET,
+    OP_INVOKE,
+    OP_ITERATE,
+    OP_LENGTH,
+    OP_NEXT,
+    OP_SET,
+)
+from caprpc.interface import interface_closure, interface_info
+
+_LISTS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set"}
+_FLAGS: Final = {
+    OP_INVOKE: "invoke",
+    OP_ITERATE: "iterate",
+    OP_NEXT: "iterate",
+    OP_CLOSE: "iterate",
+    OP_LENGTH: "length",
+    OP_CONTAINS: "contains",
+    OP_INDEX_GET: "index_get",
+    OP_INDEX_SET: "index_set",
+    OP_ENTER: "context",
+    OP_EXIT: "context",
+}
+_KINDS: Final = {"Iterator": "iterate", "ContextManager": "context"}
+"""Kinds of references that a flag of the facet which gives them lets out."""
+
+_PEER: Final = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
+
+
+def interfaces_of(roots: Mapping[str, object], more: Iterable[type] = ()) -> dict[str, type]:
+    """Return the interface of each root: the first one that its class implements.
+
+    Raises:
+        TypeError: The class of a root implements none; that of a factory is among ``more``, or unknown.
+    """
+    found: dict[str, type] = {}
+    for name, root in roots.items():
+        cls = root if isinstance(root, type) else type(root)
+        declared = [base for base in cls.__mro__ if interface_info(base) is not None]
+        if not declared and callable(root):
+            declared = list(more)[:1]
+        if not declared:
+            raise TypeError(f"root {name!r}: the class {cls.__name__} implements no interface")
+        found[name] = declared[0]
+    return found
+
+
+def everything(
+    roots: Mapping[str, object], interfaces: Iterable[type] = (), *, server: str = "server", client: str = "client"
+) -> tuple[str, str]:
+    """Return the policies of a server for its client and of the client for its server that grant all there is.
+
+    Each root is offered as the first interface that its class implements; whatever references its members take or give
+    is offered and accepted, too, and may be lent for the length of a call.
+
+    Args:
+        roots: What the server serves.
+        interfaces: What the classes do not show: of factories that are functions.
+        server: Name of the server's side, as given to ``Deployment.side``.
+        client: Name of the client's side.
+    """
+    of_roots = interfaces_of(roots, interfaces)
+    contracts = interface_closure([*of_roots.values(), *interfaces])
+    offers, accepts = _tables("offer", contracts), _tables("accept", contracts)
+    names = "".join(f'{name} = "{cls.__name__}"\n' for name, cls in of_roots.items())
+    lends = "".join(_lends(contracts))
+    return (
+        f"{_PEER.format(client)}[roots]\n{names}{offers}{accepts}",
+        f"{_PEER.format(server)}{offers}{accepts}{lends}",
+    )
+
+
+def declared_by(roots: Mapping[str, object], interfaces: Iterable[type] = ()) -> list[Callable[..., Any]]:
+    """Return the interfaces whose contracts a deployment for these roots records."""
+    return [*interfaces_of(roots, interfaces).values(), *interfaces]
+
+
+def _tables(table: str, contracts: Mapping[str, InterfaceContract]) -> str:
+    return "".join(line for name, contract in contracts.items() for line in _lines(table, name, contract))
+
+
+def _lines(table: str, name: str, contract: InterfaceContract) -> Iterator[str]:
+    members = contract.members.values()
+    yield f"[{table}.{name}]\n"
+    if table == "offer":
+        yield f'interface = "{name}"\n'
+    for operation, key in _LISTS.items():
+        listed = ", ".join(f'"{member.name}"' for member in members if member.operation == operation)
+        if listed:
+            yield f"{key} = [{listed}]\n"
+    flags = {_FLAGS[member.operation] for member in members if member.operation in _FLAGS}
+    flags |= {_KINDS[member.returns_reference] for member in members if member.returns_reference in _KINDS}
+    for flag in sorted(flags):
+        yield f"{flag} = true\n"
+    returned = {member.name: member.returns_reference for member in members if _gives(member)}
+    if returned and table == "offer":
+        yield f"[offer.{name}.returns]\n"
+        for member, facet in sorted(returned.items()):
+            yield f'{member} = "{facet}"\n'
+
+
+def _gives(member: MemberContract) -> bool:
+    return bool(member.name) and member.returns_reference is not None and member.returns_reference not in _KINDS
+
+
+def _lends(contracts: Mapping[str, InterfaceContract]) -> Iterator[str]:
+    for name, contract in contracts.items():
+        for member in contract.members.values():
+            for parameter in member.parameters:
+                if member.name and parameter.reference is not None:
+                    yield (
+                        f'[[lend]]\nto = "{name}.{member.name}"\nparam = "{parameter.name}"\n'
+                        f'as = "{parameter.reference}"\nlifetime = "call"\n'
+                    )

@@ -1,0 +1,147 @@
+"""The fixtures that services are tested with, and what stands behind them."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from caprpc import Denied, Interface, ReferenceDead, attribute, method
+from caprpc.testing import Deployment, FakeClock, aio_connected, everything
+
+
+class Entry(Interface):
+    @method(effect="read")
+    def text(self) -> str: ...
+
+
+class Ledger(Interface):
+    currency: str = attribute(writable=True)
+
+    @method(effect="read")
+    def entry(self) -> Entry: ...
+
+    @method(effect="read")
+    def rows(self) -> Iterator[int]: ...
+
+    @method(effect="write")
+    def each(self, function: Callable[[int], int]) -> int: ...
+
+    @method(effect="read")
+    def name_of(self, entry: Entry) -> str: ...
+
+    @method(effect="read")
+    def __len__(self) -> int: ...
+
+
+class Row(Entry):
+    def text(self):
+        return "row"
+
+
+class Book(Ledger):
+    def __init__(self):
+        self.currency = "EUR"
+        self.row = Row()
+
+    def entry(self):
+        return self.row
+
+    def rows(self):
+        return iter(range(3))
+
+    def each(self, function):
+        return sum(function(n) for n in range(3))
+
+    def name_of(self, entry):
+        return entry.text()
+
+    def __len__(self):
+        return 3
+
+
+def use(ledger):
+    """Use everything that the interface declares."""
+    ledger.currency = "USD"
+    assert ledger.currency == "USD"
+    assert ledger.entry().text() == "row"
+    assert list(ledger.rows()) == [0, 1, 2]
+    assert ledger.each(lambda n: n * 2) == 6
+    assert ledger.name_of(Row()) == "row"
+    assert len(ledger) == 3
+
+
+def test_pair_grants_all_that_the_interfaces_declare(caprpc_pair):
+    use(caprpc_pair({"ledger": Book()}).client.root("ledger", Ledger))
+
+
+def test_peer_grants_all_that_the_interfaces_declare(caprpc_peer):
+    use(caprpc_peer({"ledger": Book()}).root("ledger", Ledger))
+
+
+async def test_aio_peer_is_connected_over_a_pair(caprpc_sides):
+    roots = {"ledger": Book()}
+    async with aio_connected(roots, *caprpc_sides(roots)) as peer:
+        ledger = await peer.root("ledger", Ledger)
+        assert await (await ledger.entry()).text() == "row"
+
+
+def test_factories_say_what_they_make(caprpc_pair):
+    def make(_peer):
+        return Book()
+
+    assert caprpc_pair({"ledger": make}, [Ledger]).client.root("ledger", Ledger).currency == "EUR"
+
+
+def test_root_without_an_interface_is_named():
+    with pytest.raises(TypeError, match="root 'ledger': the class int implements no interface"):
+        everything({"ledger": 5})
+
+
+def test_policy_of_the_test_decides_when_there_is_one(caprpc_pair):
+    offer = (
+        '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/client"]\n[roots]\nledger = "Ledger"\n'
+        '[offer.Ledger]\ninterface = "Ledger"\nlength = true\n'
+    )
+    ledger = caprpc_pair({"ledger": Book()}, offer=offer).client.root("ledger", Ledger)
+    assert len(ledger) == 3
+    with pytest.raises(Denied):
+        ledger.rows()
+
+
+def test_clock_of_a_pair_is_the_clock_of_the_test(caprpc_pair, caprpc_clock):
+    pair = caprpc_pair({"ledger": Book()})
+    before = caprpc_clock()
+    pair.advance(5.0)
+    assert caprpc_clock() == pair.now == before + 5.0
+
+
+def test_silence_is_told_by_the_clock_alone(caprpc_pair):
+    pair = caprpc_pair({"ledger": Book()})
+    ledger = pair.client.root("ledger", Ledger)
+    pair.server.ended = True  # it says nothing any more
+    for _ in range(3):
+        pair.advance(61.0)
+    with pytest.raises(ReferenceDead):
+        len(ledger)
+
+
+def test_time_does_not_go_back():
+    clock = FakeClock()
+    assert clock.advance(2.5) == clock() == 1_002.5
+    with pytest.raises(ValueError, match="time does not go back"):
+        clock.advance(-1)
+
+
+def test_deployment_has_keys_of_its_own(caprpc_deployment, caprpc_pki):
+    assert isinstance(caprpc_deployment, Deployment)
+    assert caprpc_pki.ca("other.example").fingerprint != caprpc_deployment.ca.fingerprint
+
+
+def test_nothing_of_caprpc_needs_pytest():
+    program = """
+import sys
+sys.modules["pytest"] = None
+import caprpc, caprpc.aio, caprpc.testing, caprpc.cli
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
