@@ -18,6 +18,7 @@ ERROR_CODES: Final = frozenset(
         "limit",
         "revoked",
         "unavailable",
+        "broken",
     }
 )
 """Codes of RAISE. ``denied`` covers absent and forbidden members alike."""

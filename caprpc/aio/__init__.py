@@ -1,6 +1,7 @@
 """CapRPC for asyncio: the names of ``caprpc``, awaitable."""
 
-from caprpc.aio.client import Client, Peer, batch, connect, connect_subprocess, oneway, set_attribute, submit
+from caprpc.aio.calling import batch, oneway, pipe, set_attribute, submit
+from caprpc.aio.client import Client, Peer, connect, connect_subprocess
 from caprpc.aio.granting import grant
 from caprpc.aio.operators import open_stream, prefetch
 from caprpc.aio.references import attenuate, lend, release, release_after, revoke
@@ -32,6 +33,7 @@ __all__ = [
     "lend",
     "oneway",
     "open_stream",
+    "pipe",
     "prefetch",
     "release",
     "release_after",

@@ -4,15 +4,18 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from caprpc.aio.awaitable import CallAwaitable
+from caprpc.aio.stepping import Stepping
 from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
+from caprpc.objects.link import Link
 from caprpc.objects.oneway import OneWay, OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
@@ -23,27 +26,7 @@ if TYPE_CHECKING:
     from caprpc.aio.connection import Connection
 
 
-class CallAwaitable(asyncio.Future[Any]):
-    """What a call returns: awaiting it gives the result; cancelling it tells the peer that nobody waits any more."""
-
-    question: Question | None = None
-    deadline: float
-    conclude: Callable[[Question], Any]
-    abandoned: Callable[[Question], None]
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        """Walk the iterator that the call returns: ``async for row in ledger.history("A"):``."""
-        return _items_of(self)
-
-    def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel; the peer learns of it."""
-        cancelled = super().cancel(msg)
-        if cancelled and self.question is not None:
-            self.abandoned(self.question)
-        return cancelled
-
-
-class Caller:
+class Caller(Stepping):
     """Makes the questions of one connection; owns that none is asked for which the peer has no room."""
 
     def __init__(self, connection: "Connection", loop: asyncio.AbstractEventLoop) -> None:
@@ -55,23 +38,29 @@ class Caller:
         self._thread = threading.get_ident()
         self.one_way = OneWayCalls()
 
+    def link(self) -> Link:
+        """Return the connection without its socket."""
+        return self._connection.link
+
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
         """Make a call and return its awaitable."""
         outgoing = self._connection.link.outgoing
-        origin = self._origin()
-        return self._ask(
+        origin = self.origin()
+        future = self.ask(
             lambda: outgoing.ask(target, member, args, kwargs, origin),
             lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
             origin,
         )
+        future.target, future.member, future.owner = target, member, self
+        return future
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
         """Ask for a root."""
         outgoing = self._connection.link.outgoing
-        origin = self._origin()
-        return self._ask(
+        origin = self.origin()
+        return self.ask(
             lambda: outgoing.ask_root(name, origin),
             lambda question: outgoing.conclude_root(question, name, shape, flavor),
             origin,
@@ -80,8 +69,8 @@ class Caller:
     def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
         """Ask for what a sturdy reference stands for."""
         outgoing = self._connection.link.outgoing
-        origin = self._origin()
-        return self._ask(
+        origin = self.origin()
+        return self.ask(
             lambda: outgoing.ask_restore(name, secret, origin),
             lambda question: outgoing.conclude_root(question, name, shape, flavor, "sturdy reference"),
             origin,
@@ -90,15 +79,15 @@ class Caller:
     def call_roots(self) -> "asyncio.Future[dict[str, str]]":
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing
-        origin = self._origin()
-        return self._ask(lambda: outgoing.ask_root("", origin), outgoing.conclude_roots, origin)
+        origin = self.origin()
+        return self.ask(lambda: outgoing.ask_root("", origin), outgoing.conclude_roots, origin)
 
     def call_batch_async(self, calls: list[AnyCall]) -> "asyncio.Future[list[Any]]":
         """Make many calls in one frame."""
         outgoing = self._connection.link.outgoing
         members = [member for _, member, _, _ in calls]
-        origin = self._origin()
-        return self._ask(
+        origin = self.origin()
+        return self.ask(
             lambda: outgoing.ask_batch(calls, origin),
             lambda question: outgoing.conclude_batch(question, members),
             origin,
@@ -109,9 +98,9 @@ class Caller:
     ) -> "ThreadFuture[Any]":
         """Make a call from a thread beside the loop (a ``def`` method in the pool) and return its future."""
         outgoing = self._connection.link.outgoing
-        origin = self._origin()
-        return self._from_thread(
-            lambda: self._ask(
+        origin = self.origin()
+        return self.from_thread(
+            lambda: self.ask(
                 lambda: outgoing.ask(target, member, args, kwargs, origin),
                 lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
                 origin,
@@ -123,7 +112,7 @@ class Caller:
     ) -> None:
         """Make a call whose answer nobody waits for; return once the peer has room for it."""
         link = self._connection.link
-        origin = self._origin()
+        origin = self.origin()
 
         def ask() -> None:
             question = link.outgoing.ask(target, member, args, kwargs, origin)
@@ -152,11 +141,11 @@ class Caller:
 
     def oneway(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Make such a call from a thread beside the loop."""
-        self._refuse_on_loop("a one-way call that waits for room")
+        self.refuse_on_loop("a one-way call that waits for room")
         coroutine = self.oneway_async(target, member, args, kwargs)
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def _from_thread(self, ask: Callable[[], "asyncio.Future[Any]"]) -> "ThreadFuture[Any]":
+    def from_thread(self, ask: Callable[[], "asyncio.Future[Any]"]) -> "ThreadFuture[Any]":
         """Have the loop ask; return a future for the calling thread."""
         result: ThreadFuture[Any] = ThreadFuture()
 
@@ -176,16 +165,17 @@ class Caller:
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call from a thread beside the loop and wait for it."""
-        self._refuse_on_loop(member.name or "this call")
+        self.refuse_on_loop(member.name or "this call")
         return self.start(target, member, args, kwargs).result()
 
     def call_batch(self, calls: list[AnyCall]) -> list[Any]:
         """Make many calls in one frame from a thread beside the loop, and wait for their results."""
-        self._refuse_on_loop("a batch")
-        results: list[Any] = self._from_thread(lambda: self.call_batch_async(calls)).result()
+        self.refuse_on_loop("a batch")
+        results: list[Any] = self.from_thread(lambda: self.call_batch_async(calls)).result()
         return results
 
-    def _refuse_on_loop(self, what: str) -> None:
+    def refuse_on_loop(self, what: str) -> None:
+        """Raise if this is the loop's thread."""
         if threading.get_ident() == self._thread:
             raise RuntimeError(
                 f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), "
@@ -256,7 +246,7 @@ class Caller:
         within = "the time that the call was given (caprpc.deadline)" if question.due <= now else limit
         future.set_exception(DeadlineExceeded(f"{peer} has not answered within {within}", code="deadline", peer=peer))
 
-    def _origin(self) -> Origin | None:
+    def origin(self) -> Origin | None:
         """Return what this task or thread is in that matters to a call: a call of this connection, or a deadline."""
         if FORKS.count != self._forks:
             raise ConnectionLost(
@@ -265,9 +255,10 @@ class Caller:
         within = CURRENT.get()
         return None if within is None else origin_of(within, self, time.monotonic())
 
-    def _ask(
+    def ask(
         self, ask: Callable[[], Question], conclude: Callable[[Question], Any], origin: Origin | None
     ) -> CallAwaitable:
+        """Ask now, or once there is room for it; return the awaitable of what ``conclude`` gives."""
         session = self._connection.link.session
         future = CallAwaitable(loop=self._loop)
         future.conclude = conclude
@@ -301,6 +292,8 @@ class Caller:
     def _ask_now(self, ask: Callable[[], Question], future: CallAwaitable) -> None:
         question = future.question = ask()
         question.waiter = future
+        if future.promised is not None and self._connection.link.session.keep(question):
+            future.promised.asked(question)
         self._connection.flush_soon()
 
     def _ask_later(self, ask: Callable[[], Question], future: CallAwaitable, origin: Origin | None) -> None:
@@ -317,11 +310,6 @@ class Caller:
         if question.outcome is None and not self._connection.closed:
             self._connection.link.session.cancel(question)
             self._connection.flush_soon()
-
-
-async def _items_of(future: "asyncio.Future[Any]") -> AsyncIterator[Any]:
-    async for item in await future:
-        yield item
 
 
 def _pass_on(done: "asyncio.Future[Any]", result: "ThreadFuture[Any]") -> None:

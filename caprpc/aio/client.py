@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine, Generator, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,7 +11,6 @@ from caprpc.aio.connection import Connection
 from caprpc.aio.dialed import Dialed
 from caprpc.aio.keeping import Keeper
 from caprpc.children import ChildRoute
-from caprpc.ids import OP_SET
 from caprpc.interface import shape_of
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
@@ -19,7 +18,6 @@ from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.refusals import presented
 from caprpc.objects.sides import Policies, Wish, dialing
 from caprpc.objects.stubs import Flavor
-from caprpc.objects.targets import plan_batch, stub_of, target_of
 from caprpc.sockets import AddressRoute, Route, SocketRoute
 from caprpc.sturdy import address_of
 
@@ -342,52 +340,3 @@ def _owning(make: Callable[[], Client], dial: Callable[[Client], Connecting]) ->
         return connected
 
     return Connecting(begin)
-
-
-def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
-    """Call a method of a reference without awaiting it: the awaitable that ``ref.method(...)`` returns anyway."""
-    stub, target, member = target_of(method)
-    future: asyncio.Future[Any] = stub._caprpc_call.__self__.call_async(target, member, args, kwargs)
-    return future
-
-
-async def oneway(method: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Call a method of a reference and wait for no answer.
-
-    ``await oneway(log.write, line)`` returns once the call is on its way, which waits while the peer has no room for it
-    (its ``limits.in_flight``). One that fails is logged as a warning and counted in ``Peer.one_way_failures``.
-
-    Raises:
-        CallRefused, Denied, ReferenceDead, TypeError: As for a call; nothing was sent.
-    """
-    stub, target, member = target_of(method)
-    await stub._caprpc_call.__self__.oneway_async(target, member, args, kwargs)
-
-
-async def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
-    """Put many calls into one frame, and return all results.
-
-    ``await batch((ledger.balance, (name,)) for name in names)``. Arguments and results are values. The calls run one
-    after the other, in order; each is guarded and audited.
-
-    Returns:
-        The results in order; where a call failed, the exception that it would have raised.
-    """
-    owner, planned = plan_batch(calls)
-    if owner is None:
-        return []
-    results: list[Any] = await owner.call_batch_async(planned)
-    return results
-
-
-async def set_attribute(reference: object, name: str, value: object) -> None:
-    """Set an attribute of a remote object; an assignment cannot be awaited.
-
-    Raises:
-        AttributeError: The interface declares no writable attribute of that name.
-    """
-    stub = stub_of(reference)
-    member = stub._caprpc_shape.members.get((OP_SET, name))
-    if member is None:
-        raise AttributeError(f"{stub._caprpc_shape.name} declares no writable attribute {name!r}")
-    await stub._caprpc_call(stub._caprpc_import, member, (value,), {})

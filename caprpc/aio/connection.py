@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from caprpc.aio.answering import Answering
 from caprpc.aio.caller import Caller
 from caprpc.aio.runner import MethodRunner
 from caprpc.objects.admission import Admission
@@ -46,7 +47,7 @@ class Host(Protocol):
         """The connection is over; called once."""
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(Answering, asyncio.BufferedProtocol):
     """One connection on one loop; owns what it still has to send and the order in which calls start."""
 
     def __init__(
@@ -230,21 +231,24 @@ class Connection(asyncio.BufferedProtocol):
             self.flush_soon()
 
     def _run_here(self, job: AnyJob) -> None:
+        started = time.perf_counter()
         if job.answer.cancelled:
             self.link.endpoint.finish_cancelled(job)
-            return
-        started = time.perf_counter()
-        try:
-            value = job.run()
-        except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
-            job.forget()
-            self.link.endpoint.fail(job, exc)
-            if isinstance(exc, KeyboardInterrupt):
-                raise
         else:
-            job.forget()
-            self.link.endpoint.finish(job, value)
-        self.host.runner.ran_here(job, time.perf_counter() - started)
+            try:
+                value = job.run()
+            except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
+                job.forget()
+                self.link.endpoint.fail(job, exc)
+                if isinstance(exc, KeyboardInterrupt):
+                    raise
+            else:
+                job.forget()
+                self.link.endpoint.finish(job, value)
+            self.host.runner.ran_here(job, time.perf_counter() - started)
+        if self.link.session.kept.resolved:
+            # Whoever called this starts what is pending.
+            self.pending.extend(self.resolved().jobs)
 
     def _start_task(self, job: AnyJob) -> None:
         if sys.version_info >= (3, 12):
@@ -267,24 +271,6 @@ class Connection(asyncio.BufferedProtocol):
             self.reply_error(job, exc)
         else:
             self.reply(job, value)
-
-    def reply(self, job: AnyJob, value: object) -> None:
-        """Send the result of a call of the peer."""
-        job.forget()
-        self.link.endpoint.finish(job, value)
-        self.flush_soon()
-
-    def reply_error(self, job: AnyJob, exc: BaseException) -> None:
-        """Send what a call of the peer failed with."""
-        job.forget()
-        self.link.endpoint.fail(job, exc)
-        self.flush_soon()
-
-    def reply_cancelled(self, job: AnyJob) -> None:
-        """Send that a call of the peer was cancelled."""
-        job.forget()
-        self.link.endpoint.finish_cancelled(job)
-        self.flush_soon()
 
     def take_limits(self) -> None:
         """Take over the limits in force that the transport keeps."""

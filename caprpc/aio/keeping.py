@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.aio.caller import CallAwaitable, Caller
+from caprpc.aio.awaitable import CallAwaitable
+from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
 from caprpc.aio.dialed import Dialed
 from caprpc.errors import CapRPCError, ConnectionLost, ReferenceDead, RemoteError
@@ -235,7 +236,7 @@ class KeptCaller(Caller):
     def acquire(self, held: Held) -> "asyncio.Future[Stub]":
         """Ask for something that is held; gives a fresh stub of it."""
         outgoing = self._connection.link.outgoing
-        return self._ask(lambda: held.ask(outgoing), lambda question: held.conclude(outgoing, question), None)
+        return self.ask(lambda: held.ask(outgoing), lambda question: held.conclude(outgoing, question), None)
 
     @property
     def is_over(self) -> bool:
@@ -306,7 +307,7 @@ class KeptCaller(Caller):
     def _until(self) -> float:
         """Return until when a call may wait for the next connection."""
         latest = time.monotonic() + self._connection.link.session.limits.call_timeout_s
-        origin = self._origin()
+        origin = self.origin()
         return latest if origin is None else min(latest, origin.due)
 
     async def _now(self, target: Import) -> Import:

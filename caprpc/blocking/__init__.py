@@ -1,6 +1,7 @@
 """The blocking driver: threads and sockets."""
 
-from caprpc.blocking.client import Client, Peer, batch, connect, connect_subprocess, oneway, submit
+from caprpc.blocking.calling import batch, oneway, pipe, submit
+from caprpc.blocking.client import Client, Peer, connect, connect_subprocess
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.granting import grant
 from caprpc.blocking.references import attenuate, lend, release, release_after, revoke
@@ -19,6 +20,7 @@ __all__ = [
     "grant",
     "lend",
     "oneway",
+    "pipe",
     "release",
     "release_after",
     "revoke",

@@ -4,6 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Final
 
+from caprpc.blocking.notices import NOBODY, Notice
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob
 
@@ -25,6 +26,10 @@ class Answering(ABC):
     @abstractmethod
     def flush(self) -> None:
         """Encrypt and send what is ready."""
+
+    @abstractmethod
+    def start_resolved(self) -> list[Notice]:
+        """Start the calls that waited for an answer which has just been given; the lock is held."""
 
     @abstractmethod
     def start_async(self, job: AnyJob) -> bool:
@@ -56,18 +61,27 @@ class Answering(ABC):
         job.forget()
         with self.lock:
             self.link.endpoint.finish(job, value)
+            notices = self.start_resolved() if self.link.session.kept.resolved else NOBODY
             if not self.pending or self.in_pool or self.link.session.queued_bytes > _TOGETHER_BYTES:
                 self.flush()
+        for notice in notices:
+            notice.notify()
 
     def reply_error(self, job: AnyJob, exc: BaseException) -> None:
         """Send what a call of the peer failed with."""
         job.forget()
         with self.lock:
             self.link.endpoint.fail(job, exc)
+            notices = self.start_resolved() if self.link.session.kept.resolved else NOBODY
             self.flush()
+        for notice in notices:
+            notice.notify()
 
     def reply_cancelled(self, job: AnyJob) -> None:
         """Send that a call of the peer was cancelled."""
         with self.lock:
             self.link.endpoint.finish_cancelled(job)
+            notices = self.start_resolved() if self.link.session.kept.resolved else NOBODY
             self.flush()
+        for notice in notices:
+            notice.notify()

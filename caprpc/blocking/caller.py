@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.blocking.futures import CallFuture
+from caprpc.blocking.stepping import Stepping
 from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, LimitExceeded, printable
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.oneway import OneWayCalls
-from caprpc.objects.outgoing import AnyCall
+from caprpc.objects.outgoing import AnyCall, Outgoing
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import sort_out
 from caprpc.session import Export, Import, Origin, Question, State, check_time
@@ -26,7 +27,7 @@ THREAD: Final = object()
 """Hung on a question by a thread that made the call and waits for it: it runs the callbacks that the call causes."""
 
 
-class Caller:
+class Caller(Stepping):
     """Makes the questions of one connection; owns that none is asked for which the peer has no room."""
 
     __slots__ = ("__weakref__", "_connection", "_corks", "_forks", "_lock", "one_way")
@@ -37,6 +38,10 @@ class Caller:
         self._forks = FORKS.count
         self._corks = 0
         self.one_way = OneWayCalls()
+
+    def outgoing(self) -> Outgoing:
+        """Return what makes the questions of the connection."""
+        return self._connection.link.outgoing
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call and wait for its answer."""
@@ -62,7 +67,7 @@ class Caller:
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
         """Ask for a root and wait for it."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda origin: outgoing.ask_root(name, origin))
+        question = self.ask(lambda origin: outgoing.ask_root(name, origin))
         self._wait_within(question)
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor)
@@ -70,7 +75,7 @@ class Caller:
     def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> Any:
         """Ask for what a sturdy reference stands for and wait for it."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda origin: outgoing.ask_restore(name, secret, origin))
+        question = self.ask(lambda origin: outgoing.ask_restore(name, secret, origin))
         self._wait_within(question)
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor, "sturdy reference")
@@ -78,14 +83,14 @@ class Caller:
     def call_roots(self) -> dict[str, str]:
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda origin: outgoing.ask_root("", origin))
+        question = self.ask(lambda origin: outgoing.ask_root("", origin))
         self._wait_within(question)
         return outgoing.conclude_roots(question)
 
     def call_batch(self, calls: list[AnyCall]) -> list[Any]:
         """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
         outgoing = self._connection.link.outgoing
-        question = self._ask(lambda origin: outgoing.ask_batch(calls, origin))
+        question = self.ask(lambda origin: outgoing.ask_batch(calls, origin))
         self._wait_within(question)
         with self._lock:
             return outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
@@ -96,11 +101,16 @@ class Caller:
 
     def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> CallFuture:
         """Make a call and return its future."""
-        return self._start(target, member, args, kwargs, Flavor.BLOCKING)
+        return self.start_as(target, member, args, kwargs, Flavor.BLOCKING)
 
-    def _start(
+    def future_of(self, question: Question, member: Member, flavor: Flavor) -> CallFuture:
+        """Return the future of a question; a thread that waits for it reads the connection itself."""
+        return CallFuture(self, question, member, flavor)
+
+    def start_as(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object], flavor: Flavor
     ) -> CallFuture:
+        """Make a call and return its future; ``flavor`` is that of stubs in the result."""
         connection = self._connection
         link = connection.link
         origin = self._origin()
@@ -114,13 +124,13 @@ class Caller:
                     break
             self._await_room(origin)
         if origin is not None:
-            self._end_with_job(question, future)
+            self.end_with_job(question, future)
         return future
 
     def oneway(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         """Make a call whose answer nobody waits for; return once it is sent."""
         outgoing = self._connection.link.outgoing
-        self._ask(
+        self.ask(
             lambda origin: outgoing.ask(target, member, args, kwargs, origin),
             lambda question: self.one_way.sent(question, member, outgoing),
         )
@@ -135,8 +145,11 @@ class Caller:
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
         """Make a call from a running event loop; the answer is read by another thread."""
+        return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC))
+
+    def awaitable(self, future: CallFuture) -> "asyncio.Future[Any]":
+        """Return what a loop awaits for a future of ours."""
         loop = asyncio.get_running_loop()
-        future = self._start(target, member, args, kwargs, Flavor.ASYNC)
         awaitable: asyncio.Future[Any] = loop.create_future()
 
         def resolve() -> None:
@@ -261,9 +274,14 @@ class Caller:
             link.endpoint.finish_cancelled(question.jobs.popleft())
         self._connection.flush()
 
-    def _ask(
-        self, ask: Callable[[Origin | None], Question], hang: Callable[[Question], None] | None = None
+    def ask(
+        self,
+        ask: Callable[[Origin | None], Question],
+        hang: Callable[[Question], None] | None = None,
+        *,
+        sends: bool = True,
     ) -> Question:
+        """Ask once there is room for it; ``hang`` takes the question while the lock is held."""
         session = self._connection.link.session
         origin = self._origin()
         while True:
@@ -273,7 +291,7 @@ class Caller:
                     question.waiter = THREAD
                     if hang is not None:
                         hang(question)
-                    if not self._corks or hang is None:
+                    if sends and (not self._corks or hang is None):
                         self._connection.flush()
                     return question
             self._await_room(origin)
@@ -291,7 +309,7 @@ class Caller:
         finally:
             nested.remove(answer, question)
 
-    def _end_with_job(self, question: Question, future: CallFuture) -> None:
+    def end_with_job(self, question: Question, future: CallFuture) -> None:
         """Have a future end with the method that it is made in."""
         job = running_job()
         if job is not None:

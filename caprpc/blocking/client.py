@@ -2,16 +2,15 @@
 
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from caprpc.blocking.caller import Caller
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.dialed import Dialed
-from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.keeping import Keeper
 from caprpc.children import ChildRoute
 from caprpc.interface import shape_of
@@ -21,7 +20,6 @@ from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.refusals import presented
 from caprpc.objects.sides import Policies, Wish, dialing
 from caprpc.objects.stubs import Flavor
-from caprpc.objects.targets import plan_batch, target_of
 from caprpc.session import Ended
 from caprpc.sockets import AddressRoute, Route, SocketRoute
 from caprpc.sturdy import address_of
@@ -336,40 +334,3 @@ def _owning(client: Client, connect_: Callable[[], Peer]) -> Peer:
         raise
     connected._on_close = lambda _peer: client._admission.close()
     return connected
-
-
-def submit(method: Any, /, *args: Any, **kwargs: Any) -> CallFuture:
-    """Call a method of a reference without waiting: ``submit(ledger.balance, "A").result()``."""
-    stub, target, member = target_of(method)
-    future: CallFuture = stub._caprpc_call.__self__.start(target, member, args, kwargs)
-    return future
-
-
-def oneway(method: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Call a method of a reference and wait for no answer: ``oneway(log.write, line)``.
-
-    It returns once the call is sent, which waits while the peer has no room for it (its ``limits.in_flight``): so many
-    one-way calls are under way at most. One that fails is logged as a warning and counted in
-    ``Peer.one_way_failures``; whether it has run is not known before a later call on the connection is answered.
-
-    Raises:
-        CallRefused, Denied, ReferenceDead, TypeError: As for a call; nothing was sent.
-    """
-    stub, target, member = target_of(method)
-    stub._caprpc_call.__self__.oneway(target, member, args, kwargs)
-
-
-def batch(calls: Iterable[tuple[Any, tuple[Any, ...]]]) -> list[Any]:
-    """Put many calls into one frame, and return all results.
-
-    ``batch((ledger.balance, (name,)) for name in names)``. Arguments and results are values. The calls run one after
-    the other, in order; each is guarded and audited.
-
-    Returns:
-        The results in order; where a call failed, the exception that it would have raised.
-    """
-    owner, planned = plan_batch(calls)
-    if owner is None:
-        return []
-    results: list[Any] = owner.call_batch(planned)
-    return results

@@ -15,7 +15,7 @@ from caprpc.blocking.answering import Answering
 from caprpc.blocking.caller import THREAD, Caller
 from caprpc.blocking.futures import CallFuture
 from caprpc.blocking.host import Host
-from caprpc.blocking.notices import Notice, RunOut, Stopping
+from caprpc.blocking.notices import NOBODY, Notice, RunOut, Stopping
 from caprpc.blocking.wire import Wire
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.objects.admission import Admission
@@ -26,9 +26,6 @@ from caprpc.session import FOREVER, Answer, Ended, Question
 
 _LONGEST_SLEEP_S: Final = 3600.0
 """A bound that ``Lock.acquire`` takes for no bound."""
-
-_NOBODY: Final[list[Notice]] = []
-"""Returned when nobody is to be told; shared and never changed."""
 
 
 class Connection(Answering):
@@ -146,7 +143,7 @@ class Connection(Answering):
     def lead(self, question: Question, deadline: float, token: object) -> None:
         """Read until the question has ended, callbacks for its thread have come, or the time has passed."""
         wire, lock = self.wire, self.lock
-        notices = _NOBODY
+        notices = NOBODY
         try:
             while True:
                 data = wire.read(deadline)
@@ -164,7 +161,7 @@ class Connection(Answering):
                 if notices:
                     for notice in notices:
                         notice.notify()
-                    notices = _NOBODY
+                    notices = NOBODY
                     if question.has_ended:
                         # One of them has ended the very call that this thread waits for.
                         with lock:
@@ -213,7 +210,7 @@ class Connection(Answering):
             if type(event) is Question:
                 if event is self.reader and not link.wants_to_send:
                     # The one answer that the reading thread waits for: it finds it by itself.
-                    return _NOBODY
+                    return NOBODY
             elif type(event) is Answer and event.meta is None and event.permit.timeout_s is None:
                 job = admit(link, event)
                 if isinstance(job, Work):
@@ -221,7 +218,7 @@ class Connection(Answering):
                 self.pending.append(job)
                 if self.reader is not None:
                     self.host.dispatch(self)
-                return _NOBODY
+                return NOBODY
         return self.route(sort_out(link, events))
 
     def route(self, work: Work) -> list[Notice]:
@@ -275,6 +272,14 @@ class Connection(Answering):
             wire.send(cipher)
         if wire.unsent:
             self.host.wants_write(self)
+
+    def start_resolved(self) -> list[Notice]:
+        """Start the calls that waited for an answer which has just been given; the lock is held."""
+        link = self.link
+        notices = self.route(sort_out(link, link.session.run_resolved(time.monotonic())))
+        if self.pending and self.reader is None:
+            self.host.resumed(self)
+        return notices
 
     def start_async(self, job: AnyJob) -> bool:
         """Start an ``async def`` method on the loop that the host keeps for such methods."""

@@ -143,6 +143,10 @@ class Dialed:
             connection.flush()
             self._workers.submit(lambda: self._run_pending(connection))
 
+    def resumed(self, connection: Connection) -> None:
+        """Calls that waited for an answer may start."""
+        self.dispatch(connection)
+
     def released(self, connection: Connection) -> None:
         """No thread reads the connection now: the spare finds out by itself, at once if somebody waits for that."""
         if connection.attended:

@@ -15,6 +15,9 @@ class Host(Protocol):
     def dispatch(self, connection: "Connection") -> None:
         """Run what is in ``connection.pending``, in order, on some other thread."""
 
+    def resumed(self, connection: "Connection") -> None:
+        """Calls came to ``pending`` while another was answered: run them, unless this very thread is about to."""
+
     def released(self, connection: "Connection") -> None:
         """No thread reads the connection now: watch it."""
 

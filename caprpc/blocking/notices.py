@@ -1,7 +1,7 @@
 """What is to be done once a connection's lock is not held any more: it takes other locks, or runs foreign code."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from caprpc.session import Question
 
@@ -11,6 +11,10 @@ class Notice(Protocol):
 
     def notify(self) -> object:
         """Tell it; without the lock of any connection."""
+
+
+NOBODY: Final[list[Notice]] = []
+"""Nobody is to be told; shared and never changed."""
 
 
 class Stopping:

@@ -204,6 +204,16 @@ class Reactor:
             return None
         return pending.pop(0)
 
+    def resume(self, connection: Connection) -> None:
+        """Have pending calls run that came while another was answered; the connection's lock is held.
+
+        The polling thread takes them by itself after the call that it runs in place. If another takes the polling over
+        meanwhile, that looks at what is pending once it has the lock.
+        """
+        in_place = self._running is not None and self._running_on is connection
+        if not (in_place and threading.get_ident() == self._polling_thread):
+            self.dispatch(connection)
+
     def dispatch(self, connection: Connection) -> None:
         """Have a worker start the first pending call of a connection; the connection's lock is held.
 

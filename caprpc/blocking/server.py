@@ -310,6 +310,10 @@ class Server(Granting):
         """Run what is in ``connection.pending``, in order, on a worker."""
         self._reactor.dispatch(connection)
 
+    def resumed(self, connection: Connection) -> None:
+        """Calls that waited for an answer may start."""
+        self._reactor.resume(connection)
+
     def released(self, connection: Connection) -> None:
         """No thread reads the connection now: watch it soon."""
         self._reactor.rest(connection)

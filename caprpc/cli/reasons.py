@@ -22,6 +22,18 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
     "per_second": ("The peer calls more often than its policy allows.", "Raise per_second in the rule above, or wait."),
     "per_hour": ("The peer calls more often than its policy allows.", "Raise per_hour in the rule above, or wait."),
     "per_day": ("The peer calls more often than its policy allows.", "Raise per_day in the rule above, or wait."),
+    "deadline": (
+        "The time that the caller had given its call was over before it ended.",
+        "Nothing; if it happens often, look why the method takes so long.",
+    ),
+    "broken": (
+        "The call was made on the answer of another call, which has failed or has returned no reference.",
+        "Look at that call: it is on record, too.",
+    ),
+    "pipeline_depth": (
+        "The call would have waited for more answers in a row than the policy allows.",
+        "Raise pipeline_depth under [limits] in its policy, if it is below the default.",
+    ),
     "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
     "sturdy-unknown": (
         "The peer has presented a sturdy reference that was never granted, or under another name.",

@@ -33,6 +33,7 @@ from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import REVOKED, Permit, Refused
 from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
+from caprpc.wire.values import RemoteReference
 
 _VALUES_ONLY: Final = NoReferences()
 
@@ -225,9 +226,10 @@ class Endpoint:
             self._raise(job, "invalid-result" if answer.export.right is not REVOKED else "revoked", exc)
             return
         self._end(job, "ok", "")
-        if writer.handed_over and answer.answer_id not in session.answers:
-            session.exports.take_back(writer.handed_over)
-        session.return_(answer, payload)
+        handed_over = writer.handed_over
+        if handed_over and answer.answer_id not in session.answers:
+            session.exports.take_back(handed_over)
+        session.return_(answer, payload, handed_over[0] if handed_over and type(raw) is RemoteReference else None)
 
     def fail(self, job: Job | BatchJob, exc: BaseException) -> None:
         """Reply with an error: declared errors cross with their text, everything else is ``internal``."""

@@ -16,10 +16,12 @@ from caprpc.errors import (
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
 from caprpc.limits import Limits, lower_limits
+from caprpc.objects.batch_results import results_of
+from caprpc.objects.promises import Promised, failed_step, steps_before
 from caprpc.objects.stubs import Flavor, dead_reference
 from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
 from caprpc.policy import grant_line
-from caprpc.session import Announced, Export, Import, Origin, Question, Session
+from caprpc.session import FEATURE_PIPELINE, Announced, Export, Import, Origin, Question, Session
 from caprpc.wire import codec
 from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Failure, Raise, Return, Run
 from caprpc.wire.values import RemoteReference
@@ -43,6 +45,7 @@ _ADVICE: Final[dict[str, str]] = {
     "deadline": "the call ran out of time",
     "limit": "a limit of the peer was reached",
     "revoked": "the reference was revoked",
+    "broken": "the call whose result this one is on has returned no reference of the peer",
     "unavailable": "the peer is stopping and takes no new calls",
 }
 
@@ -127,6 +130,36 @@ class Outgoing:
         if lower:
             named = ", ".join(f"its limits.{knob} is {most}" for knob, most in lower.items())
             exc.add_note(f"the peer {printable(session.peer.principal)} takes less: {named}")
+
+    def ask_kept(
+        self,
+        target: Import,
+        member: Member,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        origin: Origin | None,
+    ) -> Question:
+        """Ask for one operation whose result, a reference, is to be called before it is here.
+
+        Raises:
+            As ``ask``, and LimitExceeded: More answers must come one after the other than may (pipeline_depth).
+        """
+        session = self._session
+        self._check(target, member)
+        if FEATURE_PIPELINE not in session.opening.features:
+            raise CallRefused(
+                f"{printable(session.peer.principal)} takes no calls on promises: await each step (caprpc.pipe)"
+            )
+        writer = ArgumentWriter(session, target, member.name, self._connection)
+        try:
+            payload = codec.pack(member.signature.encode_args(args, kwargs, writer), session.opening.sends)
+            lent = (writer.handed_over, writer.scope)
+            question = session.ask_kept(target, member.operation, member.name, payload, lent, origin)
+        except BaseException:
+            session.exports.take_back(writer.handed_over)
+            raise
+        question.homes = {}
+        return question
 
     def ask_root(self, name: str, origin: Origin | None = None) -> Question:
         """Ask the peer for a root."""
@@ -238,7 +271,7 @@ class Outgoing:
         if not isinstance(outcome, BatchReturn):
             raise self.error_of(question, None)
         try:
-            values = _results_of(outcome, len(members), self._session.limits)
+            values = results_of(outcome, len(members), self._session.limits)
         except RemoteProtocolError as exc:
             self._session.broken(str(exc))
             raise
@@ -266,13 +299,27 @@ class Outgoing:
             target = question.target
             if target is not None and target.revoked and outcome.code in _ENDED:
                 return dead_reference(target)
-            error = self._error(outcome, member)
+            if outcome.code == "broken":
+                error = self._broken(question, outcome, member)
+            else:
+                error = self._error(outcome, member)
             if question.local_failure:
                 error.add_note(question.local_failure)
             return error
         if isinstance(outcome, Exception):
             return outcome
         return RemoteProtocolError("the peer answered with a message of another kind")
+
+    def _broken(self, question: Question, outcome: Raise, member: Member | None) -> Exception:
+        """Return the error of the step that has failed, on whose answer this call was made."""
+        failed = failed_step(question)
+        if failed is None or failed.question is None or not isinstance(failed.question.outcome, Raise | Exception):
+            return self._error(outcome, member)
+        error = self.error_of(failed.question, failed.member)
+        here = member.name or OPERATION_NAMES[member.operation] if member is not None else "a call"
+        name = failed.member.name or OPERATION_NAMES[failed.member.operation]
+        error.add_note(f"the step {name} of a pipeline has failed; {here}, which stands on its result, did not run")
+        return error
 
     def _error(self, answer: Raise | Failure, member: Member | None) -> Exception:
         peer = printable(self._session.peer.principal)
@@ -292,12 +339,24 @@ class Outgoing:
         return error_class(message, code=code, reference=reference, text=text, peer=peer)
 
     def _check(self, target: Import, member: Member) -> None:
+        if isinstance(target, Promised):
+            self._check_promise(target)
         announced = target.announced
         key = (member.operation, member.name)
         if announced.rights.get(key) is not self._session.guard.accepts:
             self._check_right(announced, key)
         if not target.alive or (target.right is not None and target.right.refusal(self._session.now)):
             raise dead_reference(target)
+
+    def _check_promise(self, target: Promised) -> None:
+        question = target.question
+        if question is None:
+            raise CallRefused(f"{target.member.name}: this step could not be sent, and so no call on its result can")
+        if question.has_ended and not isinstance(question.outcome, Return):
+            raise self.error_of(question, target.member)
+        most = self._session.limits.pipeline_depth
+        if steps_before(target) > most:
+            raise LimitExceeded(f"a call that waits for more than {most} answers in a row (limits.pipeline_depth)")
 
     def _check_right(self, announced: Announced, key: tuple[int, str]) -> None:
         operation, name = OPERATION_NAMES[key[0]], key[1]
@@ -317,7 +376,9 @@ class Outgoing:
                 f"add under [accept.{announced.interface}]: {grant_line(*key)}"
             )
         # Under what was in force when it was looked up: a reload in between leaves behind what is known to be old.
-        announced.rights[key] = accepts
+        if announced.facet_id:
+            # Not of a promise, which is to be checked for each call on it.
+            announced.rights[key] = accepts
 
 
 def _is_name(text: object) -> bool:
@@ -336,20 +397,3 @@ def _pack_calls(member: Member, calls: list[AnyArguments], limits: Limits) -> by
     if scalars is not None and all(not kwargs and tuple(map(type, args)) == scalars for args, kwargs in calls):
         return codec.pack_scalar_calls(calls, limits)
     return codec.pack([signature.encode_args(args, kwargs, _VALUES_ONLY) for args, kwargs in calls], limits)
-
-
-def _results_of(outcome: BatchReturn, count: int, limits: Limits) -> list[Any]:
-    """Return the raw results of a batch.
-
-    Raises:
-        RemoteProtocolError: There are not as many as calls, or the failures are not of calls, each once.
-    """
-    values = codec.unpack(outcome.payload, limits)
-    if type(values) is not list or len(values) != count:
-        raise RemoteProtocolError(f"a batch of {count} calls was answered with another number of results")
-    positions = [failure.position for failure in outcome.failures]
-    if len(set(positions)) != len(positions) or max(positions, default=0) >= count:
-        raise RemoteProtocolError(f"failures of a batch of {count} calls that are not of its calls, each at most once")
-    if any(values[position] is not None for position in positions):
-        raise RemoteProtocolError("a call of a batch that has failed and has a result")
-    return values

@@ -157,7 +157,14 @@ def _async_iteration(member: Member) -> Callable[..., Any]:
     return iterate
 
 
-def _getter(member: Member) -> Callable[[Stub], Any]:
+def named_method(member: Member, name: str, owner: str) -> Callable[..., Any]:
+    """Return a method of a stub that calls a member; ``owner`` is what it is said to belong to."""
+    return _named(member, _method(member), name, owner)
+
+
+def getter(member: Member) -> Callable[[Stub], Any]:
+    """Return what reads an attribute of a stub."""
+
     def get(self: Stub) -> Any:
         return self._caprpc_call(self._caprpc_import, member, (), {})
 
@@ -206,13 +213,13 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
     body: dict[str, Any] = {"__slots__": (), "__doc__": shape.doc or f"A reference to a remote {shape.text}."}
     for (operation, name), member in shape.members.items():
         if operation == OP_CALL:
-            body[name] = _named(member, _method(member), name, shape.name)
+            body[name] = named_method(member, name, shape.name)
         elif operation == OP_GET:
             writer = shape.members.get((OP_SET, name))
             put = None
             if writer is not None:
                 put = _setter(writer) if flavor is Flavor.BLOCKING else _refusing_setter(name)
-            body[name] = property(_getter(member), put, None, member.doc or None)
+            body[name] = property(getter(member), put, None, member.doc or None)
         elif operation == OP_EXIT:
             dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
             body[dunder] = _named(member, _exit(member), dunder, shape.name)
@@ -221,5 +228,5 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
         elif operation in _DUNDERS and operation not in (OP_NEXT, OP_CLOSE):
             dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
             if dunder:
-                body[dunder] = _named(member, _method(member), dunder, shape.name)
+                body[dunder] = named_method(member, dunder, shape.name)
     return type(f"{shape.name}Stub", (base,), body)

@@ -6,6 +6,7 @@ from typing import Any
 
 from caprpc.ids import OP_INVOKE
 from caprpc.interface import Member
+from caprpc.objects.promises import Promised
 from caprpc.objects.stubs import Stub
 from caprpc.session import Import
 
@@ -75,6 +76,8 @@ def plan_batch(
     for method, args in calls:
         if method is not last or last is None:
             stub, target, member = target_of(method)
+            if isinstance(target, Promised):
+                raise TypeError("a batch holds calls on references, and no steps on promises")
             caller = stub._caprpc_call.__self__
             if owner is not None and caller is not owner:
                 raise TypeError("the calls of a batch go to one peer")

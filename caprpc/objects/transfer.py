@@ -14,6 +14,7 @@ from caprpc.interface import Mismatch, Shape
 from caprpc.objects.allowance import bound_iterator
 from caprpc.objects.handles import Narrowed
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
+from caprpc.objects.promises import Promised
 from caprpc.objects.stubs import Caller, Flavor, Stub, make_stub_class
 from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of
 from caprpc.session import Export, Home, Import, Scope, Session
@@ -278,6 +279,8 @@ def going_home(obj: object, session: Session) -> OwnReference | None:
     """
     if not isinstance(obj, Stub):
         return None
+    if isinstance(obj._caprpc_import, Promised):
+        raise CallRefused("a promise cannot be passed on: take its result first, and pass that")
     imported: Import = obj._caprpc_import.origin
     if session.imports.get(imported.export_id) is not imported:
         raise CallRefused("a reference of another connection (or a dead one) cannot be passed on: no policy lets it")

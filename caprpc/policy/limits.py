@@ -17,6 +17,7 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "max_error_text_bytes": (0, DEFAULT_LIMITS.max_error_text_bytes),
     "max_pair_keys": (0, DEFAULT_LIMITS.max_pair_keys),
     "callback_depth": (0, DEFAULT_LIMITS.callback_depth),
+    "pipeline_depth": (0, DEFAULT_LIMITS.pipeline_depth),
     "hello_timeout_s": (0.1, DEFAULT_LIMITS.hello_timeout_s),
     # Both ways: cost that the operator may decide to bear for a peer.
     "max_frame_bytes": (16 * KIB, 64 * MIB),

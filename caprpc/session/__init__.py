@@ -17,7 +17,7 @@ from caprpc.session.calls import (
     Refusal,
 )
 from caprpc.session.imports import Import, Imports
-from caprpc.session.opening import FEATURE_WITNESS, Opening
+from caprpc.session.opening import FEATURE_PIPELINE, FEATURE_WITNESS, Opening
 from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Scope
 from caprpc.session.session import Session
 from caprpc.session.states import TRANSITIONS, State
@@ -25,6 +25,7 @@ from caprpc.session.tightening import tighten
 
 __all__ = [
     "FEATURE_WITNESS",
+    "FEATURE_PIPELINE",
     "FOREVER",
     "TRANSITIONS",
     "Announced",

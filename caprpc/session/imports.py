@@ -88,7 +88,7 @@ class Imports:
     checking that nobody has taken the reference again meanwhile.
     """
 
-    __slots__ = ("_by_id", "_due", "_holder", "_revoked", "dropped", "limit")
+    __slots__ = ("_by_id", "_due", "_holder", "_revoked", "dropped", "limit", "promised")
 
     def __init__(self, limit: int, holder: str) -> None:
         self._by_id: dict[int, Import] = {}
@@ -99,6 +99,8 @@ class Imports:
         self._revoked: dict[int, None] = {}
         """The newest numbers that the peer has revoked: an answer that names one may not have been read yet."""
         self.dropped: list[Import] = []
+        self.promised: list[int] = []
+        """Questions whose kept answers nobody names any more; FINISH is due."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -151,6 +153,9 @@ class Imports:
         pairs, self._due = self._due, []
         while self.dropped:
             imported = self.dropped.pop()
+            if imported.export_id < 0:
+                self.promised.append(~imported.export_id)
+                continue
             in_use = any(stub() is not None for stub in imported.stubs)
             if in_use or not imported.count or self._by_id.get(imported.export_id) is not imported:
                 continue

@@ -8,11 +8,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
-from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, UNCOUNTED_OPERATIONS, new_reference
+from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, UNCOUNTED_OPERATIONS
 from caprpc.policy import Permit, Refused
-from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question, Refusal
-from caprpc.session.opening import FEATURE_DEADLINE, FEATURE_WITNESS
+from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question
+from caprpc.session.kept import WaitingCall, call_answer, give_up
+from caprpc.session.opening import FEATURE_DEADLINE, FEATURE_PIPELINE, FEATURE_WITNESS
 from caprpc.session.references import ENDED, Export
+from caprpc.session.refusing import objection, refusal, refuse
 from caprpc.session.revoking import revoke
 from caprpc.session.states import TRANSITIONS, State
 from caprpc.wire import messages as m
@@ -28,31 +30,39 @@ Handler = Callable[["Session", Any, float, list[Event]], None]
 
 def on_call(session: "Session", message: m.Call, now: float, events: list[Event]) -> None:
     """Guard one call; what is permitted becomes an ``Answer`` event, the rest is refused here."""
-    question_id = message.question
-    if question_id <= session.asked.last_from_peer:
-        session.asked.seen_from_peer(question_id)
-    session.asked.last_from_peer = question_id
+    question_id, asked = message.question, session.asked
+    if question_id > asked.last_from_peer:
+        asked.last_from_peer = question_id
+    else:
+        asked.seen_again(question_id)
     operation, member, meta = message.operation, message.member, message.meta
     if (operation not in OPERATION_NAMES or bool(member) != (operation in NAMED_OPERATIONS)) and operation != OP_ROOT:
         raise RemoteProtocolError(f"operation {operation} with a member name of {len(member)} characters")
-    cause = None if meta is None else _cause(session, meta)
+    cause = None
+    if meta is not None:
+        cause = _cause(session, meta)
+        if meta.keep and message.target >= 0 and question_id not in session.kept:
+            session.kept.keep(question_id, 0)
     export = session.exports.get(message.target)
     try:
         if export is None or export.right is not None:
+            if message.target < 0:
+                call_answer(session, message, cause, now, events)
+                return
             export = _usable(session, export, message, now)
         permit = session.guard.check(export.facet, operation, member, now)
     except Refused as refused:
-        _refuse(session, message, refused.code, refused, now, events)
+        refuse(session, message, refused.code, refused, now, events)
         return
     answer = Answer(question_id, export, permit, message.payload, meta, cause)
     answers = session.answers
     if meta is not None or session.state is not State.OPEN or len(answers) >= answers.room:
-        objection = _objection(session, answer)
-        if objection is not None:
-            code, reason, rule = objection
+        objected = objection(session, answer)
+        if objected is not None:
+            code, reason, rule = objected
             if permit.limiter is not None:
                 permit.limiter.give_back()
-            _refuse(session, message, code, refusal(session, export, message, reason, rule), now, events)
+            refuse(session, message, code, refusal(session, export, message, reason, rule), now, events)
             return
     if export.right is not None and operation not in UNCOUNTED_OPERATIONS:
         reason = export.right.take(now)
@@ -60,7 +70,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
             if permit.limiter is not None:
                 permit.limiter.give_back()
             spent = refusal(session, export, message, reason, export.facet.permits.rule)
-            _refuse(session, message, spent.code, spent, now, events)
+            refuse(session, message, spent.code, spent, now, events)
             return
     if meta is not None or permit.timeout_s is not None:
         _watch(session, answer, (permit,), now)
@@ -72,6 +82,8 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     """Guard each run of a batch; ``endpoint`` checks and records each call of it."""
     session.asked.seen_from_peer(message.question)
     cause = None if message.meta is None else _cause(session, message.meta)
+    if message.meta is not None and message.meta.keep:
+        raise RemoteProtocolError("a batch whose answer is to be kept")
     count = sum(run.count for run in message.runs)
     most = session.opening.accepted.max_in_flight
     if count > most or min((run.count for run in message.runs), default=0) < 1:
@@ -124,7 +136,7 @@ def on_raise(session: "Session", message: m.Raise, _now: float, events: list[Eve
     question = _asked(session, message.question)
     if not message.taken:
         for export in question.handed_over:
-            if export.count < 1:
+            if export.count - export.kept < 1:
                 raise RemoteProtocolError(f"export {export.export_id} was released, and is now said not to be taken")
             session.exports.take_back((export,))
     del session.asked.open[message.question]
@@ -139,7 +151,9 @@ def on_cancel(session: "Session", message: m.Cancel, now: float, events: list[Ev
     """Remember that nobody waits for an answer; a late cancel is legal and useless."""
     session.glitch(now)
     answer = session.answers.get(message.question)
-    if answer is not None:
+    if isinstance(answer, WaitingCall):
+        give_up(session, answer, "cancelled", now, events)
+    elif answer is not None:
         answer.cancelled = True
         events.append(CancelRequest(answer))
 
@@ -155,9 +169,9 @@ def on_release(session: "Session", message: m.Release, _now: float, _events: lis
         session.exports.release(export_id, count)
 
 
-def on_finish(_session: "Session", message: m.Finish, _now: float, _events: list[Event]) -> None:
-    """Kept answers belong to pipelining, which this version does not offer."""
-    raise RemoteProtocolError(f"FINISH of answer {message.question}, which was not kept")
+def on_finish(session: "Session", message: m.Finish, _now: float, _events: list[Event]) -> None:
+    """Forget a kept answer once the calls on it that came before have started."""
+    session.kept.finish(message.question)
 
 
 def on_revoked(session: "Session", message: m.Revoked, _now: float, _events: list[Event]) -> None:
@@ -207,18 +221,6 @@ def on_hello(session: "Session", message: m.Hello, _now: float, events: list[Eve
     _open(session, events)
 
 
-def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, reason: str, rule: str) -> Refused:
-    """Return a refusal that the session itself decides: a dead reference, or no room."""
-    return Refused(
-        reason,
-        rule=rule,
-        facet="" if export is None else export.facet.name,
-        operation=message.operation,
-        member=message.member,
-        policy=session.guard.policy.digest,
-    )
-
-
 def _asked(session: "Session", number: int) -> Question:
     question = session.asked.open.get(number)
     if question is None:
@@ -239,7 +241,7 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
     """Return an export that is neither absent nor dead, and is good for so many uses; they are counted later."""
     if export is None:
         if message.target < 0:
-            raise RemoteProtocolError("a promised answer as target: this version keeps no answers")
+            raise RemoteProtocolError("a promised answer as target in a batch")
         raise refusal(session, None, message, "no-reference", "")
     if export.right is not None:
         reason = export.right.refusal(now, 0 if message.operation in UNCOUNTED_OPERATIONS else uses)
@@ -249,22 +251,6 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
                 revoke(session, (export,), [], cut=False)
             raise refusal(session, export, message, reason, export.facet.permits.rule)
     return export
-
-
-def _objection(session: "Session", answer: Answer | BatchAnswer) -> tuple[str, str, str] | None:
-    """Return code, reason and rule if this connection has no room for a permitted call now."""
-    room, cause = session.answers.room, answer.cause
-    if len(session.answers) >= (room if cause is None else room + session.limits.in_flight):
-        return "limit", "in_flight", "limits.in_flight"
-    if answer.depth > session.limits.callback_depth:
-        return "limit", "depth", "limits.callback_depth"
-    if cause is not None and cause.abandoned:
-        return "cancelled", "cancelled", ""
-    if answer.meta is not None and answer.meta.deadline_ms == 0:
-        return "deadline", "deadline", ""
-    if cause is None and session.state is State.DRAINING:
-        return "unavailable", "draining", ""
-    return None
 
 
 def _watch(session: "Session", answer: Answer | BatchAnswer, permits: Sequence[Permit], now: float) -> None:
@@ -283,12 +269,12 @@ def _guard_run(
     session: "Session", answer: BatchAnswer, run: m.Run, now: float
 ) -> tuple[m.Run, Export | None, list[Permit] | Refused]:
     """Return a run with its export and either as many permits as it has calls, or the refusal of all of them."""
-    objection = _objection(session, answer)
+    objected = objection(session, answer)
     export = session.exports.get(run.target)
     permits: list[Permit] = []
     try:
-        if objection is not None:
-            raise refusal(session, export, run, objection[1], objection[2])
+        if objected is not None:
+            raise refusal(session, export, run, objected[1], objected[2])
         export = _usable(session, export, run, now, run.count)
         permits.append(session.guard.check(export.facet, run.operation, run.member, now))
         if permits[0].limiter is None:
@@ -312,8 +298,8 @@ def _guard_run(
 
 
 def _cause(session: "Session", meta: m.Meta) -> Question | None:
-    if meta.keep or meta.trace is not None:
-        raise RemoteProtocolError("keep or trace in a call: features that were not offered")
+    if meta.trace is not None or (meta.keep and FEATURE_PIPELINE not in session.opening.features):
+        raise RemoteProtocolError("keep or trace in a call: features that were not chosen")
     if meta.deadline_ms is not None and FEATURE_DEADLINE not in session.opening.features:
         raise RemoteProtocolError("a deadline in a call: a feature that was not chosen")
     if meta.cause is None:
@@ -322,13 +308,6 @@ def _cause(session: "Session", meta: m.Meta) -> Question | None:
     if question is None:
         raise RemoteProtocolError(f"a call on behalf of question {meta.cause}, which is not open")
     return question
-
-
-def _refuse(session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]) -> None:
-    session.glitch(now)
-    reference = new_reference()
-    session.queue(m.Raise(message.question, False, code, "", "", reference))
-    events.append(Refusal(message, code, refused, reference))
 
 
 _HANDLER_OF: Final[dict[type[m.Message], Handler]] = {

@@ -19,7 +19,10 @@ FEATURE_DEADLINE: Final = "deadline"
 FEATURE_WITNESS: Final = "witness"
 """Its sender cosigns the checkpoints of the other side's audit log, and sends its own."""
 
-FEATURES: Final = (FEATURE_DEADLINE, FEATURE_WITNESS)
+FEATURE_PIPELINE: Final = "pipeline"
+"""Its sender keeps answers (``Meta.keep``), takes calls on them, and forgets them by FINISH."""
+
+FEATURES: Final = (FEATURE_DEADLINE, FEATURE_PIPELINE, FEATURE_WITNESS)
 """What we speak. The acceptor offers, the dialer chooses from it, and both use what was chosen."""
 
 _LEAST: Final = PeerLimits(1024, 1, 1, 1, 16, 64, 32, 0)

@@ -78,6 +78,7 @@ class Export:
         "count",
         "export_id",
         "facet",
+        "kept",
         "key",
         "obj",
         "plans",
@@ -104,6 +105,8 @@ class Export:
         self.facet: Facet = facet
         self.announced = announced
         self.count = 0
+        self.kept = 0
+        """How many of ``count`` are not the peer's, but those of answers that are kept for it."""
         self.plans: dict[Permit, Any] = {}
         """How each permitted member runs; filled by the object floor."""
         self.scope: Scope | None = None
@@ -256,10 +259,20 @@ class Exports:
             RemoteProtocolError: More was released than is held, or nothing, or the root.
         """
         export = self._by_id.get(export_id)
-        if export is None or export_id == 0 or count < 1 or count > export.count:
-            held = 0 if export is None or export_id == 0 else export.count
+        if export is None or export_id == 0 or count < 1 or count > export.count - export.kept:
+            held = 0 if export is None or export_id == 0 else export.count - export.kept
             raise RemoteProtocolError(f"RELEASE of {count} counts of export {export_id}, {held} held")
         self._drop(export, count)
+
+    def pin(self, export: Export) -> None:
+        """Hold an export although the peer may have released it: an answer that is kept names it."""
+        export.kept += 1
+        export.count += 1
+
+    def unpin(self, export: Export) -> None:
+        """Undo ``pin`` once."""
+        export.kept -= 1
+        self._drop(export, 1)
 
     def end_scope(self, scope: Scope) -> None:
         """Forget everything that was handed over under ``scope``: the holder has forgotten it too."""

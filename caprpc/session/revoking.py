@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from caprpc.ids import OP_REVOKE, new_reference
 from caprpc.session.calls import Answer, CancelRequest, Event
+from caprpc.session.kept import WaitingCall
 from caprpc.session.references import Export
 from caprpc.session.states import State
 from caprpc.wire import messages as m
@@ -43,6 +44,9 @@ def _cut(session: "Session", ended: set[Export], events: list[Event]) -> None:
         if isinstance(answer, Answer):
             # Whoever ends a reference over itself waits for the answer of that very call.
             taken, concerned = answer.taken, answer.export in ended and answer.permit.operation != OP_REVOKE
+        elif isinstance(answer, WaitingCall):
+            # Whether what it is on is revoked is looked at when it runs.
+            continue
         else:
             taken, concerned = True, not ended.isdisjoint(export for export in answer.exports if export is not None)
         if concerned:

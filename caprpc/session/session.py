@@ -4,37 +4,27 @@ No socket, clock, thread or logger in here; time is an argument. Neither side of
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
-from caprpc.errors import ConnectionLost, LimitExceeded, LocalProtocolError, RemoteProtocolError, cut_text
+from caprpc.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, cut_text
 from caprpc.ids import new_reference
 from caprpc.limits import FIRST_FRAME_BYTES, within
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
-from caprpc.session.asking import permission_to_ask
-from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Origin, Question
-from caprpc.session.imports import Import
+from caprpc.session.asking import Asking
+from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event
 from caprpc.session.incoming import HANDLERS
+from caprpc.session.kept import WaitingCall, run_resolved
 from caprpc.session.liveness import Liveness
-from caprpc.session.opening import FEATURE_DEADLINE, Opening
-from caprpc.session.references import Announced, Export, Home, Scope
+from caprpc.session.opening import Opening
+from caprpc.session.references import Announced, Export
 from caprpc.session.revoking import revoke, sweep
 from caprpc.session.states import State
-from caprpc.session.tables import Tables
 from caprpc.wire import messages as m
-from caprpc.wire.codec import decode_message, encode_frames, encode_message
+from caprpc.wire.codec import decode_message, encode_message
 from caprpc.wire.frame import SPARE_S, FrameBuffer
-from caprpc.wire.mentions import references_in
-from caprpc.wire.values import OwnReference
-
-_RUN_BYTES: Final = 32
-"""Most bytes of a run in a batch beside its member and its payload."""
-
-_BULK_BYTES: Final = 64 * 1024
-"""A larger payload is sent as it is, behind its head, and not copied into a frame."""
 
 
-class Session(Tables):
+class Session(Asking):
     """Owns the order in which the tables of one connection change.
 
     The driver gives it bytes and the time, takes ``events`` in order, and sends what ``data_to_send`` returns.
@@ -80,6 +70,8 @@ class Session(Tables):
                     name = type(message).__name__.upper()
                     raise RemoteProtocolError(f"{name} may not come in state {self.state.value}")
                 handler(self, message, now, events)
+            if self.kept.resolved:
+                run_resolved(self, now, events)
         except RemoteProtocolError as exc:
             self.abort("protocol-error", self.liveness.broken or str(exc), events)
         liveness = self.liveness
@@ -102,9 +94,7 @@ class Session(Tables):
     def data_to_send(self) -> list[bytes]:
         """Return the frames to send, in order, and forget them; RELEASE for dropped references is among them."""
         if self.imports.dropped and self.state is not State.CLOSED:
-            pairs = self.imports.collect()
-            if pairs:
-                self.queue(m.Release(pairs))
+            self.let_go()
         if self.exports.gone:
             self.exports.gone.clear()
         out = self._out
@@ -118,15 +108,6 @@ class Session(Tables):
         """Whether ``data_to_send`` would return something."""
         return bool(self._out) or bool(self.imports.dropped)
 
-    def _queue_with_payload(self, message: m.Call | m.Return) -> None:
-        if len(message.payload) > _BULK_BYTES:
-            self._out.extend(encode_frames(message))
-            self.queued_bytes += len(message.payload)
-        else:
-            frame = encode_message(message)
-            self._out.append(frame)
-            self.queued_bytes += len(frame)
-
     def enter(self, state: State) -> None:
         """Go to another state: from now on only what ``TRANSITIONS`` lists for it may come."""
         self.state = state
@@ -138,120 +119,37 @@ class Session(Tables):
         self._out.append(frame)
         self.queued_bytes += len(frame)
 
-    def ask(
-        self,
-        target: Import,
-        operation: int,
-        member: str,
-        payload: bytes,
-        handed_over: list[Export],
-        scope: Scope | None,
-        origin: Origin | None,
-    ) -> Question:
-        """Make a call on an import; its answer will be a ``Question`` event.
-
-        Raises:
-            LimitExceeded: The payload is more than the peer accepts in one frame.
-            DeadlineExceeded: The time that ``origin`` gives it is over.
-            ConnectionLost: The session is over, or the peer is draining.
-        """
-        meta, depth = None, 0
-        if self.state is not State.OPEN or len(payload) > self.largest_payload or origin is not None:
-            meta, depth = permission_to_ask(self, origin, len(payload))
-        question = self.asked.new(target, depth, handed_over)
-        question.scope = scope
-        if origin is not None:
-            self.asked.due(question, origin.due)
-        self._queue_with_payload(m.Call(question.question_id, target.export_id, operation, member, meta, payload))
-        return question
-
-    def ask_batch(self, runs: list[m.Run], origin: Origin | None = None) -> Question:
-        """Make many calls under one question.
-
-        Raises:
-            LimitExceeded: There are more than the peer runs at a time, or more than fits into a frame.
-            DeadlineExceeded: The time that ``origin`` gives them is over.
-            ConnectionLost: The session is over, or the peer is draining.
-        """
-        count, most = sum(run.count for run in runs), self.opening.peer_limits.max_in_flight
-        if count > most:
-            raise LimitExceeded(f"a batch of {count} calls, the peer takes {most} (its limits.in_flight)")
-        meta, depth = permission_to_ask(
-            self, origin, sum(len(run.payload) + len(run.member) + _RUN_BYTES for run in runs)
-        )
-        question = self.asked.new(None, depth, [])
-        if origin is not None:
-            self.asked.due(question, origin.due)
-        self.queue(m.Batch(question.question_id, meta, runs))
-        return question
-
-    def may_ask(self, origin: Origin | None) -> bool:
-        """Whether the peer has announced room for one more call; nested ones have room of their own."""
-        room = self.opening.peer_limits.max_in_flight
-        return len(self.asked.open) < (room if origin is None or origin.answer is None else 2 * room)
-
-    def cancel(self, question: Question, now: float = 0.0) -> None:
-        """Tell the peer that nobody waits for this answer any more; what was lent for the call ends now.
-
-        If the answer has come meanwhile, it must not have been read, nor be read later. A peer that was told the
-        deadline looks at its own clock: once that has passed ``now``, nothing is sent.
-        """
-        if question.abandoned:
-            return
-        told = FEATURE_DEADLINE in self.opening.features and question.due <= now
-        if question.outcome is None and self.state is not State.CLOSED and not told:
-            self.queue(m.Cancel(question.question_id))
-        question.abandoned = True
-        if question.scope is not None:
-            question.scope.end()
-        if question.outcome is not None:
-            try:
-                self.discard(question)
-            except RemoteProtocolError as exc:
-                self.broken(str(exc))
-
-    def discard(self, question: Question, answer: m.Return | None = None) -> None:
-        """Give back every reference in an answer that nobody reads: the peer counts them as held by us.
-
-        Raises:
-            RemoteProtocolError: The answer breaks the encoding, or names a facet that was not announced.
-        """
-        outcome, target = answer or question.outcome, question.target
-        if type(outcome) is not m.Return or self.state is State.CLOSED:
-            return
-        in_scope = target is not None and target.scope is not None and target.scope.alive
-        counts: dict[int, int] = {}
-        for reference in references_in(outcome.payload, self.limits):
-            if isinstance(reference, OwnReference):
-                continue
-            if self.facets.received(reference.facet).lifetime == m.LIFETIME_CONNECTION or in_scope:
-                counts[reference.export] = counts.get(reference.export, 0) + 1
-        if counts:
-            self.queue(m.Release(list(counts.items())))
-
-    def homes_in(self, payload: bytes) -> dict[int, Home]:
-        """Return our own objects that an answer names while they are known: what ends them may stand behind it."""
-        found = {}
-        for reference in references_in(payload, self.limits):
-            if isinstance(reference, OwnReference):
-                home = self.exports.home(reference.export)
-                if home is None:
-                    raise RemoteProtocolError(f"our export {reference.export} comes home, which was not handed over")
-                found[reference.export] = home
-        return found
-
     def broken(self, detail: str) -> None:
         """Take note that the peer broke the protocol in something that was read late; ``tick`` ends the session."""
         if self.state is not State.CLOSED:
             self.liveness.broken = detail
             self.enter(State.BROKEN)
 
-    def return_(self, answer: Answer, payload: bytes) -> None:
-        """End an answer with a value."""
+    def resume(self, message: m.Call, now: float, events: list[Event]) -> None:
+        """Look at a call of the peer again that has waited; it passes the gate of all calls."""
+        handler = self._handlers.get(m.Call)
+        if handler is not None:
+            self.asked.resumed = message.question
+            handler(self, message, now, events)
+
+    def run_resolved(self, now: float) -> list[Event]:
+        """Start the calls that waited for answers which we have given; the driver calls it if ``kept.resolved``."""
+        events: list[Event] = []
+        self.now = now
+        try:
+            run_resolved(self, now, events)
+        except RemoteProtocolError as exc:
+            self.abort("protocol-error", str(exc), events)
+        return events
+
+    def return_(self, answer: Answer, payload: bytes, result: Export | None = None) -> None:
+        """End an answer with a value; ``result`` is what it is a reference to, if it is one to an object of ours."""
         if answer.scope is not None:
             self.imports.end_scope(answer.scope)
         if self.answers.pop(answer.answer_id, None) is not None:
             self._queue_with_payload(m.Return(answer.answer_id, payload))
+            if self.kept:
+                self.kept.settle(answer.answer_id, result)
         else:
             self.answers.ended(answer.answer_id)
 
@@ -265,6 +163,7 @@ class Session(Tables):
         if self.finish_answer(answer):
             cut = cut_text(text, self.limits.max_error_text_bytes)
             self.queue(m.Raise(answer.answer_id, answer.taken, code, type_, cut, reference))
+            self.kept.settle(answer.answer_id, None)
 
     def announce(self, facet: Facet, lifetime: int) -> Announced:
         """Return the announced form of a facet, sending FACET if the peer does not know it yet.
@@ -327,6 +226,8 @@ class Session(Tables):
             return
         self.answers.expire(self, now, events)
         sweep(self, now, events)
+        if self.kept.resolved:
+            events += self.run_resolved(now)
         if now >= self.liveness.heard_at + SPARE_S:
             self.frames.spare = None
         verdict = self.liveness.check(now, self.frames.partial_bytes)
@@ -378,8 +279,11 @@ class Session(Tables):
             events.append(question)
         for answer in self.answers.values():
             answer.cancelled = True
-            events.append(CancelRequest(answer))
+            if not isinstance(answer, WaitingCall):
+                events.append(CancelRequest(answer))
         self.answers.clear()
+        self.kept.clear()
+        self.kept.resolved.clear()
         self.imports.clear()
         for export in self.exports.clear():
             if export.scope is not None:

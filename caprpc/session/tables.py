@@ -10,6 +10,7 @@ from caprpc.limits import Limits
 from caprpc.policy import DerivedFacet, Facet
 from caprpc.session.calls import Question
 from caprpc.session.imports import Import, Imports
+from caprpc.session.kept import KEPT_PER_CALL, KeptAnswers
 from caprpc.session.references import FOREVER, Announced, Export, Exports
 from caprpc.session.timed import Answers
 from caprpc.wire import messages as m
@@ -21,14 +22,18 @@ MOST_RIGHTS: Final = 65_536
 class Asked:
     """Question numbers of both sides: ours go up by one, the peer's must go up."""
 
-    __slots__ = ("_next", "last_from_peer", "open", "soonest")
+    __slots__ = ("_next", "kept", "last_from_peer", "open", "resumed", "soonest")
 
     def __init__(self) -> None:
         self.open: dict[int, Question] = {}
         self.soonest = FOREVER
         """No question of ours that is open is due before this."""
         self._next = 1
+        self.kept = 0
+        """Answers that the peer keeps for us."""
         self.last_from_peer = 0
+        self.resumed = -1
+        """The question of the peer that is looked at again, since the answer that it waited for has come."""
 
     def new(self, target: Import | None, depth: int, handed_over: list[Export]) -> Question:
         """Open a question of ours under a fresh number."""
@@ -64,6 +69,16 @@ class Asked:
         if number <= self.last_from_peer:
             raise RemoteProtocolError(f"question {number} after question {self.last_from_peer}; numbers must go up")
         self.last_from_peer = number
+
+    def seen_again(self, number: int) -> None:
+        """Take a question number that does not go up: that of a call which has waited, once more.
+
+        Raises:
+            RemoteProtocolError: It is another's.
+        """
+        if number != self.resumed:
+            self.seen_from_peer(number)
+        self.resumed = -1
 
     def end_all(self) -> list[Question]:
         """Take every open question: the session is over."""
@@ -134,7 +149,7 @@ class Announcements:
 
 
 class Tables:
-    """The five tables of one connection; a session is what changes them, in the order in which messages come."""
+    """The six tables of one connection; a session is what changes them, in the order in which messages come."""
 
     def __init__(self, root: Export, limits: Limits, holder: str) -> None:
         self.exports = Exports(root, limits.exports)
@@ -142,3 +157,4 @@ class Tables:
         self.asked = Asked()
         self.answers = Answers(limits.in_flight)
         self.facets = Announcements()
+        self.kept = KeptAnswers(self.exports, KEPT_PER_CALL * limits.in_flight)

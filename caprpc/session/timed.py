@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 from caprpc.ids import new_reference
 from caprpc.policy import Permit
 from caprpc.session.calls import Answer, BatchAnswer, Event, Overdue
+from caprpc.session.kept import WaitingCall, give_up
 from caprpc.session.references import FOREVER
 from caprpc.wire.messages import Raise
 
@@ -18,7 +19,7 @@ Timed = tuple[float, Answer | BatchAnswer, Permit, str]
 """When a call is due, the call, its permit, and what says so: ``timeout_s`` of the policy, or its ``deadline``."""
 
 
-class Answers(dict[int, Answer | BatchAnswer]):
+class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
     """Open answers by their number, and their times.
 
     Invariant: ``room`` is ``limits.in_flight`` less the calls that were answered ``deadline`` and have not ended, so
@@ -64,7 +65,12 @@ class Answers(dict[int, Answer | BatchAnswer]):
             taken = isinstance(answer, BatchAnswer) or answer.taken
             self.end_early(session, answer, "deadline", reference, taken=taken)
             events.append(Overdue(answer, permit, reason, reference))
-        self.soonest = min((timed[0] for timed in self._timed.values()), default=FOREVER)
+        waiting = [answer for answer in self.values() if isinstance(answer, WaitingCall)]
+        for call in waiting:
+            if call.due <= now:
+                give_up(session, call, "deadline", now, events)
+        times = [timed[0] for timed in self._timed.values()] + [call.due for call in waiting if call.due > now]
+        self.soonest = min(times, default=FOREVER)
 
     def end_early(
         self, session: "Session", answer: Answer | BatchAnswer, code: str, reference: str, *, taken: bool
@@ -73,6 +79,7 @@ class Answers(dict[int, Answer | BatchAnswer]):
         answer.cancelled = True
         session.finish_answer(answer)
         session.queue(Raise(answer.answer_id, taken, code, "", "", reference))
+        session.kept.settle(answer.answer_id, None)
         self._overdue.add(answer.answer_id)
         self.room -= 1
 

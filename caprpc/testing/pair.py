@@ -111,15 +111,17 @@ class End:
         if job.answer.cancelled:
             job.forget()
             endpoint.finish_cancelled(job)
-            return
-        try:
-            value = job.run()
-        except Exception as exc:  # application code: whatever it raises becomes the answer of its call
-            job.forget()
-            endpoint.fail(job, exc)
         else:
-            job.forget()
-            endpoint.finish(job, value)
+            try:
+                value = job.run()
+            except Exception as exc:  # application code: whatever it raises becomes the answer of its call
+                job.forget()
+                endpoint.fail(job, exc)
+            else:
+                job.forget()
+                endpoint.finish(job, value)
+        if self.session.kept.resolved:
+            self.take(self.session.run_resolved(self._pair.now))
 
     def _origin(self) -> Origin | None:
         within = CURRENT.get()

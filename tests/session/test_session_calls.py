@@ -62,15 +62,17 @@ def test_features_that_are_reserved_end_the_session(kind, meta, half):
     assert one.ended == "protocol-error"
 
 
-def test_finish_ends_the_session(half):
-    one = half()
+@pytest.mark.parametrize("features", [(), ("pipeline",)])
+def test_finish_of_an_answer_that_is_not_kept_ends_the_session(features, half):
+    one = half(features=features)
     one.hear(m.Finish(1))
     assert one.ended == "protocol-error"
 
 
+@pytest.mark.parametrize("features", [(), ("pipeline",)])
 @pytest.mark.parametrize("target", [-1, -2, -(2**53)])
-def test_promised_answer_as_target_ends_the_session(target, half):
-    one = half()
+def test_promised_answer_that_is_not_kept_ends_the_session(target, features, half):
+    one = half(features=features)
     one.hear(one.call(target, 1, "put"))
     assert one.ended == "protocol-error"
 

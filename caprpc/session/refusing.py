@@ -1,0 +1,56 @@
+"""Refusals that the session itself decides, and how the peer learns of any refusal."""
+
+from typing import TYPE_CHECKING, Final
+
+from caprpc.ids import new_reference
+from caprpc.policy import Refused
+from caprpc.session.calls import Answer, BatchAnswer, Event, Refusal
+from caprpc.session.references import Export
+from caprpc.session.states import State
+from caprpc.wire import messages as m
+
+if TYPE_CHECKING:
+    from caprpc.session.kept import WaitingCall
+    from caprpc.session.session import Session
+
+_NO_FAULT: Final = frozenset({"broken", "deadline"})
+"""Codes that cost the peer no budget: what has failed is another call, or the time is over for one that has waited."""
+
+
+def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, reason: str, rule: str) -> Refused:
+    """Return a refusal that the session itself decides: a dead reference, or no room."""
+    return Refused(
+        reason,
+        rule=rule,
+        facet="" if export is None else export.facet.name,
+        operation=message.operation,
+        member=message.member,
+        policy=session.guard.policy.digest,
+    )
+
+
+def refuse(session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]) -> None:
+    """Answer a call whose arguments nobody has looked at."""
+    if code not in _NO_FAULT or message.target >= 0:
+        session.glitch(now)
+    reference = new_reference()
+    session.queue(m.Raise(message.question, False, code, "", "", reference))
+    if session.kept:
+        session.kept.settle(message.question, None)
+    events.append(Refusal(message, code, refused, reference))
+
+
+def objection(session: "Session", answer: "Answer | BatchAnswer | WaitingCall") -> tuple[str, str, str] | None:
+    """Return code, reason and rule if this connection has no room for a permitted call now."""
+    room, cause = session.answers.room, answer.cause
+    if len(session.answers) >= (room if cause is None else room + session.limits.in_flight):
+        return "limit", "in_flight", "limits.in_flight"
+    if answer.depth > session.limits.callback_depth:
+        return "limit", "depth", "limits.callback_depth"
+    if cause is not None and cause.abandoned:
+        return "cancelled", "cancelled", ""
+    if answer.meta is not None and answer.meta.deadline_ms == 0:
+        return "deadline", "deadline", ""
+    if cause is None and session.state is State.DRAINING:
+        return "unavailable", "draining", ""
+    return None
