@@ -1,6 +1,8 @@
 """Roots: what a peer gets by name, an object for everybody or a factory that makes one for each connection."""
 
 from collections.abc import Mapping
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, Final, Self
 
 from caprpc.contract import InterfaceContract
@@ -91,13 +93,28 @@ def _check_implementation(name: str, cls: type) -> None:
 def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContract]:
     """Return the contracts of everything that the roots' classes implement, and of what can be reached from there.
 
-    A factory that is a plain function shows its interfaces only once it has been called; a class shows them now.
+    A factory that is a class shows its interfaces, and so does a function whose result is annotated with one; any other
+    function shows them only once it has been called.
     """
     interfaces: list[type] = []
     for root in roots.values():
-        cls = root if isinstance(root, type) else type(root)
-        interfaces.extend(base for base in cls.__mro__ if interface_info(base) is not None)
+        interfaces.extend(base for base in _class_of(root).__mro__ if interface_info(base) is not None)
     return interface_closure(interfaces)
+
+
+def _class_of(root: Any) -> type:
+    """Return the class of a root's object, as far as it is known before a factory runs."""
+    if isinstance(root, type):
+        return root
+    factory = root.func if isinstance(root, partial) else root
+    if isinstance(factory, type):
+        return factory
+    if isinstance(factory, MethodType):
+        factory = factory.__func__
+    if not isinstance(factory, FunctionType):
+        return type(root)
+    made = factory.__annotations__.get("return")
+    return made if isinstance(made, type) else type(root)
 
 
 def shape_for(obj: object, interface: str) -> Shape | None:

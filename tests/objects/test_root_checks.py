@@ -1,10 +1,12 @@
 """What a server's roots must be is checked before anything listens."""
 
+from functools import partial
+
 import pytest
 
 from caprpc.errors import ConfigurationError
 from caprpc.interface import Interface, method
-from caprpc.objects.roots import check_roots
+from caprpc.objects.roots import check_roots, contracts_of_roots
 
 
 class Clock(Interface):
@@ -51,3 +53,21 @@ def test_a_root_name_is_an_identifier(name):
 def test_a_server_without_roots_is_refused():
     with pytest.raises(ConfigurationError, match="without roots"):
         check_roots({})
+
+
+def annotated(peer, zone="UTC") -> WholeClock:
+    return WholeClock()
+
+
+def annotated_with_a_text(peer) -> "WholeClock":
+    return WholeClock()
+
+
+@pytest.mark.parametrize("factory", [WholeClock, annotated, partial(annotated, zone="CET"), partial(WholeClock)])
+def test_a_factory_that_says_what_it_makes_shows_its_contract(factory):
+    assert "Clock" in contracts_of_roots({"clock": factory})
+
+
+@pytest.mark.parametrize("factory", [lambda peer: WholeClock(), annotated_with_a_text, len])
+def test_a_factory_that_says_nothing_shows_no_contract(factory):
+    assert "Clock" not in contracts_of_roots({"clock": factory})

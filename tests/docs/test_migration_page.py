@@ -1,0 +1,120 @@
+"""Each row of the page for RPyC users has code that runs, or a reason why there is nothing."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import caprpc
+from caprpc.testing.deployment import Deployment
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "migrate-from-rpyc.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`([^`]+)`")
+PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
+MODULE = "migrated_service"
+FEATURES = """
+    rpyc.Service exposed_ @rpyc.exposed conn.root ALIASES classpartial on_connect on_disconnect
+    allow_public_attrs allow_getattr allow_setattr allow_delattr allow_pickle _rpyc_getattr restricted
+    operators isinstance iteration buffiter generators with callbacks by-value obtain deliver async_
+    AsyncResult timed BgServingThread bind_threads exceptions ThreadedServer ThreadPoolServer ForkingServer
+    OneShotServer GeventServer Unix connect_thread connect_stream connect_subproc ssl_connect authenticators
+    ssh_connect zerodeploy classic teleport registry RPyC ping compress counting protocols
+""".split()
+
+
+def rows():
+    """Yield the cells of each row of the page's tables."""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("|") and not line.startswith(("|---", "| RPyC |")):
+            yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+ROWS = list(rows())
+
+
+@pytest.fixture(scope="module")
+def service():
+    """The module of the page, importable while the tests run, because interfaces look names up in their module."""
+    (source, *_) = [text for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if language == "python"]
+    module = ModuleType(MODULE)
+    sys.modules[MODULE] = module
+    exec(compile(source, MODULE, "exec"), module.__dict__)
+    yield module
+    del sys.modules[MODULE]
+
+
+@pytest.fixture(scope="module")
+def deployed(service, tmp_path_factory):
+    """Directories of the server and of the client, with the policies of the page."""
+    offer, accept = [text for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if language == "toml"]
+    deployment = Deployment(tmp_path_factory.mktemp("site"))
+    interfaces = [service.Ledger, service.Account]
+    return (
+        deployment.side("server", {"client": PEER.format("client") + offer}, interfaces),
+        deployment.side("client", {"server": PEER.format("server") + accept}, interfaces),
+    )
+
+
+@pytest.fixture(scope="module")
+def connected(service, deployed, tmp_path_factory):
+    """The names that stand for the service while it runs."""
+    serving, dialing = deployed
+    logs = tmp_path_factory.mktemp("logs")
+    running = caprpc.Server({"ledger": service.LedgerOfAcme()}, **serving.directories, audit=logs / "server")
+    url = running.listen("127.0.0.1:0")
+    with running, caprpc.connect(url, **dialing.directories, audit=logs / "client") as peer:
+        yield {"peer": peer, "ledger": peer.root("ledger", service.Ledger), "url": url}
+
+
+@pytest.fixture
+def names(service, deployed, connected, tmp_path):
+    """What the code of a row may use: the names that the page introduces."""
+    serving, dialing = deployed
+    given = {**service.__dict__, **connected, "directory": tmp_path}
+    given["server"] = {**serving.directories, "audit": tmp_path / "server"}
+    given["client"] = {**dialing.directories, "audit": tmp_path / "client"}
+    yield given
+    if "service" in given:
+        given["service"].stop(0.0)
+
+
+def run(code, names):
+    """Run one line; return the value of its last expression."""
+    *first, last = ast.parse(code).body
+    if not isinstance(last, ast.Expr):
+        exec(compile(code, MODULE, "exec"), names)
+        return None
+    exec(compile(ast.Module(first, []), MODULE, "exec"), names)
+    return eval(compile(ast.Expression(last.value), MODULE, "eval"), names)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: re.sub(r"\W+", "-", row[0]).strip("-"))
+def test_each_row_has_code_that_runs_or_a_reason(row, names):
+    assert len(row) == 3, "a row has three cells: RPyC, here, code"
+    _, here, code = row
+    lines = CODE.findall(code)
+    assert here
+    assert lines or re.fullmatch(r"\*\*Nothing\*\*.*[:;,] .{40,}", here), "neither code nor a reason"
+    for line in lines:
+        source, _, wanted = line.partition(" # ")
+        if wanted.startswith("raises "):
+            with pytest.raises(Exception) as caught:
+                run(source, names)
+            assert type(caught.value).__name__ == wanted.removeprefix("raises ")
+        else:
+            value = run(source, names)
+            assert not wanted or repr(value) == wanted
+
+
+def test_the_page_takes_every_feature_in_turn():
+    said = " ".join(row[0] for row in ROWS)
+    assert [feature for feature in FEATURES if feature not in said] == []
+
+
+def test_a_row_without_code_and_without_reason_would_be_found(names):
+    with pytest.raises(AssertionError, match="neither code nor a reason"):
+        test_each_row_has_code_that_runs_or_a_reason(["`new`", "**Nothing**: no", ""], names)
