@@ -149,7 +149,7 @@ def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
     try:
         top = Table.top(TomlDocument(text), path.name, problems)
     except TomlProblem as exc:
-        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint)
+        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint, code="not-toml")
         return None
     top.integer("caprpc", 1, 1)
     top.choice("kind", ("signers",))
@@ -166,15 +166,25 @@ def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
         try:
             found = VerifierKey.parse(line)
         except NoteError as exc:
-            top.complain(("keys", index), f"not a key: {exc}", "caprpc policy keygen prints it")
+            top.complain(("keys", index), f"not a key: {exc}", "caprpc policy keygen prints it", code="bad-value")
             continue
         if found.kind != KIND_LOG:
-            top.complain(("keys", index), f"{found.name} is the key of a witness", "use one of caprpc policy keygen")
+            top.complain(
+                ("keys", index),
+                f"{found.name} is the key of a witness",
+                "use one of caprpc policy keygen",
+                code="bad-value",
+            )
         keys.append(found)
     if len({one.public for one in keys}) != len(keys):
-        top.complain("keys", "one key stands twice, under two names", "each signer counts once")
+        top.complain("keys", "one key stands twice, under two names", "each signer counts once", code="duplicate")
     if threshold is not None and threshold > len(keys):
-        top.complain("threshold", f"{threshold} signatures of {len(keys)} keys", "name more keys, or ask for fewer")
+        top.complain(
+            "threshold",
+            f"{threshold} signatures of {len(keys)} keys",
+            "name more keys, or ask for fewer",
+            code="bad-value",
+        )
     if threshold is None or state is None:
         return None
     return Signers(threshold, tuple(keys), path.parent / state, str(path))

@@ -50,9 +50,15 @@ class ConfigurationError(CapRPCError):
     Attributes:
         where: ``file:line`` or the name of the option, empty if neither applies.
         hint: What to do about it, empty if the message says it all.
+        code: For a problem of a policy, one of a closed list; else empty.
+        column: Where in the line, counted from 1; None if nothing says so.
     """
 
-    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, where: str = "", hint: str = "", code: str = "", column: int | None = None
+    ) -> None:
+        self.code = code
+        self.column = column
         self.message = message
         self.where = where
         self.hint = hint

@@ -40,7 +40,7 @@ def _read(path: Path, kind: Kind, problems: Problems) -> list[Approval]:
     try:
         top = Table.top(TomlDocument(path.read_text(encoding="utf-8")), path.name, problems)
     except TomlProblem as exc:
-        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint)
+        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint, code="not-toml")
         return []
     top.integer("caprpc", 1, 1)
     top.choice("kind", (kind,))
@@ -60,7 +60,7 @@ def _approval(table: Table) -> Approval | None:
         if not table.has(key):
             table.missing(key, example)
     if not isinstance(what, str) or len(what) > MAX_TEXT_CHARS * 4:
-        table.complain("what", "'what' is the text of a change or finding, as the tool prints it")
+        table.complain("what", "'what' is the text of a change or finding, as the tool prints it", code="bad-value")
         return None
     if until is not None and until <= datetime.now(UTC):
         return None

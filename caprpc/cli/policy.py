@@ -89,7 +89,9 @@ def _text_report(
 
 def _problem_lines(directory: Path, problem: ConfigurationError, severity: str) -> Iterator[str]:
     where = problem.where if problem.where.startswith(str(directory)) else f"{directory}/{problem.where}"
-    yield f"{where}: {severity}: {problem.message}"
+    place = where if problem.column is None else f"{where}:{problem.column}"
+    code = f" [{problem.code}]" if problem.code else ""
+    yield f"{place}: {severity}: {problem.message}{code}"
     if problem.hint:
         yield f"  hint: {problem.hint}"
 
@@ -156,6 +158,8 @@ def _problem(problem: ConfigurationError, severity: str) -> dict[str, object]:
         "severity": severity,
         "file": file if has_line else problem.where,
         "line": int(line) if has_line else None,
+        "column": problem.column,
+        "code": problem.code,
         "message": problem.message,
         "hint": problem.hint,
     }

@@ -117,8 +117,8 @@ def rules_of(args: object) -> dict[str, dict[str, ArgumentRule]]:
 class _NoFile:
     """Rules that are in no file have no line."""
 
-    def line(self, _path: Path) -> int:
-        return 0
+    def place(self, _path: Path) -> tuple[int, int]:
+        return 0, 0
 
 
 def _name(name: object) -> str:

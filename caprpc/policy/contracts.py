@@ -51,7 +51,9 @@ def _interface(name: str, table: Table) -> InterfaceContract:
         key = (member.operation, member.name)
         if key in members:
             what = f"{OPERATION_NAMES[member.operation]} {member.name}".strip()
-            entry.problems.add(entry.where(), f"{what!r} stands twice in interface {name}", "delete one")
+            entry.problems.add(
+                entry.where(), f"{what!r} stands twice in interface {name}", "delete one", code="duplicate"
+            )
         members[key] = member
     table.finish()
     return InterfaceContract(name, MappingProxyType(members), doc if isinstance(doc, str) else "")
@@ -76,7 +78,9 @@ def _member(table: Table) -> MemberContract | None:
             table.missing("name", 'name = "line_counter"')
         return None
     if code not in NAMED_OPERATIONS and name is not None:
-        table.complain("name", f"operation {operation!r} has no member name", "generate the file anew")
+        table.complain(
+            "name", f"operation {operation!r} has no member name", "generate the file anew", code="bad-value"
+        )
     return MemberContract(
         code,
         name or "" if code in NAMED_OPERATIONS else "",
@@ -96,7 +100,9 @@ def _parameters(tables: Iterable[Table]) -> Iterable[ParameterContract]:
         required = table.flag("required") is not None
         table.finish()
         if name is None or kind is None:
-            table.problems.add(table.where(), "a parameter needs 'name' and 'type'", "generate the file anew")
+            table.problems.add(
+                table.where(), "a parameter needs 'name' and 'type'", "generate the file anew", code="missing-key"
+            )
         else:
             yield ParameterContract(name, kind, reference, required)
 

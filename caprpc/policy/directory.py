@@ -87,7 +87,7 @@ class PolicySet:
         problems.raise_if_any()
         if loaded is None:
             # Unreachable while every refusal notes a problem; kept so that a slip refuses instead of allowing.
-            problems.add(str(directory), "the directory could not be loaded")
+            problems.add(str(directory), "the directory could not be loaded", code="unsafe-file")
             problems.raise_if_any()
             raise ConfigurationError("the directory could not be loaded", where=str(directory))
         return loaded
@@ -140,7 +140,12 @@ class PolicySet:
             declared = code[interface].members.get((operation, member)) if interface in code else None
             fault = change(reviewed, declared)
             if fault:
-                problems.add(rule, f"{describe_member(operation, member)} of interface {interface} {fault}", hint)
+                problems.add(
+                    rule,
+                    f"{describe_member(operation, member)} of interface {interface} {fault}",
+                    hint,
+                    code="contract-drift",
+                )
         problems.raise_if_any()
 
 
@@ -184,7 +189,9 @@ class _Loader:
             warn_unused(policy, self._problems)
             warn_useless_references(policy, contracts, self._problems)
             if policy.not_after is not None and not now < policy.not_after:
-                self._problems.warn(policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}")
+                self._problems.warn(
+                    policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}", code="expired"
+                )
         note = self._note()
         audit_directory = self._outside(index, "audit", audit)
         revoked_file = self._outside(index, "revoked", revoked)
@@ -217,20 +224,27 @@ class _Loader:
         try:
             document = TomlDocument(text)
         except TomlProblem as exc:
-            self._problems.add(f"{name}:{exc.line}", exc.message, exc.hint)
+            self._problems.add(f"{name}:{exc.line}", exc.message, exc.hint, code="not-toml")
             return None
         table = Table.top(document, name, self._problems)
         version = table.integer("caprpc", 0, MAX_VERSION)
         if not table.has("caprpc"):
             table.missing("caprpc", f"caprpc = {LANGUAGE_VERSION}")
         elif version is not None and version != LANGUAGE_VERSION:
-            table.complain("caprpc", f"language version {version}; this program reads {LANGUAGE_VERSION}")
+            table.complain(
+                "caprpc", f"language version {version}; this program reads {LANGUAGE_VERSION}", code="version"
+            )
         if not table.has("kind"):
             table.missing("kind", f'kind = "{expected_kind}"')
             return None
         kind = table.choice("kind", ("directory", "contracts", "policy", "tests"))
         if kind is not None and kind != expected_kind:
-            table.complain("kind", f"kind {kind!r} where {expected_kind!r} is expected", f"as {INDEX_FILE} lists it")
+            table.complain(
+                "kind",
+                f"kind {kind!r} where {expected_kind!r} is expected",
+                f"as {INDEX_FILE} lists it",
+                code="wrong-kind",
+            )
         # A file of another kind would only give a list of unknown keys.
         return table if kind == expected_kind else None
 
@@ -239,9 +253,13 @@ class _Loader:
     ) -> None:
         expected = {INDEX_FILE, NOTE_FILE, *listed, *tests}
         for reserved in {INDEX_FILE, contracts_file} & set(listed):
-            self._problems.add(listed[str(reserved)], f"{reserved!r} is no policy", "take it out of 'policies'")
+            self._problems.add(
+                listed[str(reserved)], f"{reserved!r} is no policy", "take it out of 'policies'", code="unlisted-file"
+            )
         for file in {INDEX_FILE, contracts_file, *listed} & set(tests):
-            self._problems.add(tests[str(file)], f"{file!r} is no test file", "take it out of 'tests'")
+            self._problems.add(
+                tests[str(file)], f"{file!r} is no test file", "take it out of 'tests'", code="unlisted-file"
+            )
         if contracts_file is not None:
             expected.add(contracts_file)
         for entry in sorted(os.listdir(self._descriptor)):
@@ -251,6 +269,7 @@ class _Loader:
                     index.where("policies"),
                     f"{shown(entry)} lies in the directory and is not listed",
                     hint if hint.startswith("did") else "list it in 'policies', or move it elsewhere",
+                    code="unlisted-file",
                 )
 
     def _note(self) -> bytes | None:
@@ -283,6 +302,7 @@ class _Loader:
                     f"{policy.file}:1",
                     f"the name {policy.name!r} is taken by {other.file}",
                     "names tell policies apart",
+                    code="duplicate",
                 )
             clashes: dict[str, list[str]] = {}
             for pair in sorted((anchor, spiffe) for anchor in policy.anchors for spiffe in policy.principals):
@@ -294,6 +314,7 @@ class _Loader:
                     policy.peer_rule,
                     f"one certificate ({principals[0]}) would match this policy and the one at {rule}",
                     "each pair of CA and SPIFFE ID belongs to exactly one policy",
+                    code="ambiguous-peer",
                 )
         return by_peer
 
@@ -308,7 +329,9 @@ class _Loader:
         if real == inside or inside in real.parents:
             what = "the audit log" if key == "audit" else "the list of the revoked"
             example = "../audit" if key == "audit" else "../state/REVOKED"
-            index.complain(key, f"{what} cannot lie in the policy directory", f'write: {key} = "{example}"')
+            index.complain(
+                key, f"{what} cannot lie in the policy directory", f'write: {key} = "{example}"', code="misplaced-path"
+            )
         return real if key == "audit" else path
 
 
@@ -318,12 +341,14 @@ def _check_version(loaded: PolicySet, previous: PolicySet, problems: Problems) -
             INDEX_FILE,
             f"version {loaded.version} is older than version {previous.version}, which is in force",
             "to go back, restore the old text under a new, greater version",
+            code="version",
         )
     elif loaded.version == previous.version and loaded.digest != previous.digest:
         problems.add(
             INDEX_FILE,
             f"the files have changed and the version is still {loaded.version}",
             f"write: version = {loaded.version + 1}",
+            code="version",
         )
 
 

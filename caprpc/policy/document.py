@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
 from caprpc.policy.names import template_fault
-from caprpc.policy.problems import Problems, suggest
+from caprpc.policy.problems import Problems, Where, suggest
 from caprpc.policy.text import Path, TomlDocument, describe_character, is_refused
 
 MAX_LIST: Final = 1_000
@@ -31,10 +31,10 @@ _KINDS: Final[dict[type, str]] = {
 
 
 class Lines(Protocol):
-    """What knows the line of a value."""
+    """What knows where a value stands."""
 
-    def line(self, path: Path) -> int:
-        """Return the line of the value at ``path``."""
+    def place(self, path: Path) -> tuple[int, int]:
+        """Return line and column of the value at ``path``."""
 
 
 class Table:
@@ -58,28 +58,34 @@ class Table:
         """All keys, in the order of the text."""
         return tuple(self._data)
 
-    def where(self, *path: str | int) -> str:
+    def where(self, *path: str | int) -> Where:
         """Return ``file:line`` of the table, or of a value in it."""
-        return f"{self._file}:{self._document.line(self._path + path)}"
+        line, column = self._document.place(self._path + path)
+        return Where(f"{self._file}:{line}", column)
 
     def has(self, key: str) -> bool:
         """Say whether the key is there, without taking it."""
         return key in self._data
 
-    def complain(self, key: str | int | Path, message: str, hint: str = "") -> None:
+    def complain(self, key: str | int | Path, message: str, hint: str = "", *, code: str) -> None:
         """Note an error at the key."""
         path = key if isinstance(key, tuple) else (key,)
-        self.problems.add(self.where(*path), message, hint)
+        self.problems.add(self.where(*path), message, hint, code=code)
 
     def missing(self, key: str, example: str) -> None:
         """Note that a key which must be there is not."""
-        self.problems.add(self.where(), f"{self._name()}{key!r} is missing", f"write: {example}")
+        self.problems.add(self.where(), f"{self._name()}{key!r} is missing", f"write: {example}", code="missing-key")
 
     def finish(self, known: Iterable[str] = ()) -> None:
         """Note every key that was not taken; ``known`` adds keys that may stand here to the suggestions."""
         for key in self._data:
             if key not in self._taken:
-                self.complain(key, f"unknown key {shown(key)} {self._context()}", suggest(key, {*self._taken, *known}))
+                self.complain(
+                    key,
+                    f"unknown key {shown(key)} {self._context()}",
+                    suggest(key, {*self._taken, *known}),
+                    code="unknown-key",
+                )
 
     def take(self, key: str) -> object | None:
         """Return the raw value, or None if the key is not there."""
@@ -93,7 +99,7 @@ class Table:
             return None
         fault = text_fault(value)
         if fault:
-            self.complain(key, f"{key!r} {fault}")
+            self.complain(key, f"{key!r} {fault}", code="bad-value")
             return None
         return value
 
@@ -104,7 +110,7 @@ class Table:
             return None
         fault = fault_of(value)
         if fault:
-            self.complain(key, f"{shown(value)} {fault}")
+            self.complain(key, f"{shown(value)} {fault}", code="bad-name")
             return None
         return value
 
@@ -114,7 +120,9 @@ class Table:
         if value is None or value in choices:
             return value
         known = " or ".join(repr(choice) for choice in choices)
-        self.complain(key, f"{key!r} must be {known}, not {shown(value)}", why or suggest(value, choices))
+        self.complain(
+            key, f"{key!r} must be {known}, not {shown(value)}", why or suggest(value, choices), code="bad-value"
+        )
         return None
 
     def words(self, key: str, fault_of: Fault) -> dict[str, str]:
@@ -123,18 +131,18 @@ class Table:
         if values is None:
             return {}
         if not values:
-            self.complain(key, f"{key!r} is an empty list", "delete the key, or name what is meant")
+            self.complain(key, f"{key!r} is an empty list", "delete the key, or name what is meant", code="empty")
         if len(values) > MAX_LIST:
-            self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed")
+            self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed", code="bad-value")
             return {}
         words: dict[str, str] = {}
         for index, value in enumerate(values):
             if type(value) is not str:
-                self.complain((key, index), f"{key!r} must be a list of texts, here is {kind(value)}")
+                self.complain((key, index), f"{key!r} must be a list of texts, here is {kind(value)}", code="bad-value")
             elif fault := fault_of(value):
-                self.complain((key, index), f"{shown(value)} {fault}")
+                self.complain((key, index), f"{shown(value)} {fault}", code="bad-name")
             elif value in words:
-                self.complain((key, index), f"{shown(value)} stands twice in {key!r}", "delete one")
+                self.complain((key, index), f"{shown(value)} stands twice in {key!r}", "delete one", code="duplicate")
             else:
                 words[value] = self.where(key, index)
         return words
@@ -147,7 +155,12 @@ class Table:
         if value is True:
             return self.where(key)
         hint = "nothing is allowed to begin with: delete the key" if value is False else f"write: {key} = true"
-        self.complain(key, f"{key!r} can only be true, not {kind(value) if value is not False else 'false'}", hint)
+        self.complain(
+            key,
+            f"{key!r} can only be true, not {kind(value) if value is not False else 'false'}",
+            hint,
+            code="bad-value",
+        )
         return None
 
     def integer(self, key: str, low: int, high: int) -> int | None:
@@ -156,21 +169,23 @@ class Table:
         if value is None:
             return None
         if type(value) is not int:
-            self.complain(key, f"{key!r} must be an integer, not {kind(value)}")
+            self.complain(key, f"{key!r} must be an integer, not {kind(value)}", code="bad-value")
             return None
         if not low <= value <= high:
-            self.complain(key, f"{key!r} must be between {low} and {high}, not {value}")
+            self.complain(key, f"{key!r} must be between {low} and {high}, not {value}", code="bad-value")
             return None
         return value
 
     def number(self, key: str, low: float, high: float) -> float | None:
         """Return a number within bounds, as a float."""
-        value = exact_number(self.take(key), lambda message, hint="": self.complain(key, f"{key!r} {message}", hint))
+        value = exact_number(
+            self.take(key), lambda message, hint="": self.complain(key, f"{key!r} {message}", hint, code="bad-value")
+        )
         if value is None:
             return None
         # Bounds are meant as they are written: the float 0.1 is a little more than the decimal 0.1.
         if not Decimal(repr(low)) <= value <= Decimal(repr(high)):
-            self.complain(key, f"{key!r} must be between {low:g} and {high:g}, not {value}")
+            self.complain(key, f"{key!r} must be between {low:g} and {high:g}, not {value}", code="bad-value")
             return None
         return float(value)
 
@@ -180,10 +195,12 @@ class Table:
         if value is None:
             return None
         if type(value) is not datetime:
-            self.complain(key, f"{key!r} must be a date-time, not {kind(value)}", "write: 2027-06-30T00:00:00Z")
+            self.complain(
+                key, f"{key!r} must be a date-time, not {kind(value)}", "write: 2027-06-30T00:00:00Z", code="bad-value"
+            )
             return None
         if value.tzinfo is None:
-            self.complain(key, f"{key!r} has no offset from UTC", f"write: {value.isoformat()}Z")
+            self.complain(key, f"{key!r} has no offset from UTC", f"write: {value.isoformat()}Z", code="bad-value")
             return None
         return value
 
@@ -198,16 +215,21 @@ class Table:
         if values is None:
             return []
         if not values:
-            self.complain(key, f"{key!r} is an empty list", "delete the key")
+            self.complain(key, f"{key!r} is an empty list", "delete the key", code="empty")
         if len(values) > MAX_LIST:
-            self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed")
+            self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed", code="bad-value")
             return []
         found: list[Table] = []
         for index, value in enumerate(values):
             if isinstance(value, dict):
                 found.append(self._inner((key, index), value))
             else:
-                self.complain((key, index), f"{key!r} must be tables, here is {kind(value)}", f"write: [[{key}]]")
+                self.complain(
+                    (key, index),
+                    f"{key!r} must be tables, here is {kind(value)}",
+                    f"write: [[{key}]]",
+                    code="bad-value",
+                )
         return found
 
     def subtables(self, fault_of: Fault) -> "dict[str, Table]":
@@ -217,13 +239,13 @@ class Table:
     def names(self, fault_of: Fault) -> list[str]:
         """Return all keys that obey a grammar, and complain about the others."""
         if not self._data:
-            self.problems.add(self.where(), f"{self._context()} nothing stands", "delete the table")
+            self.problems.add(self.where(), f"{self._context()} nothing stands", "delete the table", code="empty")
         good: list[str] = []
         for key in self._data:
             self._taken.add(key)
             fault = fault_of(key)
             if fault:
-                self.complain(key, f"{shown(key)} {fault}")
+                self.complain(key, f"{shown(key)} {fault}", code="bad-name")
             else:
                 good.append(key)
         return good
@@ -236,7 +258,7 @@ class Table:
         if value is None:
             return None
         if type(value) is not kind_of:
-            self.complain(key, f"{key!r} must be {_KINDS[kind_of]}, not {kind(value)}")
+            self.complain(key, f"{key!r} must be {_KINDS[kind_of]}, not {kind(value)}", code="bad-value")
             return None
         return value
 

@@ -58,7 +58,9 @@ def parse_expectations(top: Table) -> list[Expectation]:
         if one is None:
             continue
         if one.name in found:
-            table.complain("id", f"the id {one.name!r} is taken at {found[one.name].where}", "give it another")
+            table.complain(
+                "id", f"the id {one.name!r} is taken at {found[one.name].where}", "give it another", code="duplicate"
+            )
         found[one.name] = one
     return list(found.values())
 
@@ -82,6 +84,7 @@ def _expectation(table: Table) -> Expectation | None:
             table.where(),
             f"an expectation has one of may, may_not, reaches and reaches_not; here are {len(given)}",
             'write: may = "Ledger.post"',
+            code="bad-value",
         )
         return None
     target = asked[given[0]]
@@ -91,7 +94,7 @@ def _expectation(table: Table) -> Expectation | None:
     verb: Literal["may", "reaches"] = "may" if given[0].startswith("may") else "reaches"
     if verb == "may" and not member and operation is None:
         hint = 'write: operation = "iterate", or INTERFACE.MEMBER'
-        table.complain(given[0], f"{shown(target)} names no member, and no operation is given", hint)
+        table.complain(given[0], f"{shown(target)} names no member, and no operation is given", hint, code="bad-value")
         return None
     return Expectation(
         name=name,

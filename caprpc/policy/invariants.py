@@ -61,14 +61,21 @@ def read_invariants(
         for index, word in enumerate(reach):
             if contracts is not None and word not in facets and word not in contracts and word not in GENERIC:
                 hint = suggest(word, facets | contracts.keys())
-                table.complain(("reach", index), f"there is no facet or interface {word!r}", hint)
+                table.complain(("reach", index), f"there is no facet or interface {word!r}", hint, code="no-such-facet")
         for index, word in enumerate(excepted):
             if word not in names:
-                table.problems.warn(table.where("except", index), f"there is no policy {word!r}", suggest(word, names))
+                table.problems.warn(
+                    table.where("except", index),
+                    f"there is no policy {word!r}",
+                    suggest(word, names),
+                    code="no-such-policy",
+                )
         if name is None:
             continue
         if name in nevers:
-            table.complain("id", f"the id {name!r} is taken at {nevers[name].rule}", "give it another")
+            table.complain(
+                "id", f"the id {name!r} is taken at {nevers[name].rule}", "give it another", code="duplicate"
+            )
         nevers[name] = Never(name, text or "", frozenset(reach), frozenset(excepted), table.where())
     return list(nevers.values())
 
@@ -86,6 +93,7 @@ def check_invariants(nevers: Sequence[Never], policies: Sequence[Policy], proble
                         rule,
                         f"policy {policy.name} reaches {facet}, against invariant {never.name} ({never.rule})",
                         never.text.encode("ascii", "backslashreplace").decode(),
+                        code="invariant",
                     )
 
 
@@ -98,7 +106,7 @@ def warn_unused(policy: Policy, problems: Problems) -> None:
     for name, offer in policy.offers.items():
         if name not in held and "/" not in name:
             given = f"no root, restore, lend or result gives the peer the facet {name}"
-            problems.warn(offer.rule, given, "use it or delete it")
+            problems.warn(offer.rule, given, "use it or delete it", code="unreachable-facet")
 
 
 def warn_useless_references(
@@ -117,4 +125,5 @@ def warn_useless_references(
                         f"the peer may pass a {parameter.reference} to {grant.member!r} ({parameter.name}), and we may "
                         "do nothing with it",
                         f"write [accept.{parameter.reference}], or do not grant the member",
+                        code="useless-reference",
                     )

@@ -69,7 +69,7 @@ def listed(table: Table, contract: InterfaceContract | None, interface: str) -> 
         known = [operation for operation in operations if (operation, "") in contract.members]
         if not known and not (word == "iterate" and _gives_iterators(contract)):
             hint = f"what it declares: {', '.join(_words(contract))}"
-            table.complain(word, f"interface {interface} does not declare {word!r}", hint)
+            table.complain(word, f"interface {interface} does not declare {word!r}", hint, code="no-such-member")
         for operation in known:
             yield Listed((operation, ""), word, rule_of_flag, contract.members[operation, ""])
 
@@ -98,4 +98,6 @@ def _undeclared(table: Table, word: str, member: str, rule: str, contract: Inter
         hint = f"it can stand in {' or '.join(repr(w) for w in elsewhere)}"
     else:
         hint = suggest(member, {name for code, name in contract.members if code == operation})
-    table.problems.add(rule, f"interface {contract.name} has no member {member!r} for {word!r}", hint)
+    table.problems.add(
+        rule, f"interface {contract.name} has no member {member!r} for {word!r}", hint, code="no-such-member"
+    )

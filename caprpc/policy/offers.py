@@ -34,7 +34,9 @@ def read_offers(table: Table | None, contracts: Mapping[str, InterfaceContract] 
     interfaces = {name: _peek_interface(inner) for name, inner in tables.items()}
     for name, inner in tables.items():
         if name == OPAQUE:
-            table.complain(name, f"{OPAQUE!r} is not a name for a facet", "it means: nothing may be done with it")
+            table.complain(
+                name, f"{OPAQUE!r} is not a name for a facet", "it means: nothing may be done with it", code="bad-name"
+            )
             continue
         for offer in _Offer(name, inner, interfaces, contracts).read():
             offers[offer.name] = offer
@@ -79,7 +81,10 @@ class _Offer:
             return []
         if not found and not any(table.has(key) for key in (*LISTS, *FLAGS)):
             table.problems.add(
-                table.where(), f"the offer {self._name} grants nothing", f"list members, or hand it out as {OPAQUE!r}"
+                table.where(),
+                f"the offer {self._name} grants nothing",
+                f"list members, or hand it out as {OPAQUE!r}",
+                code="empty",
             )
         words = self._words(found)
         arguments = argument_rules(narrow["args"], words)
@@ -111,7 +116,12 @@ class _Offer:
         contract = self._contracts.get(interface) or GENERIC.get(interface)
         if contract is None:
             known = {*self._contracts, *GENERIC}
-            self._table.complain("interface", f"no contract of interface {shown(interface)}", suggest(interface, known))
+            self._table.complain(
+                "interface",
+                f"no contract of interface {shown(interface)}",
+                suggest(interface, known),
+                code="no-contract",
+            )
         return contract
 
     def _words(self, found: list[Listed]) -> dict[str, list[Listed]]:
@@ -124,7 +134,10 @@ class _Offer:
         for word in words.keys() & FLAGS.keys():
             if any(item.key[1] for item in words[word]) and self._table.has(word):
                 self._table.complain(
-                    word, f"{word!r} is a member here as well as an operation", "grant them in two offers"
+                    word,
+                    f"{word!r} is a member here as well as an operation",
+                    "grant them in two offers",
+                    code="duplicate",
                 )
         return words
 
@@ -153,7 +166,12 @@ class _Offer:
             known = {parameter.name for contract in contracts for parameter in contract.parameters}
             for index, name in enumerate(names):
                 if contracts and name not in known:
-                    table.complain((word, index), f"{word!r} has no parameter {name!r}", suggest(name, known))
+                    table.complain(
+                        (word, index),
+                        f"{word!r} has no parameter {name!r}",
+                        suggest(name, known),
+                        code="no-such-parameter",
+                    )
             records[word] = frozenset(names)
         return records
 
@@ -174,16 +192,18 @@ class _Offer:
     def _check_returned(self, table: Table, word: str, facet: str, items: list[Listed]) -> None:
         if facet != OPAQUE and facet not in self._interfaces:
             hint = suggest(facet, {*self._interfaces, OPAQUE})
-            table.complain(word, f"there is no [offer.{facet}]", hint)
+            table.complain(word, f"there is no [offer.{facet}]", hint, code="no-such-facet")
             return
         interfaces = {item.contract.returns_reference for item in items if item.contract is not None} - {None}
         if interfaces:
             interface = interfaces.pop()
             if facet != OPAQUE and self._interfaces[facet] != interface:
                 got = self._interfaces[facet]
-                table.complain(word, f"{word!r} returns {interface}, but [offer.{facet}] is for {got}")
+                table.complain(
+                    word, f"{word!r} returns {interface}, but [offer.{facet}] is for {got}", code="wrong-facet"
+                )
         elif any(item.contract is not None for item in items) and not self._is_generic():
-            table.complain(word, f"{word!r} returns no reference", "delete the line")
+            table.complain(word, f"{word!r} returns no reference", "delete the line", code="wrong-facet")
 
     def _is_generic(self) -> bool:
         return self._interfaces[self._name] in GENERIC
@@ -197,6 +217,7 @@ class _Offer:
             item.rule,
             f"{word!r} returns a reference to {reference}, and no facet says what the peer may do with it",
             f'write in [offer.{self._name}.returns]: {word} = "FACET", or {word} = "{OPAQUE}"{iterate}',
+            code="no-result-facet",
         )
 
     def _result(self, item: Listed, returns: Mapping[str, str]) -> str | None:
@@ -221,4 +242,6 @@ def _derived(facet: str, rule: str, limit: MemberLimit) -> Offer:
 
 def _not_granted(table: Table, word: str, words: Mapping[str, object]) -> None:
     hint = suggest(word, words) if words else "tables narrow what the lists of the offer grant"
-    table.complain(word, f"{word!r} is not granted by this offer, so there is nothing to narrow", hint)
+    table.complain(
+        word, f"{word!r} is not granted by this offer, so there is nothing to narrow", hint, code="nothing-to-narrow"
+    )

@@ -95,7 +95,12 @@ def _read_peer(table: Table | None) -> tuple[dict[str, str], dict[str, str]]:
     principals = table.words("spiffe", spiffe_fault)
     if _PLACEHOLDER in anchors:
         hint = "put the fingerprint of the CA's key there: caprpc pki show"
-        table.problems.warn(anchors[_PLACEHOLDER], "the fingerprint is a placeholder: no certificate will match", hint)
+        table.problems.warn(
+            anchors[_PLACEHOLDER],
+            "the fingerprint is a placeholder: no certificate will match",
+            hint,
+            code="placeholder",
+        )
     if not table.has("ca"):
         table.missing("ca", 'ca = ["sha256:..."], the key of the CA that must have issued the certificate')
     if not table.has("spiffe"):
@@ -113,7 +118,7 @@ def _read_roots(table: Table | None, offers: Mapping[str, Offer]) -> dict[str, R
         if facet is None:
             continue
         if facet not in offers:
-            table.complain(name, f"there is no [offer.{facet}]", suggest(facet, _written(offers)))
+            table.complain(name, f"there is no [offer.{facet}]", suggest(facet, _written(offers)), code="no-such-facet")
         roots[name] = Root(name, facet, table.where(name))
     return roots
 
@@ -128,7 +133,7 @@ def _read_accepts(table: Table | None, contracts: Contracts | None) -> dict[tupl
             contract = contracts.get(interface) or GENERIC.get(interface)
             if contract is None:
                 hint = suggest(interface, {*contracts, *GENERIC})
-                table.complain(interface, f"no contract of interface {shown(interface)}", hint)
+                table.complain(interface, f"no contract of interface {shown(interface)}", hint, code="no-contract")
         for item in listed(inner, contract, interface):
             operation, member = item.key
             accepts[interface, operation, member] = Accepted(interface, operation, member, item.rule)
@@ -139,7 +144,9 @@ def _read_accepts(table: Table | None, contracts: Contracts | None) -> dict[tupl
                 accepts.setdefault((ITERATOR, operation, ""), Accepted(ITERATOR, operation, "", inner.where("iterate")))
         inner.finish((*LISTS, *FLAGS))
         if not inner.keys:
-            inner.problems.add(inner.where(), f"[accept.{interface}] accepts nothing", "list the members we may use")
+            inner.problems.add(
+                inner.where(), f"[accept.{interface}] accepts nothing", "list the members we may use", code="empty"
+            )
     return accepts
 
 
@@ -152,7 +159,10 @@ def _read_lends(top: Table, offers: Mapping[str, Offer], contracts: Contracts | 
         key = (lend.interface, lend.member, lend.parameter)
         if key in lends:
             table.problems.add(
-                table.where(), f"two lends for the same parameter, the other at {lends[key].rule}", "keep one"
+                table.where(),
+                f"two lends for the same parameter, the other at {lends[key].rule}",
+                "keep one",
+                code="duplicate",
             )
         lends[key] = lend
     return lends
@@ -170,7 +180,7 @@ def _read_lend(table: Table, offers: Mapping[str, Offer], contracts: Contracts |
         if not table.has(key):
             table.missing(key, example)
     if facet is not None and facet not in offers:
-        table.complain("as", f"there is no [offer.{facet}]", suggest(facet, _written(offers)))
+        table.complain("as", f"there is no [offer.{facet}]", suggest(facet, _written(offers)), code="no-such-facet")
         facet = None
     if target is None or parameter is None or facet is None or lifetime is None:
         return None
@@ -179,7 +189,9 @@ def _read_lend(table: Table, offers: Mapping[str, Offer], contracts: Contracts |
         declared = _target_parameter(table, interface, member, parameter, contracts)
         if declared is not None and declared.reference != offers[facet].interface:
             takes = f"takes {declared.reference}" if declared.reference is not None else "takes no reference"
-            table.complain("as", f"{parameter!r} {takes}, but [offer.{facet}] is for {offers[facet].interface}")
+            table.complain(
+                "as", f"{parameter!r} {takes}, but [offer.{facet}] is for {offers[facet].interface}", code="wrong-facet"
+            )
     return Lend(interface, member, parameter, facet, lifetime, max_uses, table.where())
 
 
@@ -188,16 +200,22 @@ def _target_parameter(
 ) -> ParameterContract | None:
     contract = contracts.get(interface)
     if contract is None:
-        table.complain("to", f"no contract of interface {shown(interface)}", suggest(interface, contracts))
+        table.complain(
+            "to", f"no contract of interface {shown(interface)}", suggest(interface, contracts), code="no-contract"
+        )
         return None
     found = contract.members.get((OP_CALL, member)) or contract.members.get((OP_SET, member))
     if found is None:
         hint = suggest(member, {name for _, name in contract.members if name})
-        table.complain("to", f"interface {interface} has no member {member!r} that takes an argument", hint)
+        table.complain(
+            "to", f"interface {interface} has no member {member!r} that takes an argument", hint, code="no-such-member"
+        )
         return None
     known = {declared.name: declared for declared in found.parameters}
     if parameter not in known:
-        table.complain("param", f"{member!r} has no parameter {parameter!r}", suggest(parameter, known))
+        table.complain(
+            "param", f"{member!r} has no parameter {parameter!r}", suggest(parameter, known), code="no-such-parameter"
+        )
     return known.get(parameter)
 
 
@@ -210,7 +228,9 @@ def _lifetime(table: Table) -> Lifetime | None:
             return "call"
         if value == "connection":
             return "connection"
-        table.complain("lifetime", f"'lifetime' is {shown(value)}", "write: 'call', 'connection', or seconds")
+        table.complain(
+            "lifetime", f"'lifetime' is {shown(value)}", "write: 'call', 'connection', or seconds", code="bad-value"
+        )
         return None
     return table.number("lifetime", 0.001, 31_536_000)
 
@@ -228,6 +248,8 @@ def _read_audit(table: Table | None) -> tuple[AuditLevel, AuditDurability, Audit
     if not table.keys:
         table.problems.add(table.where(), "[audit] is empty", "delete the table")
     return _LEVELS[level], _DURABILITIES[durability], _ARGUMENTS[arguments]
+        table.problems.add(table.where(), "[audit] is empty", "delete the table", code="empty")
+    return _LEVELS[level], "refuse"
 
 
 def _target_fault(text: str) -> str:

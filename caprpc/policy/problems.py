@@ -2,13 +2,61 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from caprpc.errors import ConfigurationError, PolicyError
 
 MAX_PROBLEMS: Final = 200
 """Problems that are kept: nobody reads more, and a hostile file could make millions."""
+
+CODES: Final[Mapping[str, str]] = {
+    "ambiguous-peer": "two policies that one certificate could match",
+    "bad-name": "a word that is not of its grammar: a wildcard, a private name, other letters",
+    "bad-value": "a value of another type, or out of its range",
+    "contract-drift": "the code declares something else than what was reviewed",
+    "duplicate": "the same thing twice",
+    "empty": "a list or table with nothing in it",
+    "expired": "a policy that has ended",
+    "invariant": "a peer reaches what an invariant forbids",
+    "misplaced-path": "what changes while the service runs lies among the policies",
+    "missing-key": "a key that must be there is not",
+    "no-contract": "an interface without a contract",
+    "no-result-facet": "a member returns references, and nothing says what may be done with them",
+    "no-such-facet": "a facet that the file does not have",
+    "no-such-member": "a member that the interface does not declare for this",
+    "no-such-parameter": "a parameter that the member does not have",
+    "no-such-policy": "an exception for a policy that does not exist",
+    "not-toml": "the text is not TOML, or beyond its bounds",
+    "nothing-to-narrow": "a table narrows what no list grants",
+    "placeholder": "a fingerprint of no key",
+    "unknown-key": "a key that the language does not know here",
+    "unlisted-file": "a file that is not listed, or listed as something else",
+    "unreachable-facet": "a facet that nothing gives to the peer",
+    "unreadable-text": "bytes or characters that a reader cannot see for what they are",
+    "unsafe-file": "a file or directory that others could have written, or that is no file",
+    "useless-reference": "a granted member takes a reference on which we may do nothing",
+    "useless-rule": "a rule that demands nothing, or that nothing can pass",
+    "version": "a version that is too old, or that did not grow",
+    "wrong-facet": "a facet for another interface",
+    "wrong-kind": "a file of another kind than is expected",
+}
+"""Every code that a problem of a policy directory can have; for programs, and the same in every version."""
+
+
+class Where(str):
+    """``file:line`` of a value, which also knows its column; rules in records are without it."""
+
+    __slots__ = ("column",)
+
+    column: int
+
+    def __new__(cls, text: str, column: int) -> "Where":
+        """Return the place with its column, counted from 1 in characters."""
+        made = super().__new__(cls, text)
+        made.column = column
+        return made
+
 
 _WHERE: Final = re.compile(r"^(.*?)(?::(\d+))?$", re.DOTALL)
 
@@ -20,13 +68,13 @@ class Problems:
         self._errors: list[ConfigurationError] = []
         self._warnings: list[ConfigurationError] = []
 
-    def add(self, where: str, message: str, hint: str = "") -> None:
-        """Note an error at ``file:line``."""
-        _append(self._errors, where, message, hint)
+    def add(self, where: str, message: str, hint: str = "", *, code: str) -> None:
+        """Note an error at ``file:line``; ``code`` is one of ``CODES``."""
+        _append(self._errors, where, message, hint, code)
 
-    def warn(self, where: str, message: str, hint: str = "") -> None:
+    def warn(self, where: str, message: str, hint: str = "", *, code: str) -> None:
         """Note something that grants nothing wrong but is likely a mistake."""
-        _append(self._warnings, where, message, hint)
+        _append(self._warnings, where, message, hint, code)
 
     def __bool__(self) -> bool:
         return bool(self._errors)
@@ -51,9 +99,10 @@ class Problems:
             raise PolicyError(sorted(self._errors, key=_order))
 
 
-def _append(target: list[ConfigurationError], where: str, message: str, hint: str) -> None:
+def _append(target: list[ConfigurationError], where: str, message: str, hint: str, code: str) -> None:
     if len(target) < MAX_PROBLEMS:
-        target.append(ConfigurationError(message, where=where, hint=hint))
+        column = where.column if isinstance(where, Where) else None
+        target.append(ConfigurationError(message, where=where, hint=hint, code=code, column=column))
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

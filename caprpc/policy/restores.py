@@ -28,7 +28,7 @@ def read_restores(table: Table | None, offers: Mapping[str, Offer]) -> dict[str,
             continue
         if facet not in offers:
             written = [offer for offer in offers if "/" not in offer]
-            inner.complain("as", f"there is no [offer.{facet}]", suggest(facet, written))
+            inner.complain("as", f"there is no [offer.{facet}]", suggest(facet, written), code="no-such-facet")
             continue
         found[name] = Restorable(name, facet, bearer is not None, most, inner.where())
     return found

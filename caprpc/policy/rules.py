@@ -44,7 +44,12 @@ def argument_rules(table: Table | None, words: Mapping[str, Sequence[Listed]]) -
     for word in table.names(name_fault):
         if word not in words:
             hint = suggest(word, words) if words else "tables narrow what the lists of the offer grant"
-            table.complain(word, f"{word!r} is not granted by this offer, so there is nothing to narrow", hint)
+            table.complain(
+                word,
+                f"{word!r} is not granted by this offer, so there is nothing to narrow",
+                hint,
+                code="nothing-to-narrow",
+            )
             continue
         inner = table.table(word)
         if inner is None:
@@ -55,7 +60,7 @@ def argument_rules(table: Table | None, words: Mapping[str, Sequence[Listed]]) -
         for name, rule in inner.subtables(name_fault).items():
             if contracts and name not in known and not (word == "invoke" and _POSITION.fullmatch(name)):
                 hint = suggest(name, known) if known else "it takes no parameters that have names"
-                inner.complain(name, f"{word!r} has no parameter {name!r}", hint)
+                inner.complain(name, f"{word!r} has no parameter {name!r}", hint, code="no-such-parameter")
                 continue
             rules[word][name] = argument_rule(rule, known.get(name))
     return rules
@@ -67,7 +72,7 @@ def argument_rule(table: Table, parameter: ParameterContract | None) -> Argument
     for part in _PARTS:
         if table.has(part) and types is not None and not types & _TYPES_OF[part]:
             declared = parameter.type if parameter is not None else ""
-            table.complain(part, f"{part!r} says nothing about {declared}: no argument could pass")
+            table.complain(part, f"{part!r} says nothing about {declared}: no argument could pass", code="useless-rule")
     rule = ArgumentRule(
         minimum=_bound(table, "min"),
         maximum=_bound(table, "max"),
@@ -79,9 +84,15 @@ def argument_rule(table: Table, parameter: ParameterContract | None) -> Argument
     )
     table.finish(_PARTS)
     if not any(table.has(part) for part in _PARTS):
-        table.problems.add(table.where(), "the rule demands nothing", f"write one of: {', '.join(_PARTS)}")
+        table.problems.add(
+            table.where(), "the rule demands nothing", f"write one of: {', '.join(_PARTS)}", code="useless-rule"
+        )
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
-        table.complain("min", f"'min' is above 'max' ({rule.minimum} > {rule.maximum}): no argument could pass")
+        table.complain(
+            "min",
+            f"'min' is above 'max' ({rule.minimum} > {rule.maximum}): no argument could pass",
+            code="useless-rule",
+        )
     return rule
 
 
@@ -99,9 +110,9 @@ def member_limit(table: Table) -> MemberLimit:
     )
     table.finish(MemberLimit.__dataclass_fields__)
     if not table.keys:
-        table.problems.add(table.where(), "the limit limits nothing", "delete the table")
+        table.problems.add(table.where(), "the limit limits nothing", "delete the table", code="useless-rule")
     if limit.burst is not None and limit.per_second is None:
-        table.complain("burst", "'burst' needs 'per_second'", "it is how many calls may come at once")
+        table.complain("burst", "'burst' needs 'per_second'", "it is how many calls may come at once", code="bad-value")
     return limit
 
 
@@ -111,7 +122,7 @@ def _rate(table: Table, key: str) -> float | None:
 
 def _complainer(table: Table, key: str) -> Callable[..., None]:
     def complain(message: str, hint: str = "") -> None:
-        table.complain(key, f"{key!r} {message}", hint)
+        table.complain(key, f"{key!r} {message}", hint, code="bad-value")
 
     return complain
 
@@ -124,14 +135,14 @@ def _values(table: Table, types: frozenset[str] | None) -> frozenset[Tagged] | N
     listed = table.take("in")
     constant = table.take("const")
     if listed is not None and constant is not None:
-        table.complain("const", "'in' and 'const' exclude each other", "keep one")
+        table.complain("const", "'in' and 'const' exclude each other", "keep one", code="bad-value")
     if constant is not None:
         tagged = _tagged(table, ("const",), constant, types)
         return frozenset() if tagged is None else frozenset({tagged})
     if listed is None:
         return None
     if not isinstance(listed, list) or not listed:
-        table.complain("in", f"'in' must be a list with something in it, not {kind(listed)}")
+        table.complain("in", f"'in' must be a list with something in it, not {kind(listed)}", code="bad-value")
         return frozenset()
     values: set[Tagged] = set()
     for index, value in enumerate(listed):
@@ -139,7 +150,7 @@ def _values(table: Table, types: frozenset[str] | None) -> frozenset[Tagged] | N
         if tagged is None:
             continue
         if tagged in values:
-            table.complain(("in", index), "the value stands twice in 'in'", "delete one")
+            table.complain(("in", index), "the value stands twice in 'in'", "delete one", code="duplicate")
         values.add(tagged)
     return frozenset(values)
 
@@ -148,7 +159,7 @@ def _tagged(table: Table, path: tuple[str | int, ...], value: object, types: fro
     tagged: Tagged
     if isinstance(value, str):
         if fault := _value_fault(value):
-            table.complain(path, f"the text {fault}")
+            table.complain(path, f"the text {fault}", code="bad-value")
             return None
         tagged = ("text", value)
     elif isinstance(value, bool):
@@ -156,14 +167,14 @@ def _tagged(table: Table, path: tuple[str | int, ...], value: object, types: fro
     else:
 
         def complain(message: str, hint: str = "") -> None:
-            table.complain(path, f"the value {message}", hint)
+            table.complain(path, f"the value {message}", hint, code="bad-value")
 
         number = exact_number(value, complain)
         if number is None:
             return None
         tagged = ("number", number)
     if types is not None and "Literal" not in types and not types & _TYPE_OF_TAG[tagged[0]]:
-        table.complain(path, f"the parameter is never {kind(value)}: no argument could pass")
+        table.complain(path, f"the parameter is never {kind(value)}: no argument could pass", code="useless-rule")
         return None
     return tagged
 
@@ -173,10 +184,10 @@ def _prefix(table: Table) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        table.complain("prefix", f"'prefix' must be a text with something in it, not {kind(value)}")
+        table.complain("prefix", f"'prefix' must be a text with something in it, not {kind(value)}", code="bad-value")
         return None
     if fault := _value_fault(value):
-        table.complain("prefix", f"'prefix' {fault}")
+        table.complain("prefix", f"'prefix' {fault}", code="bad-value")
         return None
     return value
 

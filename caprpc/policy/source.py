@@ -35,7 +35,9 @@ def opened_directory(directory: Path, problems: Problems) -> Iterator[int | None
     try:
         descriptor = os.open(directory, _OPEN_DIRECTORY)
     except OSError as exc:
-        problems.add(str(directory), _open_error("directory", exc), _OPEN_HINTS.get(exc.errno or 0, ""))
+        problems.add(
+            str(directory), _open_error("directory", exc), _OPEN_HINTS.get(exc.errno or 0, ""), code="unsafe-file"
+        )
         yield None
         return
     try:
@@ -46,6 +48,7 @@ def opened_directory(directory: Path, problems: Problems) -> Iterator[int | None
                 str(directory),
                 "the directory above is writable by everybody, who could put another in place of this one",
                 "chmod o-w the directory above",
+                code="unsafe-file",
             )
         yield descriptor
     finally:
@@ -57,12 +60,12 @@ def read_file(directory: int, name: str, problems: Problems) -> bytes | None:
     try:
         descriptor = os.open(name, _OPEN_FILE, dir_fd=directory)
     except OSError as exc:
-        problems.add(name, _open_error("file", exc), _OPEN_HINTS.get(exc.errno or 0, ""))
+        problems.add(name, _open_error("file", exc), _OPEN_HINTS.get(exc.errno or 0, ""), code="unsafe-file")
         return None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            problems.add(name, "not a regular file", "replace it by a file")
+            problems.add(name, "not a regular file", "replace it by a file", code="unsafe-file")
             return None
         if not _judge(status, name, "file", problems):
             return None
@@ -74,18 +77,30 @@ def read_file(directory: int, name: str, problems: Problems) -> bytes | None:
 def decode(content: bytes, name: str, problems: Problems) -> str | None:
     """Return the text of a file, or None after noting what in it must not be there."""
     if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        problems.add(f"{name}:1", "the file begins with a byte order mark", "save it as UTF-8 without a BOM")
+        problems.add(
+            f"{name}:1",
+            "the file begins with a byte order mark",
+            "save it as UTF-8 without a BOM",
+            code="unreadable-text",
+        )
         return None
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
-        problems.add(f"{name}:{line}", f"not UTF-8: byte 0x{content[exc.start]:02x}", "save the file as UTF-8")
+        problems.add(
+            f"{name}:{line}",
+            f"not UTF-8: byte 0x{content[exc.start]:02x}",
+            "save the file as UTF-8",
+            code="unreadable-text",
+        )
         return None
     refused = refused_characters(text)
     for line, character in refused[:20]:
         hint = "save the file with Unix line ends" if "U+000D" in character else "delete the character"
-        problems.add(f"{name}:{line}", f"{character} is refused: a reader cannot see what it does", hint)
+        problems.add(
+            f"{name}:{line}", f"{character} is refused: a reader cannot see what it does", hint, code="unreadable-text"
+        )
     return None if refused else text
 
 
@@ -96,7 +111,7 @@ def _read(descriptor: int, name: str, problems: Problems) -> bytes | None:
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_FILE_BYTES:
-            problems.add(name, f"more than {MAX_FILE_BYTES} bytes", "split the policy by peer")
+            problems.add(name, f"more than {MAX_FILE_BYTES} bytes", "split the policy by peer", code="unsafe-file")
             return None
     return b"".join(chunks)
 
@@ -105,11 +120,18 @@ def _judge(status: os.stat_result, name: str, what: str, problems: Problems) -> 
     """Note whether others than us and root could have written this."""
     good = True
     if status.st_uid not in {0, os.geteuid()}:
-        problems.add(name, f"the {what} belongs to user {status.st_uid}", "it must belong to this user or to root")
+        problems.add(
+            name,
+            f"the {what} belongs to user {status.st_uid}",
+            "it must belong to this user or to root",
+            code="unsafe-file",
+        )
         good = False
     if status.st_mode & _OTHERS_WRITE:
         mode = stat.S_IMODE(status.st_mode)
-        problems.add(name, f"the {what} is writable by group or others (mode {mode:04o})", "chmod go-w it")
+        problems.add(
+            name, f"the {what} is writable by group or others (mode {mode:04o})", "chmod go-w it", code="unsafe-file"
+        )
         good = False
     return good
 

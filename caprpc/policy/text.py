@@ -68,17 +68,20 @@ class TomlDocument:
         Raises:
             TomlProblem: The text is not TOML, or beyond the bounds of this module.
         """
-        self._lines = _Scanner(text).scan()
+        scanner = _Scanner(text)
+        self._positions = scanner.scan()
+        self._starts = scanner.starts
         self.data: dict[str, object] = _parse(text)
 
-    def line(self, path: Path) -> int:
-        """Return the line of the value at ``path``, or of the nearest table around it."""
+    def place(self, path: Path) -> tuple[int, int]:
+        """Return line and column of the value at ``path``, or of the nearest table around it; both from 1."""
         while path:
-            found = self._lines.get(path)
+            found = self._positions.get(path)
             if found is not None:
-                return found
+                line = bisect_right(self._starts, found)
+                return line, found - self._starts[line - 1] + 1
             path = path[:-1]
-        return 1
+        return 1, 1
 
 
 def refused_characters(text: str) -> list[tuple[int, str]]:
@@ -127,13 +130,13 @@ def _parse(text: str) -> dict[str, object]:
 
 
 class _Scanner:
-    """Walks TOML text once, from left to right, and fills the table of lines."""
+    """Walks TOML text once, from left to right, and fills the table of positions."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._position = 0
-        self._starts = [0, *(match.end() for match in re.finditer("\n", text))]
-        self._lines: dict[Path, int] = {}
+        self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
+        self._positions: dict[Path, int] = {}
         self._headers: set[Path] = set()
         self._elements: dict[Path, int] = {}
 
@@ -142,7 +145,7 @@ class _Scanner:
         while True:
             self._skip(_FILLER)
             if self._position == len(self._text):
-                return self._lines
+                return self._positions
             if self._text[self._position] == "[":
                 prefix = self._header()
             else:
@@ -155,7 +158,7 @@ class _Scanner:
         return TomlProblem(self._line(self._position if at is None else at), message, hint)
 
     def _line(self, position: int) -> int:
-        return bisect_right(self._starts, position)
+        return bisect_right(self.starts, position)
 
     def _skip(self, pattern: re.Pattern[str]) -> str:
         match = pattern.match(self._text, self._position)
@@ -174,13 +177,13 @@ class _Scanner:
         if not self._take(literal):
             raise self._problem(f"not TOML: expected {what}")
 
-    def _remember(self, path: Path, line: int) -> None:
-        if len(self._lines) >= MAX_KEYS:
+    def _remember(self, path: Path, position: int) -> None:
+        if len(self._positions) >= MAX_KEYS:
             raise self._problem(f"more than {MAX_KEYS} keys and list elements", "split the policy")
-        self._lines.setdefault(path, line)
+        self._positions.setdefault(path, position)
 
     def _header(self) -> Path:
-        line = self._line(self._position)
+        start = self._position
         self._position += 1
         is_element = self._take("[")
         keys = self._key()
@@ -189,26 +192,26 @@ class _Scanner:
             self._expect("]", "']]' after the name of the table")
         path: Path = ()
         for key in keys[:-1]:
-            path = self._inside((*path, key), line)
+            path = self._inside((*path, key), start)
         path = (*path, keys[-1])
         if is_element:
             index = self._elements.get(path, -1) + 1
             self._elements[path] = index
-            self._remember(path, line)
+            self._remember(path, start)
             path = (*path, index)
-            self._remember(path, line)
+            self._remember(path, start)
             return path
         if path in self._headers:
-            first = self._lines[path]
+            first = self._line(self._positions[path])
             raise self._problem(f"duplicate table [{_dotted(keys)}], first at line {first}", "merge the two", at=None)
         self._headers.add(path)
         # A table that its own sub-table mentioned first stands where its header stands.
-        self._lines.pop(path, None)
-        self._remember(path, line)
+        self._positions.pop(path, None)
+        self._remember(path, start)
         return path
 
-    def _inside(self, path: Path, line: int) -> Path:
-        self._remember(path, line)
+    def _inside(self, path: Path, position: int) -> Path:
+        self._remember(path, position)
         index = self._elements.get(path)
         return path if index is None else (*path, index)
 
@@ -236,17 +239,15 @@ class _Scanner:
     def _key_value(self, prefix: Path, depth: int) -> None:
         start = self._position
         keys = self._key()
-        line = self._line(start)
         path = prefix
         for key in keys[:-1]:
             path = (*path, key)
-            self._remember(path, line)
+            self._remember(path, start)
         path = (*path, keys[-1])
-        if path in self._lines:
-            raise TomlProblem(
-                line, f"duplicate key {_dotted(keys)!r}, first at line {self._lines[path]}", "keep one of the two"
-            )
-        self._remember(path, line)
+        if path in self._positions:
+            first = self._line(self._positions[path])
+            raise self._problem(f"duplicate key {_dotted(keys)!r}, first at line {first}", "keep one of the two", start)
+        self._remember(path, start)
         self._expect("=", "'=' after the key")
         self._value(path, depth)
 
@@ -276,7 +277,7 @@ class _Scanner:
             self._skip(_FILLER)
             if self._take("]"):
                 return
-            self._remember((*path, index), self._line(self._position))
+            self._remember((*path, index), self._position)
             self._value((*path, index), depth + 1)
             index += 1
             self._skip(_FILLER)

@@ -11,6 +11,7 @@ from caprpc.contract import InterfaceContract, MemberContract, ParameterContract
 from caprpc.errors import PolicyError
 from caprpc.peer import PeerIdentity
 from caprpc.policy import PolicySet, contracts_to_toml
+from caprpc.policy.problems import CODES
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 CA = "sha256:" + "2" * 64
@@ -171,6 +172,7 @@ class PolicyDirectory:
     def problems(self, previous: PolicySet | None = None) -> list[tuple[str, str, str]]:
         with pytest.raises(PolicyError) as caught:
             self.load(previous)
+        assert {problem.code for problem in caught.value.problems} <= CODES.keys(), "a problem without a code"
         return [(problem.where, problem.message, problem.hint) for problem in caught.value.problems]
 
 

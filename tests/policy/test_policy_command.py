@@ -56,9 +56,10 @@ def test_errors_are_shown_with_file_line_and_hint(run, directory):
     result = run("check", directory.path)
     assert result.exit_code == 3
     assert result.stdout.splitlines() == [
-        f"{directory.path}/org-b.toml:18: error: interface Ledger has no member 'ballance' for 'call'",
+        f"{directory.path}/org-b.toml:18:9: error: interface Ledger has no member 'ballance' for 'call'"
+        " [no-such-member]",
         "  hint: did you mean 'balance'?",
-        f"{directory.path}/org-b.toml:51: error: unknown key 'in_fligth' in [limits]",
+        f"{directory.path}/org-b.toml:51:1: error: unknown key 'in_fligth' in [limits] [unknown-key]",
         "  hint: did you mean 'in_flight'?",
         f"{directory.path}: 2 errors; nothing of it is used",
     ]
@@ -68,7 +69,7 @@ def test_warnings_do_not_fail(run, directory):
     directory.replace('ledger = "FeedLedger"', 'history = "HistoryRO"')
     result = run("check", directory.path)
     assert result.exit_code == 0
-    assert "org-b.toml:16: warning: " in result.stdout
+    assert "org-b.toml:16:1: warning: " in result.stdout
 
 
 def test_json_has_the_same_problems(run, directory):
@@ -82,6 +83,8 @@ def test_json_has_the_same_problems(run, directory):
             "severity": "error",
             "file": "org-b.toml",
             "line": 18,
+            "column": 9,
+            "code": "no-such-member",
             "message": "interface Ledger has no member 'ballance' for 'call'",
             "hint": "did you mean 'balance'?",
         }
@@ -136,6 +139,11 @@ def test_contracts_are_written_and_then_load(run, module, directory):
     assert "call 'subscribe' of interface Feed has changed in the code: the result was str, is int" in result.stdout
 
 
+def test_a_module_that_fails_is_named_with_its_error(run, module):
+    result = run("contracts", "policy_command_broken")
+    assert (result.exit_code, "RuntimeError: boom" in result.stderr) == (70, True)
+
+
 def test_written_contracts_have_safe_modes(run, module, tmp_path):
     target = tmp_path / "contracts.toml"
     run("contracts", module, "--write", target)
@@ -149,7 +157,6 @@ def test_written_contracts_have_safe_modes(run, module, tmp_path):
         ("policy_command_nowhere", "cannot import 'policy_command_nowhere'"),
         ("policy_command_feed:Nothing", "the module has: Feed, Sink"),
         ("policy_command_feed:NotAnInterface", "no such interface"),
-        ("policy_command_broken", "fails while it is imported: RuntimeError: boom"),
         ("json", "has no interfaces"),
         ("..", "is not the dotted name"),
         ("", "is not the dotted name"),

@@ -88,7 +88,7 @@ LINES = {
 
 @pytest.mark.parametrize("path", LINES, ids=str)
 def test_value_stands_at_its_line(path):
-    assert TomlDocument(TEXT).line(path) == LINES[path]
+    assert TomlDocument(TEXT).place(path)[0] == LINES[path]
 
 
 def test_data_is_what_tomllib_says():
@@ -97,8 +97,8 @@ def test_data_is_what_tomllib_says():
 
 def test_what_is_not_there_stands_where_its_table_stands():
     document = TomlDocument(TEXT)
-    assert document.line(("table", "sub", "nothing")) == 23
-    assert document.line(("nothing",)) == 1
+    assert document.place(("table", "sub", "nothing"))[0] == 23
+    assert document.place(("nothing",))[0] == 1
 
 
 def every_path(value, path=()):
@@ -111,7 +111,7 @@ def every_path(value, path=()):
 
 def test_every_value_has_a_line_of_its_own():
     document = TomlDocument(TEXT)
-    assert set(every_path(document.data)) <= set(document._lines)
+    assert set(every_path(document.data)) <= set(document._positions)
 
 
 def quoted(text):
@@ -161,10 +161,10 @@ def test_scanner_agrees_with_tomllib(text):
         with pytest.raises(tomllib.TOMLDecodeError):
             tomllib.loads(text)
         return
-    assert set(every_path(document.data)) <= set(document._lines)
+    assert set(every_path(document.data)) <= set(document._positions)
     lines = text.split("\n")
-    for path in document._lines:
-        assert 1 <= document.line(path) <= len(lines)
+    for path in document._positions:
+        assert 1 <= document.place(path)[0] <= len(lines)
 
 
 @given(st.text(st.sampled_from("ab.=[]{}\"'\\#\n, \t1-:Te"), max_size=40))

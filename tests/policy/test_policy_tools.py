@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from caprpc.analysis.lint import CODES
 from caprpc.cli import main
 from caprpc.cli.policy import policy
+from caprpc.policy.problems import CODES as PROBLEM_CODES
 from tests.policy.conftest import FEED
 
 ROOT = Path(__file__).parents[2]
@@ -326,5 +327,20 @@ def test_the_reference_lists_every_tool_and_every_finding():
     page = (ROOT / "docs" / "reference" / "policy-tools.md").read_text()
     for name in policy.commands:
         assert f"| `{name} " in page, name
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", page, re.M))
-    assert {code: rows.get(code) for code in CODES} == CODES
+    problems, _, findings = page.partition("## Findings of `lint`")
+    for codes, part in ((CODES, findings), (PROBLEM_CODES, problems)):
+        rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.+) \|$", part, re.M))
+        assert {code: rows.get(code) for code in codes} == dict(codes)
+
+
+def test_every_problem_has_a_code_of_the_list_and_a_column_within_its_line(run, directory):
+    directory.replace(
+        'call = ["balance", "history", "post", "subscribe"]', 'call = ["balance", "histori", "post", "subscribe"]'
+    )
+    directory.replace("per_second = 2", "per_secnd = 2")
+    found = json.loads(run("check", directory.path, "--format", "json").stdout)["problems"]
+    places = {(one["code"], one["line"], one["column"]) for one in found}
+    assert ("no-such-member", 18, 20) in places
+    assert ("unknown-key", 24, 1) in places
+    text = run("check", directory.path).stdout
+    assert "org-b.toml:18:20: error: interface Ledger has no member 'histori' for 'call' [no-such-member]" in text
