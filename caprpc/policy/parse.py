@@ -246,10 +246,8 @@ def _read_audit(table: Table | None) -> tuple[AuditLevel, AuditDurability, Audit
     )
     table.finish(("level", "on_failure", "durability", "arguments"))
     if not table.keys:
-        table.problems.add(table.where(), "[audit] is empty", "delete the table")
-    return _LEVELS[level], _DURABILITIES[durability], _ARGUMENTS[arguments]
         table.problems.add(table.where(), "[audit] is empty", "delete the table", code="empty")
-    return _LEVELS[level], "refuse"
+    return _LEVELS[level], _DURABILITIES[durability], _ARGUMENTS[arguments]
 
 
 def _target_fault(text: str) -> str:
