@@ -114,12 +114,12 @@ class RawPeer:
                 messages.append(message)
         return messages
 
-    def open(self, limits=GENEROUS):
+    def open(self, limits=GENEROUS, features=()):
         """Open as the dialer: take WELCOME and send HELLO."""
         self.shake_hands()
         self.welcome = self.receive()
         assert isinstance(self.welcome, m.Welcome), self.welcome
-        self.send(m.Hello([1], NONCE, limits, []))
+        self.send(m.Hello([1], NONCE, limits, list(features)))
         return self
 
     def next_question(self):
