@@ -1,7 +1,8 @@
 """The transitive authority of a peer: what it can come to hold, through what, and what it may do with it.
 
-A peer holds a facet through a root, through the result of a member that it may call on a facet it holds, or because
-we lend it an object when we call one of its members. Calls on its own objects need an accept, or we never make them.
+A peer holds a facet through a root, through a sturdy reference, through the result of a member that it may call on a
+facet it holds, or because we lend it an object when we call one of its members. Calls on its own objects need an
+accept, or we never make them.
 """
 
 from collections import deque
@@ -59,9 +60,12 @@ def member_name(interface: str, operation: int, member: str) -> str:
 
 
 def roots_of(policy: Policy) -> Iterator[Step]:
-    """Yield the first references that a peer gets."""
+    """Yield the first references that a peer gets: by name, or for a sturdy reference that it was granted."""
     for root in policy.roots.values():
         yield Step(f"root {root.name}", root.facet, root.rule)
+    for entry in policy.restores.values():
+        most = "" if entry.max_for_s is None else f" for at most {entry.max_for_s:g} s"
+        yield Step(f"restore {entry.name}{most}{', as bearer, too' * entry.bearer}", entry.facet, entry.rule)
 
 
 def lends_of(policy: Policy) -> Iterator[Step]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from caprpc.analysis.authority import member_name, rule_toml
-from caprpc.ids import OP_ROOT, OPERATION_NAMES
+from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.policy import ArgumentRule, Grant, Key, Policy, PolicySet
 
 _LONGEST: Final = 2**63 - 1
@@ -23,6 +23,8 @@ def cedar(policies: PolicySet) -> str:
     for policy in policies.policies:
         for root in policy.roots.values():
             lines += _statement(policy, "root", (OP_ROOT, root.name), None, root.rule)
+        for entry in policy.restores.values():
+            lines += _statement(policy, "root", (OP_RESTORE, entry.name), None, entry.rule)
         for offer in policy.offers.values():
             for key, grant in offer.grants.items():
                 lines += _statement(policy, offer.name, key, grant, grant.rule, member_name(offer.interface, *key))

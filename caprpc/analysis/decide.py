@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from caprpc.analysis.authority import Held, Right, held_by, limit_text, member_name, rights_of, rule_text
-from caprpc.ids import OP_CALL, OP_GET, OP_ROOT, OP_SET, OPERATION_NAMES
+from caprpc.ids import OP_CALL, OP_GET, OP_RESTORE, OP_ROOT, OP_SET, OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 
 
@@ -95,6 +95,8 @@ def _decide_for(policy: Policy, request: Request) -> Verdict:
     identity = Line(policy.peer_rule, f"policy {policy.name} is for {request.peer}")
     if request.operation == OP_ROOT:
         return _decide_root(policy, request, identity)
+    if request.operation == OP_RESTORE:
+        return _decide_restore(policy, request, identity)
     rights = [right for right in rights_of(policy) if request.is_about(right)]
     refused: list[tuple[Line, ...]] = []
     open_: tuple[tuple[Line, ...], Right] | None = None
@@ -120,6 +122,15 @@ def _decide_root(policy: Policy, request: Request, identity: Line) -> Verdict:
     if root is None:
         return Verdict(Answer.NO, (identity, Line(policy.roots_rule, f"there is no root {request.member!r}")), None)
     return Verdict(Answer.YES, (identity, Line(root.rule, f"root {root.name} as {root.facet}")), None)
+
+
+def _decide_restore(policy: Policy, request: Request, identity: Line) -> Verdict:
+    entry = policy.restores.get(request.member)
+    if entry is None:
+        there = Line(policy.peer_rule, f"there is no [restore.{request.member}]")
+        return Verdict(Answer.NO, (identity, there), None)
+    known = Line(entry.rule, f"restore {entry.name} as {entry.facet}, if it was granted: caprpc grants list")
+    return Verdict(Answer.UNKNOWN, (identity, known), None)
 
 
 def _way(held: Held) -> Iterator[Line]:

@@ -24,6 +24,10 @@ def draft(policy: Policy, roots: set[str], facets: Mapping[str, Need]) -> str:
     used_roots = [name for name in sorted(roots) if policy.roots[name].facet in kept]
     if used_roots:
         lines += ["", "[roots]", *(f'{name} = "{policy.roots[name].facet}"' for name in used_roots)]
+    for entry in policy.restores.values():
+        if entry.facet in kept:
+            lines += ["", f"[restore.{entry.name}]", f'as = "{entry.facet}"', *["bearer = true"] * entry.bearer]
+            lines += [] if entry.max_for_s is None else [f"max_for_s = {entry.max_for_s:g}"]
     for facet in policy.offers:
         if facet in kept:
             lines += _offer(policy, facet, facets, kept)

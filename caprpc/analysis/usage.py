@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from caprpc.analysis.authority import held_by, member_name
 from caprpc.audit.reader import Record
-from caprpc.ids import OP_CLOSE, OP_EXIT, OP_ROOT, OPERATION_NAMES
+from caprpc.ids import OP_CLOSE, OP_EXIT, OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.policy import Grant, Key, MemberLimit, Offer, Policy, PolicySet
 
 _CODES: Final = {name: code for code, name in OPERATION_NAMES.items()}
@@ -104,6 +104,9 @@ def _unused_of(policy: Policy, seen: Mapping[tuple[str, str, Key], _Seen]) -> It
     for root in policy.roots.values():
         if (policy.name, root.facet, (OP_ROOT, root.name)) not in seen:
             yield Unused("root", root.rule, f"{policy.name}: root {root.name} was never asked for")
+    for entry in policy.restores.values():
+        if (policy.name, entry.facet, (OP_RESTORE, entry.name)) not in seen:
+            yield Unused("root", entry.rule, f"{policy.name}: nothing was restored by the name {entry.name}")
     for held in held_by(policy).values():
         for key, grant in held.offer.grants.items():
             used = seen.get((policy.name, held.offer.name, key))
@@ -178,6 +181,11 @@ def _grant(policy: Policy, event: Event) -> tuple[Grant | None, str]:
         if root is None:
             return None, f"{policy.roots_rule} lists no root {member!r}"
         return Grant(operation, member, root.rule, {}, _NO_LIMIT, root.facet, frozenset()), ""
+    if operation == OP_RESTORE:
+        entry = policy.restores.get(member)
+        if entry is None:
+            return None, f"{policy.file} has no [restore.{member}]"
+        return Grant(operation, member, entry.rule, {}, _NO_LIMIT, entry.facet, frozenset()), ""
     offer = policy.offers.get(event.facet)
     if offer is None:
         return None, f"{policy.file} has no facet {event.facet}"

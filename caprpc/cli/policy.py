@@ -103,6 +103,8 @@ def _policy_lines(one: Policy) -> Iterator[str]:
         yield f"    peer     {principal}"
     for root in one.roots.values():
         yield f"    root     {root.name} as {root.facet}"
+    for entry in one.restores.values():
+        yield f"    restore  {entry.name} as {entry.facet}{' (bearer, too)' * entry.bearer}"
     for offer in one.offers.values():
         yield f"    offer    {offer.name} ({offer.interface}): {_members(offer.grants)}"
     accepted: dict[str, list[tuple[int, str]]] = {}

@@ -35,7 +35,8 @@ def use(branch, uri, interface, then):
     return branch.run(scenario)
 
 
-def test_revoking_here_ends_live_references_and_what_was_obtained_through_them(branch, interfaces):
+def test_revoking_here_ends_live_references_and_what_was_obtained_through_them(branch, interfaces, monkeypatch):
+    monkeypatch.setattr(watching, "POLL_S", 3_600.0)
     uri = branch.grant()
     grant_id = branch.grants()[0].grant_id
     errors = use(branch, uri, interfaces.account, lambda: branch.ask("revoke_grant", grant_id))
