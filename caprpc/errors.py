@@ -4,7 +4,7 @@ Messages say what was expected, what came, where, and what to do. What travels t
 ``ERROR_CODES``, declared public text, and a reference number.
 """
 
-from typing import Final
+from typing import Any, Final
 
 ERROR_CODES: Final = frozenset(
     {
@@ -180,6 +180,10 @@ class DeadlineExceeded(RemoteError):
     """The deadline passed before the answer came."""
 
 
+_HEAP_TYPE: Final = 1 << 9
+"""``Py_TPFLAGS_HEAPTYPE``: set for every class that is written in Python."""
+
+
 def printable(text: str, limit: int = 256) -> str:
     """Return text of a peer with everything escaped that could steer a terminal or a log, and cut to ``limit``."""
     cut = text[:limit]
@@ -198,3 +202,15 @@ def declared_text(error: BaseException) -> str:
     """
     args = error.args
     return args[0] if args and type(args[0]) is str else ""
+
+
+def rebuilt(kind: type[Exception], text: str) -> Exception:
+    """Return an exception of a declared class that carries a text, without running any code of the class.
+
+    Its constructor is passed over: it may take other arguments, and must not run because a peer says so. What it would
+    have set is missing.
+    """
+    builtin: Any = next(base for base in kind.__mro__ if not base.__flags__ & _HEAP_TYPE)
+    error: Exception = builtin.__new__(kind)
+    BaseException.args.__set__(error, (text,))  # type: ignore[attr-defined]  # the descriptor behind ``error.args``
+    return error

@@ -35,6 +35,7 @@ OP_EXIT: Final = 13
 OP_ATTENUATE: Final = 14
 OP_REVOKE: Final = 15
 OP_RESTORE: Final = 16
+OP_COMPARE: Final = 17
 
 OPERATION_NAMES: Final[dict[int, str]] = {
     OP_ROOT: "root",
@@ -54,10 +55,11 @@ OPERATION_NAMES: Final[dict[int, str]] = {
     OP_ATTENUATE: "attenuate",
     OP_REVOKE: "revoke",
     OP_RESTORE: "restore",
+    OP_COMPARE: "compare",
 }
 """Every operation a CALL may name. A code that is missing here is a protocol error."""
 
-NAMED_OPERATIONS: Final = frozenset({OP_ROOT, OP_CALL, OP_GET, OP_SET, OP_RESTORE})
+NAMED_OPERATIONS: Final = frozenset({OP_ROOT, OP_CALL, OP_GET, OP_SET, OP_RESTORE, OP_COMPARE})
 """Operations that carry a member name; all others carry the empty string. A CALL of ``root`` with the empty string asks
 which roots there are."""
 

@@ -3,7 +3,7 @@
 from caprpc.aio.calling import batch, oneway, pipe, set_attribute, submit
 from caprpc.aio.client import Client, Peer, connect, connect_subprocess
 from caprpc.aio.granting import grant
-from caprpc.aio.operators import open_stream, prefetch
+from caprpc.aio.operators import compare, contains, length, open_stream, prefetch, set_item
 from caprpc.aio.references import attenuate, lend, release, release_after, revoke
 from caprpc.aio.server import Server, serve
 from caprpc.objects.async_streams import AsyncReader, AsyncWriter
@@ -25,12 +25,15 @@ __all__ = [
     "Server",
     "attenuate",
     "batch",
+    "compare",
     "connect",
     "connect_subprocess",
     "current",
     "deadline",
     "grant",
     "lend",
+    "contains",
+    "length",
     "oneway",
     "open_stream",
     "pipe",
@@ -40,5 +43,6 @@ __all__ = [
     "revoke",
     "serve",
     "set_attribute",
+    "set_item",
     "submit",
 ]

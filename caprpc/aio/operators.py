@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any, overload
+from typing import Any, Literal, overload
 
+from caprpc.ids import OP_COMPARE, OP_CONTAINS, OP_INDEX_SET, OP_LENGTH
 from caprpc.interfaces import ByteSink, ByteSource
 from caprpc.objects.async_streams import AsyncReader, AsyncWriter
 from caprpc.objects.iteration import Progress, choose
 from caprpc.objects.streams import PIECE_BYTES, transfer_of
+from caprpc.objects.targets import stub_of
 
 
 def prefetch(
@@ -59,3 +61,50 @@ def open_stream(
     """
     transfer, reads = transfer_of(reference, chunk_bytes, progress, on_loop=True)
     return AsyncReader(transfer) if reads else AsyncWriter(transfer)
+
+
+async def length(reference: object) -> int:
+    """Return ``len(reference)`` of a remote object.
+
+    Raises:
+        TypeError: Its interface declares no length.
+    """
+    count: int = await _operate(reference, OP_LENGTH, "", "__len__")
+    return count
+
+
+async def contains(reference: object, item: object) -> bool:
+    """Return ``item in reference`` of a remote object.
+
+    Raises:
+        TypeError: Its interface declares no such test.
+    """
+    found: bool = await _operate(reference, OP_CONTAINS, "", "__contains__", item)
+    return found
+
+
+async def set_item(reference: object, key: object, value: object) -> None:
+    """Do ``reference[key] = value`` with a remote object.
+
+    Raises:
+        TypeError: Its interface declares no such assignment.
+    """
+    await _operate(reference, OP_INDEX_SET, "", "__setitem__", key, value)
+
+
+async def compare(reference: object, how: Literal["eq", "ne", "lt", "le", "gt", "ge"], other: object) -> bool:
+    """Compare a remote object with something; for ``price < other`` write ``await compare(price, "lt", other)``.
+
+    Raises:
+        TypeError: Its interface declares no such comparison.
+    """
+    result: bool = await _operate(reference, OP_COMPARE, how, f"__{how}__", other)
+    return result
+
+
+async def _operate(reference: object, operation: int, name: str, python_name: str, *args: object) -> Any:
+    stub = stub_of(reference)
+    member = stub._caprpc_shape.members.get((operation, name))
+    if member is None:
+        raise TypeError(f"{stub._caprpc_shape.name} declares no {python_name}")
+    return await stub._caprpc_call(stub._caprpc_import, member, args, {})

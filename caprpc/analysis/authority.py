@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 
-from caprpc.ids import OP_CALL, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
+from caprpc.ids import OP_CALL, OP_COMPARE, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
 from caprpc.policy import OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy
 
 
@@ -77,7 +77,7 @@ def lends_of(policy: Policy) -> Iterator[Step]:
 
 def is_made(policy: Policy, lend: Lend) -> bool:
     """Say whether we may make the call in which something is lent."""
-    operations = (OP_CALL, OP_SET) if lend.member else (OP_INVOKE,)
+    operations = (OP_CALL, OP_SET, OP_COMPARE) if lend.member else (OP_INVOKE,)
     return any((lend.interface, operation, lend.member) in policy.accepts for operation in operations)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from caprpc.analysis.authority import Held, Right, held_by, limit_text, member_name, rights_of, rule_text
-from caprpc.ids import OP_CALL, OP_GET, OP_RESTORE, OP_ROOT, OP_SET, OPERATION_NAMES
+from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_RESTORE, OP_ROOT, OP_SET, OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 
 
@@ -67,7 +67,7 @@ class Request:
     def is_about(self, right: Right) -> bool:
         """Say whether a right is for the member and operation that are asked for."""
         grant, offer = right.grant, right.held.offer
-        operations = (OP_CALL, OP_GET, OP_SET) if self.operation is None else (self.operation,)
+        operations = (OP_CALL, OP_GET, OP_SET, OP_COMPARE) if self.operation is None else (self.operation,)
         return (
             offer.interface == self.interface
             and (self.facet is None or offer.name == self.facet)

@@ -6,11 +6,11 @@ from typing import Final
 
 from caprpc.analysis.authority import lend_name, quoted, rule_toml
 from caprpc.analysis.usage import Need
-from caprpc.ids import OP_CALL, OP_GET, OP_NEXT, OP_SET
+from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_NEXT, OP_SET
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.policy import OPAQUE, Key, Lend, Policy, grant_line
 
-_WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set"}
+_WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
 
 
 def draft(policy: Policy, roots: set[str], facets: Mapping[str, Need]) -> str:

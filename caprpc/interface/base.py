@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, ForwardRef, get_args, get_origin
 
-from caprpc.ids import OP_CALL, OP_EXIT, OP_GET, OP_SET
+from caprpc.ids import OP_CALL, OP_COMPARE, OP_EXIT, OP_GET, OP_SET
 from caprpc.interface import forms
 from caprpc.interface.annotations import strip, text_of
 from caprpc.interface.compile import Compiler
@@ -49,6 +49,8 @@ _ITERATIONS: Final = frozenset(
     }
 )
 _CONTEXTS: Final = frozenset({contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager})
+Errors = tuple[type[Exception], ...]
+"""What a method declares that it raises."""
 _REFERENCES: Final = frozenset({RemoteReference, OwnReference})
 
 
@@ -113,7 +115,7 @@ def register_adapter(foreign_type: type, interface: Callable[..., Any], adapter:
     info.adapters[foreign_type] = adapter
 
 
-def _shape_or_none(annotation: Any, where: str) -> Shape | None:
+def _shape_or_none(annotation: Any, where: str, errors: Errors = ()) -> Shape | None:
     annotation = strip(annotation)
     info = interface_info(annotation)
     if info is not None:
@@ -123,24 +125,27 @@ def _shape_or_none(annotation: Any, where: str) -> Shape | None:
     if isinstance(annotation, type) and issubclass(annotation, InterfaceBase):
         raise TypeError(f"{where}: {annotation.__name__} is an implementation; declare the interface it implements")
     origin, arguments = get_origin(annotation), get_args(annotation)
-    compiler = Compiler(where, _reference_form(where))
+    compiler = Compiler(where, _reference_form(where, errors))
     if origin is collections.abc.Callable:
         if arguments[0] is Ellipsis or not isinstance(arguments[0], list):
             raise TypeError(f"{where}: {text_of(annotation)} must list its parameter types")
         parameters = tuple(compiler.form(argument) for argument in arguments[0])
-        return callable_shape(text_of(annotation), parameters, compiler.form(arguments[1]))
+        return callable_shape(text_of(annotation), parameters, compiler.form(arguments[1]), errors)
     if origin in _ITERATIONS:
-        return iterator_shape(text_of(annotation), compiler.form(arguments[0]))
+        return iterator_shape(text_of(annotation), compiler.form(arguments[0]), errors)
     if origin in _CONTEXTS:
-        return context_shape(text_of(annotation), compiler.form(arguments[0]))
+        return context_shape(text_of(annotation), compiler.form(arguments[0]), errors)
     return None
 
 
-def _reference_form(where: str) -> Callable[[object], Form | None]:
-    """Return what a compiler asks for the form of a reference annotation."""
+def _reference_form(where: str, errors: Errors = ()) -> Callable[[object], Form | None]:
+    """Return what a compiler asks for the form of a reference annotation.
+
+    ``errors`` are those that a method declares: they hold for functions, iterators and contexts in its signature, too.
+    """
 
     def form(annotation: object) -> Form | None:
-        shape = _shape_or_none(annotation, where)
+        shape = _shape_or_none(annotation, where, errors)
         return None if shape is None else reference_form(shape)
 
     return form
@@ -193,14 +198,14 @@ def _interface_members(info: InterfaceInfo) -> Members:
 def _method_member(info: InterfaceInfo, declaration: MethodDeclaration, owner: type) -> Member:
     where = f"{info.name}.{declaration.python_name}"
     if declaration.operation == OP_EXIT:
-        signature = Signature(where, EXIT_PARAMETERS, forms.NONE_FORM)
+        signature = Signature(where, EXIT_PARAMETERS, forms.BOOL_FORM)
     else:
         hints = _hints(where, declaration.function)
-        compiler = Compiler(where, _reference_form(where))
+        compiler = Compiler(where, _reference_form(where, declaration.errors))
         parameters = parameters_of(declaration.function, lambda name: compiler.form(hints[name]))
         signature = Signature(where, parameters, compiler.form(hints["return"]))
     names = [declaration.python_name]
-    if declaration.operation != OP_CALL:
+    if declaration.operation not in (OP_CALL, OP_COMPARE):
         names += [n for n, op in SPECIAL_OPERATIONS.items() if op == declaration.operation and n not in names]
     return Member(
         declaration.operation,

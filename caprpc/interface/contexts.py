@@ -1,4 +1,4 @@
-"""Serving a context manager to a peer: entered once, left once, never handed an exception of the peer."""
+"""Serving a context manager to a peer: entered once, left once, never handed an exception that is not declared."""
 
 import threading
 from collections.abc import Awaitable
@@ -7,8 +7,9 @@ from enum import Enum
 from types import TracebackType
 from typing import Any
 
-from caprpc.errors import CapRPCError
+from caprpc.errors import CapRPCError, printable, rebuilt
 
+Errors = tuple[type[Exception], ...]
 ExitArguments = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
 
 
@@ -32,10 +33,11 @@ class ContextMisused(RuntimeError):
 class ServedContext:
     """The order of a context: whoever came in goes out, once, also if the peer vanishes while it enters or inside."""
 
-    __slots__ = ("_after", "_gone", "_lock", "state")
+    __slots__ = ("_after", "_errors", "_gone", "_lock", "state")
 
-    def __init__(self, *, again: bool = False) -> None:
-        """Take whether the context may be entered again once it was left."""
+    def __init__(self, *, again: bool = False, errors: Errors = ()) -> None:
+        """Take whether the context may be entered again once it was left, and which errors of the peer it may see."""
+        self._errors = errors
         self.state = ContextState.FRESH
         self._after = ContextState.FRESH if again else ContextState.LEFT
         self._gone: BaseException | None = None
@@ -78,9 +80,9 @@ class ContextServer(ServedContext):
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: AbstractContextManager[Any], *, again: bool = False) -> None:
+    def __init__(self, context: AbstractContextManager[Any], *, again: bool = False, errors: Errors = ()) -> None:
         """Take a context manager that nobody has entered."""
-        super().__init__(again=again)
+        super().__init__(again=again, errors=errors)
         self._context = context
 
     def enter(self) -> Any:
@@ -96,10 +98,10 @@ class ContextServer(ServedContext):
             self._context.__exit__(type(gone), gone, None)
         return value
 
-    def exit(self, failed: bool) -> None:
-        """Leave it; with ``PeerBlockFailed`` if the peer's block failed."""
+    def exit(self, failed: bool, error: str = "", text: str = "") -> bool:
+        """Leave it, with what the peer's block failed with if that is declared; return whether that is settled."""
         self._leave()
-        self._context.__exit__(*exit_arguments(failed))
+        return bool(self._context.__exit__(*exit_arguments(failed, error, text, self._errors)))
 
     def abandon(self, error: BaseException) -> None:
         """Leave it with ``error`` if the peer vanished inside; otherwise do nothing."""
@@ -112,9 +114,9 @@ class AsyncContextServer(ServedContext):
 
     __slots__ = ("_context",)
 
-    def __init__(self, context: AbstractAsyncContextManager[Any], *, again: bool = False) -> None:
+    def __init__(self, context: AbstractAsyncContextManager[Any], *, again: bool = False, errors: Errors = ()) -> None:
         """Take a context manager that nobody has entered."""
-        super().__init__(again=again)
+        super().__init__(again=again, errors=errors)
         self._context = context
 
     async def enter(self) -> Any:
@@ -130,18 +132,28 @@ class AsyncContextServer(ServedContext):
             await self._context.__aexit__(type(gone), gone, None)
         return value
 
-    async def exit(self, failed: bool) -> None:
-        """Leave it; with ``PeerBlockFailed`` if the peer's block failed."""
+    async def exit(self, failed: bool, error: str = "", text: str = "") -> bool:
+        """Leave it, with what the peer's block failed with if that is declared; return whether that is settled."""
         self._leave()
-        await self._context.__aexit__(*exit_arguments(failed))
+        return bool(await self._context.__aexit__(*exit_arguments(failed, error, text, self._errors)))
 
     def abandon(self, error: BaseException) -> Awaitable[object] | None:
         """Return what leaves it with ``error``, to be awaited, if the peer vanished inside."""
         return self._context.__aexit__(type(error), error, None) if self._abandon(error) else None
 
 
-def exit_arguments(failed: bool) -> ExitArguments:
-    """Return what ``__exit__`` is called with: an exception of ours stands for whatever happened at the peer."""
+def exit_arguments(failed: bool, error: str = "", text: str = "", errors: Errors = ()) -> ExitArguments:
+    """Return what ``__exit__`` is called with: a declared error of our own class, or one that stands for all others.
+
+    Args:
+        failed: Whether the peer's block ended with an exception.
+        error: Name of its class if it is declared, else empty.
+        text: Its text.
+        errors: What is declared.
+    """
     if not failed:
         return None, None, None
+    for declared in errors:
+        if declared.__name__ == error:
+            return declared, rebuilt(declared, printable(text)), None
     return PeerBlockFailed, PeerBlockFailed("the peer's block ended with an exception"), None

@@ -12,8 +12,20 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, Final, Literal, NoReturn, TypeVar, cast
 
+from caprpc.errors import (
+    AuditError,
+    CallRefused,
+    ConfigurationError,
+    ConnectionLost,
+    IdentityRefused,
+    LimitExceeded,
+    ProtocolError,
+    ReferenceDead,
+    RemoteError,
+)
 from caprpc.ids import (
     OP_CALL,
+    OP_COMPARE,
     OP_CONTAINS,
     OP_ENTER,
     OP_EXIT,
@@ -47,6 +59,32 @@ SPECIAL_OPERATIONS: Final[Mapping[str, int]] = {
     "__aexit__": OP_EXIT,
 }
 """Python's protocol methods that an interface may declare, and the operation each becomes."""
+
+COMPARISONS: Final[Mapping[str, str]] = {
+    "__eq__": "eq",
+    "__ne__": "ne",
+    "__lt__": "lt",
+    "__le__": "le",
+    "__gt__": "gt",
+    "__ge__": "ge",
+}
+"""Python's comparisons that an interface may declare, and the member of the operation ``compare`` that each becomes."""
+
+_NOT_DECLARABLE: Final = (
+    StopIteration,
+    StopAsyncIteration,
+    BaseExceptionGroup,
+    AuditError,
+    CallRefused,
+    ConfigurationError,
+    ConnectionLost,
+    IdentityRefused,
+    LimitExceeded,
+    ProtocolError,
+    ReferenceDead,
+    RemoteError,
+)
+"""Errors that mean something here when they are raised: a peer must not be able to say so in our place."""
 
 _CLASS_MACHINERY: Final = frozenset(
     {
@@ -95,8 +133,11 @@ class MethodDeclaration:
         self.idempotent = idempotent
         self.errors = errors
         self.python_name = function.__name__
-        self.operation = SPECIAL_OPERATIONS.get(self.python_name, OP_CALL)
-        self.name = self.python_name if self.operation == OP_CALL else ""
+        if self.python_name in COMPARISONS:
+            self.operation, self.name = OP_COMPARE, COMPARISONS[self.python_name]
+        else:
+            self.operation = SPECIAL_OPERATIONS.get(self.python_name, OP_CALL)
+            self.name = self.python_name if self.operation == OP_CALL else ""
 
     def __get__(self, instance: object, owner: type | None = None) -> object:
         """Return the declaration from the class; from an instance, a function that says what is missing."""
@@ -163,6 +204,12 @@ def method(
         isinstance(error, type) and issubclass(error, Exception) for error in errors
     ):
         raise TypeError("@method(errors=...) is a tuple of Exception classes, such as errors=(LookupError,)")
+    for error in errors:
+        if issubclass(error, _NOT_DECLARABLE):
+            raise TypeError(
+                f"@method(errors=...) cannot name {error.__name__}: a peer must not raise what means something here; "
+                "declare an exception of your own"
+            )
     if len({error.__name__ for error in errors}) != len(errors):
         raise TypeError("@method(errors=...) names two exceptions alike; a caller could not tell them apart")
 
@@ -205,7 +252,8 @@ def collect(cls: type) -> InterfaceInfo:
     declarations = _inherited(cls)
     annotations = inspect.get_annotations(cls)
     for name, value in cls.__dict__.items():
-        if name in _CLASS_MACHINERY:
+        if name in _CLASS_MACHINERY or (name == "__hash__" and value is None):
+            # Python takes ``__hash__`` away from a class that declares ``__eq__``.
             continue
         if type(value) is MethodDeclaration:
             _check_method(cls, name, value)
@@ -303,13 +351,21 @@ def _check_method(cls: type, name: str, declaration: MethodDeclaration) -> None:
         _check_name(cls, parameter.name, f"parameter (of {name})")
         if parameter.annotation is parameter.empty:
             raise TypeError(f"{where} has no annotation for {parameter.name}; arguments are checked against it")
+    if declaration.operation == OP_COMPARE and (
+        len(parameters) != 2 or signature.return_annotation not in (bool, "bool")
+    ):
+        raise TypeError(f"{where} is a comparison: write `def {name}(self, other: ...) -> bool`")
     if signature.return_annotation is signature.empty:
         raise TypeError(f"{where} has no return annotation; write `-> None` if it returns nothing")
 
 
 def _refuse_body(cls: type, name: str, value: object) -> NoReturn:
     """Say what to do with something in an interface body that is not a declaration."""
-    if name in SPECIAL_OPERATIONS or (isinstance(value, FunctionType) and not name.startswith("_")):
+    if (
+        name in SPECIAL_OPERATIONS
+        or name in COMPARISONS
+        or (isinstance(value, FunctionType) and not name.startswith("_"))
+    ):
         raise TypeError(
             f'{cls.__name__}.{name} is not declared; decorate it with @method(effect="read") or "write", or move it '
             f"to the implementation: class My{cls.__name__}({cls.__name__})"

@@ -28,8 +28,12 @@ CALLABLE: Final = "Callable"
 ITERATOR: Final = "Iterator"
 CONTEXT_MANAGER: Final = "ContextManager"
 
-EXIT_PARAMETERS: Final = (Parameter("failed", forms.BOOL_FORM, positional=True, keyword=False),)
-"""Leaving a context tells whether the block failed, and nothing about how."""
+EXIT_PARAMETERS: Final = (
+    Parameter("failed", forms.BOOL_FORM, positional=True, keyword=False),
+    Parameter("error", forms.STR_FORM, positional=True, keyword=False, default=""),
+    Parameter("text", forms.STR_FORM, positional=True, keyword=False, default=""),
+)
+"""Leaving a context tells whether the block failed, and how only if it did so with an error that is declared."""
 
 FUNCTIONS: Final = frozenset({FunctionType, BuiltinFunctionType, MethodType, partial})
 """What may stand for a Callable: it is invoked, and nothing of it is readable."""
@@ -79,7 +83,11 @@ ASYNC_CONTEXTS: Final = frozenset({_AsyncGeneratorContextManager})
 """What ``@contextmanager`` and its relatives make."""
 
 
-def callable_shape(text: str, parameters: tuple[Form, ...], result: Form) -> Shape:
+Errors = tuple[type[Exception], ...]
+"""Errors that the method declares in whose signature the reference stands."""
+
+
+def callable_shape(text: str, parameters: tuple[Form, ...], result: Form, errors: Errors = ()) -> Shape:
     """Return the shape of ``Callable[[A, B], R]``: it can be invoked."""
 
     def members() -> Members:
@@ -87,7 +95,12 @@ def callable_shape(text: str, parameters: tuple[Form, ...], result: Form) -> Sha
             Parameter(f"argument{i}", form, positional=True, keyword=False) for i, form in enumerate(parameters, 1)
         )
         member = CallableMember(
-            OP_INVOKE, "", Signature(text, declared, result), interface=object, python_names=("__call__",)
+            OP_INVOKE,
+            "",
+            Signature(text, declared, result),
+            interface=object,
+            python_names=("__call__",),
+            errors=errors,
         )
         return {(OP_INVOKE, ""): member}
 
@@ -99,7 +112,7 @@ def callable_shape(text: str, parameters: tuple[Form, ...], result: Form) -> Sha
     return Shape(CALLABLE, text, members, adapt)
 
 
-def iterator_shape(text: str, item: Form) -> Shape:
+def iterator_shape(text: str, item: Form, errors: Errors = ()) -> Shape:
     """Return the shape of an iterator: chunks are pulled from it, and it can be closed."""
 
     def members() -> Members:
@@ -116,7 +129,7 @@ def iterator_shape(text: str, item: Form) -> Shape:
                 interface=ServedIterator,
                 python_names=("pull",),
                 effect="read",
-                errors=(IteratorBusy,),
+                errors=(IteratorBusy, *errors),
             ),
             (OP_CLOSE, ""): Member(OP_CLOSE, "", close, interface=ServedIterator, python_names=("close",)),
         }
@@ -136,14 +149,16 @@ def iterator_shape(text: str, item: Form) -> Shape:
     return Shape(ITERATOR, text, members, adapt)
 
 
-def context_shape(text: str, given: Form) -> Shape:
+def context_shape(text: str, given: Form, errors: Errors = ()) -> Shape:
     """Return the shape of a context manager: entered once, left once."""
 
     def members() -> Members:
-        enter, leave = Signature(text, (), given), Signature(text, EXIT_PARAMETERS, forms.NONE_FORM)
+        enter, leave = Signature(text, (), given), Signature(text, EXIT_PARAMETERS, forms.BOOL_FORM)
         return {
-            (OP_ENTER, ""): Member(OP_ENTER, "", enter, interface=ServedContext, python_names=("enter",)),
-            (OP_EXIT, ""): Member(OP_EXIT, "", leave, interface=ServedContext, python_names=("exit",)),
+            (OP_ENTER, ""): Member(
+                OP_ENTER, "", enter, interface=ServedContext, python_names=("enter",), errors=errors
+            ),
+            (OP_EXIT, ""): Member(OP_EXIT, "", leave, interface=ServedContext, python_names=("exit",), errors=errors),
         }
 
     def adapt(obj: Any) -> object:
@@ -151,9 +166,9 @@ def context_shape(text: str, given: Form) -> Shape:
         if kind is ContextServer or kind is AsyncContextServer:
             return obj
         if kind in CONTEXTS:
-            return ContextServer(obj)
+            return ContextServer(obj, errors=errors)
         if kind in ASYNC_CONTEXTS:
-            return AsyncContextServer(obj)
+            return AsyncContextServer(obj, errors=errors)
         return _refuse(text, obj, "pass what a @contextmanager function returns")
 
     return Shape(CONTEXT_MANAGER, text, members, adapt)

@@ -155,7 +155,7 @@ class Member:
             )
         is_async = inspect.iscoroutinefunction(function)
         if python_name in EXIT_METHODS:
-            return _leaving(function, is_async), is_async
+            return _leaving(function, is_async, self.errors), is_async
         return function, is_async
 
 
@@ -211,14 +211,14 @@ def _class_attribute(mro: tuple[type, ...], name: str) -> object:
     return _MISSING
 
 
-def _leaving(function: Callable[..., Any], is_async: bool) -> Callable[..., Any]:
-    """Leave a context knowing only whether the peer's block failed; nothing is swallowed on its behalf."""
+def _leaving(function: Callable[..., Any], is_async: bool, errors: tuple[type[Exception], ...]) -> Callable[..., Any]:
+    """Leave a context knowing how the peer's block failed only if that is declared; say whether it is settled."""
 
-    def leave(obj: object, failed: bool) -> None:
-        function(obj, *exit_arguments(failed))
+    def leave(obj: object, failed: bool, error: str, text: str) -> bool:
+        return bool(function(obj, *exit_arguments(failed, error, text, errors)))
 
-    async def leave_async(obj: object, failed: bool) -> None:
-        await function(obj, *exit_arguments(failed))
+    async def leave_async(obj: object, failed: bool, error: str, text: str) -> bool:
+        return bool(await function(obj, *exit_arguments(failed, error, text, errors)))
 
     return leave_async if is_async else leave
 

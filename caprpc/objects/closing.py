@@ -29,8 +29,9 @@ def bind(member: Member, export: Export, obj: Any) -> tuple[Callable[..., Any], 
     if member.operation not in _CONTEXT or isinstance(obj, ServedContext):
         return bound
     if export.closer is None:
-        is_async = export.shape.members[OP_EXIT, ""].is_async(obj)
-        export.closer = AsyncContextServer(obj, again=True) if is_async else ContextServer(obj, again=True)
+        leave = export.shape.members[OP_EXIT, ""]
+        kind = AsyncContextServer if leave.is_async(obj) else ContextServer
+        export.closer = kind(obj, again=True, errors=leave.errors)
     keeper: Any = export.closer
     return keeper.enter if member.operation == OP_ENTER else keeper.exit, isinstance(keeper, AsyncContextServer)
 

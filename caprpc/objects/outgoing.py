@@ -12,6 +12,7 @@ from caprpc.errors import (
     RemoteError,
     RemoteProtocolError,
     printable,
+    rebuilt,
 )
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
@@ -328,15 +329,18 @@ class Outgoing:
         if answer.code == "declared" and member is not None:
             for declared in member.errors:
                 if declared.__name__ == answer.type:
-                    error = declared(text)
-                    error.add_note(f"raised by {member.name} of {peer} (reference number {reference})")
+                    error = rebuilt(declared, text)
+                    BaseException.add_note(error, f"{_side(member, peer)}, reference number {reference}")
                     return error
         advice = _ADVICE.get(answer.code, "the peer answered with an error")
         where = f"{member.name or OPERATION_NAMES[member.operation]}: " if member is not None else ""
         message = f"{where}{advice}" + (f": {text}" if text else "") + f" (peer {peer}, reference number {reference})"
         error_class = _ERROR_CLASSES.get(answer.code, RemoteError)
         code = answer.code if answer.code in ERROR_CODES else "internal"
-        return error_class(message, code=code, reference=reference, text=text, peer=peer)
+        error = error_class(message, code=code, reference=reference, text=text, peer=peer)
+        if member is not None:
+            error.add_note(_side(member, peer))
+        return error
 
     def _check(self, target: Import, member: Member) -> None:
         if isinstance(target, Promised):
@@ -397,3 +401,9 @@ def _pack_calls(member: Member, calls: list[AnyArguments], limits: Limits) -> by
     if scalars is not None and all(not kwargs and tuple(map(type, args)) == scalars for args, kwargs in calls):
         return codec.pack_scalar_calls(calls, limits)
     return codec.pack([signature.encode_args(args, kwargs, _VALUES_ONLY) for args, kwargs in calls], limits)
+
+
+def _side(member: Member, peer: str) -> str:
+    """Return where an error comes from that is raised here."""
+    operation = OPERATION_NAMES[member.operation]
+    return f"answered at the peer's side, not here: {operation} of {member.signature.member}, peer {peer}"

@@ -9,10 +9,11 @@ from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 from weakref import ref
 
-from caprpc.errors import ReferenceDead, printable
+from caprpc.errors import ReferenceDead, cut_text, declared_text, printable
 from caprpc.ids import (
     OP_CALL,
     OP_CLOSE,
+    OP_COMPARE,
     OP_CONTAINS,
     OP_ENTER,
     OP_EXIT,
@@ -26,6 +27,7 @@ from caprpc.ids import (
     OP_SET,
 )
 from caprpc.interface import Member, Shape
+from caprpc.limits import DEFAULT_LIMITS
 from caprpc.session import Export, Import
 
 
@@ -186,10 +188,44 @@ def _refusing_setter(name: str) -> Callable[[Stub, Any], None]:
 
 
 def _exit(member: Member) -> Callable[..., Any]:
-    def leave(self: Stub, kind: type[BaseException] | None, _value: object = None, _trace: object = None) -> Any:
-        return self._caprpc_call(self._caprpc_import, member, (kind is not None,), {})
+    def leave(self: Stub, kind: type[BaseException] | None, value: object = None, _trace: object = None) -> bool:
+        suppresses = self._caprpc_call(self._caprpc_import, member, _ending(member, kind, value), {})
+        # A peer may settle the errors that it declares. Whatever else ends the block here, Ctrl-C included, goes on.
+        return suppresses is True and kind in member.errors
 
     return leave
+
+
+def _async_exit(member: Member) -> Callable[..., Any]:
+    async def leave(self: Stub, kind: type[BaseException] | None, value: object = None, _trace: object = None) -> bool:
+        suppresses = await self._caprpc_call(self._caprpc_import, member, _ending(member, kind, value), {})
+        return suppresses is True and kind in member.errors
+
+    return leave
+
+
+def _ending(member: Member, kind: type[BaseException] | None, value: object) -> tuple[bool, str, str]:
+    """Return what the peer learns of the end of a block: whether it failed, and how if it declares such an error."""
+    if kind is None or kind not in member.errors or not isinstance(value, BaseException):
+        return kind is not None, "", ""
+    return True, kind.__name__, cut_text(declared_text(value), DEFAULT_LIMITS.max_error_text_bytes)
+
+
+def _comparison(member: Member) -> Callable[..., Any]:
+    (parameter,) = member.signature.parameters
+    types, shapes = parameter.form.local_types, parameter.form.shapes
+
+    def compare(self: Stub, other: object) -> Any:
+        if types is None and shapes:
+            fits = isinstance(other, Stub) or shapes[0].interface in type(other).__mro__
+        else:
+            fits = types is None or type(other) in types
+        if not fits:
+            # As with any object: Python asks the other one, and then goes by identity. Nothing is sent.
+            return NotImplemented
+        return self._caprpc_call(self._caprpc_import, member, (other,), {})
+
+    return compare
 
 
 _DUNDERS: Final[dict[int, tuple[str, str]]] = {
@@ -222,7 +258,14 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
             body[name] = property(getter(member), put, None, member.doc or None)
         elif operation == OP_EXIT:
             dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
-            body[dunder] = _named(member, _exit(member), dunder, shape.name)
+            leave = _exit(member) if flavor is Flavor.BLOCKING else _async_exit(member)
+            body[dunder] = _named(member, leave, dunder, shape.name)
+        elif operation == OP_COMPARE:
+            if flavor is Flavor.BLOCKING:
+                body[f"__{name}__"] = _named(member, _comparison(member), f"__{name}__", shape.name)
+                if name == "eq":
+                    # What is equal must hash alike, and what is equal is known to the peer alone.
+                    body["__hash__"] = None
         elif operation == OP_ITERATE and flavor is Flavor.ASYNC:
             body["__aiter__"] = _named(member, _async_iteration(member), "__aiter__", shape.name)
         elif operation in _DUNDERS and operation not in (OP_NEXT, OP_CLOSE):

@@ -8,6 +8,7 @@ from caprpc.contract import InterfaceContract, MemberContract
 from caprpc.ids import (
     OP_CALL,
     OP_CLOSE,
+    OP_COMPARE,
     OP_CONTAINS,
     OP_ENTER,
     OP_EXIT,
@@ -25,7 +26,7 @@ from caprpc.policy.model import ITERATOR, Key
 from caprpc.policy.names import name_fault
 from caprpc.policy.problems import suggest
 
-LISTS: Final = {"call": OP_CALL, "get": OP_GET, "set": OP_SET}
+LISTS: Final = {"call": OP_CALL, "get": OP_GET, "set": OP_SET, "compare": OP_COMPARE}
 """Keys whose list names members."""
 FLAGS: Final = {
     "invoke": (OP_INVOKE,),

@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from caprpc.contract import InterfaceContract, ParameterContract
-from caprpc.ids import OP_CALL, OP_CLOSE, OP_NEXT, OP_ROOT, OP_SET
+from caprpc.ids import OP_CALL, OP_CLOSE, OP_COMPARE, OP_NEXT, OP_ROOT, OP_SET
 from caprpc.policy.contracts import GENERIC
 from caprpc.policy.document import Table, shown
 from caprpc.policy.limits import read_limits
@@ -204,7 +204,8 @@ def _target_parameter(
             "to", f"no contract of interface {shown(interface)}", suggest(interface, contracts), code="no-contract"
         )
         return None
-    found = contract.members.get((OP_CALL, member)) or contract.members.get((OP_SET, member))
+    keys = ((operation, member) for operation in (OP_CALL, OP_SET, OP_COMPARE))
+    found = next((contract.members[key] for key in keys if key in contract.members), None)
     if found is None:
         hint = suggest(member, {name for _, name in contract.members if name})
         table.complain(
