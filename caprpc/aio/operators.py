@@ -93,7 +93,9 @@ async def set_item(reference: object, key: object, value: object) -> None:
 
 
 async def compare(reference: object, how: Literal["eq", "ne", "lt", "le", "gt", "ge"], other: object) -> bool:
-    """Compare a remote object with something; for ``price < other`` write ``await compare(price, "lt", other)``.
+    """Compare a remote object with something, where Python has an operator that cannot be awaited.
+
+    ``price < other`` is ``await caprpc.aio.compare(price, "lt", other)``.
 
     Raises:
         TypeError: Its interface declares no such comparison.

@@ -214,10 +214,10 @@ def _class_attribute(mro: tuple[type, ...], name: str) -> object:
 def _leaving(function: Callable[..., Any], is_async: bool, errors: tuple[type[Exception], ...]) -> Callable[..., Any]:
     """Leave a context knowing how the peer's block failed only if that is declared; say whether it is settled."""
 
-    def leave(obj: object, failed: bool, error: str, text: str) -> bool:
+    def leave(obj: object, failed: bool, error: str = "", text: str = "") -> bool:
         return bool(function(obj, *exit_arguments(failed, error, text, errors)))
 
-    async def leave_async(obj: object, failed: bool, error: str, text: str) -> bool:
+    async def leave_async(obj: object, failed: bool, error: str = "", text: str = "") -> bool:
         return bool(await function(obj, *exit_arguments(failed, error, text, errors)))
 
     return leave_async if is_async else leave

@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from types import GeneratorType
 
 import pytest
 
 from caprpc import interfaces
 from caprpc.ids import OP_CALL, OP_ITERATE, OPERATION_NAMES
 from caprpc.interface import contract_of, shape_of
-from caprpc.interface.declaration import SPECIAL_OPERATIONS, interface_info
+from caprpc.interface.declaration import COMPARISONS, SPECIAL_OPERATIONS, interface_info
 from caprpc.interface.file_adapters import MAX_READ_BYTES, MAX_READ_CHARS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -55,7 +56,9 @@ def test_table_of_built_in_interfaces_is_complete():
         assert members == {member for operation, member in contract.members if operation == OP_CALL}
         assert iterates == ((OP_ITERATE, "") in contract.members)
         if name != "Closeable":
-            assert {f"io.{kind.__name__}" for kind in built_in[name].adapters} == set(re.findall(r"`([\w.]+)`", types))
+            files = {f"io.{kind.__name__}" for kind in built_in[name].adapters if kind.__module__ == "_io"}
+            assert files == set(re.findall(r"`([\w.]+)`", types))
+            assert (GeneratorType in built_in[name].adapters) == ("generators" in types)
 
 
 def test_table_of_special_methods_is_complete():
@@ -65,6 +68,11 @@ def test_table_of_special_methods_is_complete():
         for special in re.findall(r"`(\w+)`", methods)
     }
     assert documented == {name: OPERATION_NAMES[operation] for name, operation in SPECIAL_OPERATIONS.items()}
+
+
+def test_table_of_comparisons_is_complete():
+    page = read(PAGES[0]).split("### Comparisons\n", 1)[1].split("\n## ", 1)[0]
+    assert dict(re.findall(r"^\| `(\w+)` \| `(\w+)` \|", page, flags=re.MULTILINE)) == dict(COMPARISONS)
 
 
 def test_bounds_of_a_read_are_those_of_the_code():

@@ -259,13 +259,15 @@ def test_special_methods_are_operations():
     assert members[OP_ENTER, ""].resolve(box)() == 5
 
 
-def test_leaving_a_context_brings_no_exception_of_the_peer_and_suppresses_none():
+def test_leaving_a_context_brings_no_exception_that_is_not_declared():
     leave = shape_of(Box).members[OP_EXIT, ""]
     box = MyBox()
-    assert leave.resolve(box)(False) is None
-    assert leave.resolve(box)(True) is None
-    assert box.left_with == [(None, type(None), None), (PeerBlockFailed, PeerBlockFailed, None)]
-    assert [p.form.text for p in leave.signature.parameters] == ["bool"]
+    assert leave.resolve(box)(False) is True
+    assert leave.resolve(box)(True) is True
+    assert leave.resolve(box)(True, "KeyboardInterrupt", "of the peer") is True
+    failed = (PeerBlockFailed, PeerBlockFailed, None)
+    assert box.left_with == [(None, type(None), None), failed, failed]
+    assert [p.form.text for p in leave.signature.parameters] == ["bool", "str", "str"]
 
 
 def test_async_special_methods_implement_the_same_operations():
