@@ -3,20 +3,16 @@
 from typing import Any, Final
 
 from caprpc.errors import (
-    ERROR_CODES,
-    CallCancelled,
     CallRefused,
-    DeadlineExceeded,
     Denied,
     LimitExceeded,
-    RemoteError,
     RemoteProtocolError,
     printable,
-    rebuilt,
 )
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.interface import Member, Mismatch, NoReferences, ResultError, Shape
 from caprpc.limits import Limits, lower_limits
+from caprpc.objects.answered import error_of_answer
 from caprpc.objects.batch_results import results_of
 from caprpc.objects.promises import Promised, failed_step, steps_before
 from caprpc.objects.stubs import Flavor, dead_reference
@@ -24,31 +20,11 @@ from caprpc.objects.transfer import ArgumentWriter, Reader, StubMaker
 from caprpc.policy import grant_line
 from caprpc.session import FEATURE_PIPELINE, Announced, Export, Import, Origin, Question, Session
 from caprpc.wire import codec
-from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Failure, Raise, Return, Run
+from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Raise, Return, Run
 from caprpc.wire.values import RemoteReference
-
-_ERROR_CLASSES: Final[dict[str, type[RemoteError]]] = {
-    "denied": Denied,
-    "cancelled": CallCancelled,
-    "deadline": DeadlineExceeded,
-}
-"""Codes that have a class of their own."""
 
 AnyArguments = tuple[tuple[object, ...], dict[str, object]]
 """Arguments of one call, by position and by name."""
-
-_ADVICE: Final[dict[str, str]] = {
-    "denied": "the peer's policy does not grant this, or there is no such member",
-    "invalid-arguments": "the peer did not take the arguments",
-    "invalid-result": "the peer's method returned something that its declaration or policy does not let out",
-    "internal": "the peer's method failed; its operator finds the reason under the reference number",
-    "cancelled": "the call was cancelled",
-    "deadline": "the call ran out of time",
-    "limit": "a limit of the peer was reached",
-    "revoked": "the reference was revoked",
-    "broken": "the call whose result this one is on has returned no reference of the peer",
-    "unavailable": "the peer is stopping and takes no new calls",
-}
 
 _ENDED: Final = frozenset({"denied", "revoked"})
 """What a peer answers to a call on a reference that it has ended; which of them depends on how far the call was."""
@@ -285,7 +261,7 @@ class Outgoing:
         for position, (raw, member) in enumerate(zip(values, members, strict=True)):
             failure = failed.get(position)
             if failure is not None:
-                results.append(self._error(failure, member))
+                results.append(error_of_answer(failure, member, self._session.peer.principal))
                 continue
             try:
                 results.append(member.signature.decode_result(raw, _VALUES_ONLY))
@@ -303,7 +279,7 @@ class Outgoing:
             if outcome.code == "broken":
                 error = self._broken(question, outcome, member)
             else:
-                error = self._error(outcome, member)
+                error = error_of_answer(outcome, member, self._session.peer.principal)
             if question.local_failure:
                 error.add_note(question.local_failure)
             return error
@@ -315,31 +291,11 @@ class Outgoing:
         """Return the error of the step that has failed, on whose answer this call was made."""
         failed = failed_step(question)
         if failed is None or failed.question is None or not isinstance(failed.question.outcome, Raise | Exception):
-            return self._error(outcome, member)
+            return error_of_answer(outcome, member, self._session.peer.principal)
         error = self.error_of(failed.question, failed.member)
         here = member.name or OPERATION_NAMES[member.operation] if member is not None else "a call"
         name = failed.member.name or OPERATION_NAMES[failed.member.operation]
         error.add_note(f"the step {name} of a pipeline has failed; {here}, which stands on its result, did not run")
-        return error
-
-    def _error(self, answer: Raise | Failure, member: Member | None) -> Exception:
-        peer = printable(self._session.peer.principal)
-        reference = printable(answer.reference, 32)
-        text = printable(answer.text)
-        if answer.code == "declared" and member is not None:
-            for declared in member.errors:
-                if declared.__name__ == answer.type:
-                    error = rebuilt(declared, text)
-                    BaseException.add_note(error, f"{_side(member, peer)}, reference number {reference}")
-                    return error
-        advice = _ADVICE.get(answer.code, "the peer answered with an error")
-        where = f"{member.name or OPERATION_NAMES[member.operation]}: " if member is not None else ""
-        message = f"{where}{advice}" + (f": {text}" if text else "") + f" (peer {peer}, reference number {reference})"
-        error_class = _ERROR_CLASSES.get(answer.code, RemoteError)
-        code = answer.code if answer.code in ERROR_CODES else "internal"
-        error = error_class(message, code=code, reference=reference, text=text, peer=peer)
-        if member is not None:
-            error.add_note(_side(member, peer))
         return error
 
     def _check(self, target: Import, member: Member) -> None:
@@ -401,9 +357,3 @@ def _pack_calls(member: Member, calls: list[AnyArguments], limits: Limits) -> by
     if scalars is not None and all(not kwargs and tuple(map(type, args)) == scalars for args, kwargs in calls):
         return codec.pack_scalar_calls(calls, limits)
     return codec.pack([signature.encode_args(args, kwargs, _VALUES_ONLY) for args, kwargs in calls], limits)
-
-
-def _side(member: Member, peer: str) -> str:
-    """Return where an error comes from that is raised here."""
-    operation = OPERATION_NAMES[member.operation]
-    return f"answered at the peer's side, not here: {operation} of {member.signature.member}, peer {peer}"

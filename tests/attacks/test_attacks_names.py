@@ -3,7 +3,17 @@
 from hostile_peer import NOTHING
 from vault_service import CANARY, GRANTED, PaperSlip, Safe, Vault
 
-from caprpc.ids import OP_CALL, OP_GET, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
+from caprpc.ids import (
+    IMPLICIT_OPERATIONS,
+    NAMED_OPERATIONS,
+    OP_CALL,
+    OP_COMPARE,
+    OP_GET,
+    OP_INVOKE,
+    OP_ROOT,
+    OP_SET,
+    OPERATION_NAMES,
+)
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message, pack
 
@@ -150,7 +160,7 @@ def test_a_name_that_is_no_short_text_ends_the_connection(world, driver):
 
 def test_an_operation_without_its_name_or_with_one_too_many_ends_the_connection(world, driver):
     running = world.serve(driver)
-    for operation, name in ((OP_CALL, ""), (OP_GET, ""), (OP_INVOKE, "noop"), (14, ""), (255, "")):
+    for operation, name in ((OP_CALL, ""), (OP_GET, ""), (OP_INVOKE, "noop"), (OP_COMPARE, ""), (200, ""), (255, "")):
         peer = world.open(running)
         peer.send(peer.call(peer.root(), name, operation=operation))
         assert peer.rest()[-1].code == "protocol-error"
@@ -184,11 +194,10 @@ def test_implicit_operations_are_denied_without_a_grant(world, driver):
     peer = world.open(running)
     vault = peer.root()
     slip = peer.value(vault, "slip").export
-    unnamed = [
-        operation for operation, name in OPERATION_NAMES.items() if operation not in (OP_ROOT, OP_CALL, OP_GET, OP_SET)
-    ]
+    unnamed = OPERATION_NAMES.keys() - NAMED_OPERATIONS - IMPLICIT_OPERATIONS
     for target in (vault, slip, 0):
-        assert all_denied(attempt(peer, target, [""], unnamed))
+        assert all_denied(attempt(peer, target, [""], sorted(unnamed)))
+        assert all_denied(attempt(peer, target, ["eq", "lt", "__eq__"], [OP_COMPARE]))
     assert all_denied(attempt(peer, vault, ["vault"], [OP_ROOT]))
     assert all_denied(attempt(peer, 0, ["noop", "vault", "get"], [OP_CALL, OP_GET, OP_SET]))
 

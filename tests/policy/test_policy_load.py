@@ -84,4 +84,5 @@ def test_line_that_grants_an_operation_is_one_the_loader_knows(operation):
     assert line in {
         *('call = ["post"]', 'get = ["post"]', 'set = ["post"]', "invoke = true", "iterate = true", "length = true"),
         *("contains = true", "index_get = true", "index_set = true", "context = true"),
+        'compare = ["post"]',
     }
