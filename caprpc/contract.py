@@ -17,6 +17,8 @@ class ParameterContract:
     reference: str | None
     """Name of the interface if the parameter takes a reference (``TextLines``, ``Callable``), else None."""
     required: bool
+    sensitive: bool = False
+    """Its values may never be kept in clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class MemberContract:
     returns_reference: str | None
     """Name of the interface if the result is a reference, else None."""
     effect: str
-    """``read`` or ``write``, as the declaration says."""
+    """``read``, ``write`` or ``admin``, as the declaration says."""
     idempotent: bool = False
     """Declared to do no more when it is called again."""
 

@@ -216,6 +216,10 @@ class _Comparison:
             longer = new.not_after is None or (old.not_after is not None and new.not_after > old.not_after)
             verdict: Verdict = "wider" if longer else "narrower"
             self._note(verdict, "not_after", "", _moment(old.not_after), _moment(new.not_after), *rules)
+        if old.not_before != new.not_before:
+            earlier = new.not_before is None or (old.not_before is not None and new.not_before < old.not_before)
+            was, now = _moment(old.not_before, "at once"), _moment(new.not_before, "at once")
+            self._note("wider" if earlier else "narrower", "not_before", "", was, now, *rules)
         before, after = asdict(old.limits), asdict(new.limits)
         before["connections"], after["connections"] = old.connections, new.connections
         for name, bound in after.items():
@@ -264,5 +268,5 @@ def _grant_text(grant: Grant) -> str:
     return "; ".join(part for part in parts if part) or "unrestricted"
 
 
-def _moment(moment: datetime | None) -> str:
-    return "never" if moment is None else moment.isoformat()
+def _moment(moment: datetime | None, otherwise: str = "never") -> str:
+    return otherwise if moment is None else moment.isoformat()

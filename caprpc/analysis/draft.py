@@ -53,6 +53,8 @@ def _head(policy: Policy) -> Iterator[str]:
     yield f"reason = {quoted(policy.reason or 'learned from a log')}"
     if policy.tags:
         yield f"tags   = [{', '.join(quoted(tag) for tag in policy.tags)}]"
+    if policy.not_before is not None:
+        yield f"not_before = {policy.not_before.isoformat()}"
     if policy.not_after is not None:
         yield f"not_after = {policy.not_after.isoformat()}"
     yield ""

@@ -20,7 +20,6 @@ CODES: Final[Mapping[str, str]] = {
     "unreachable-facet": "a facet that no root, lend or result gives to the peer",
     "idle-lend": "a lend in a call that no accept lets us make",
     "idle-accept": "an accept for an interface that we never come to hold an object of",
-    "useless-reference": "a granted member takes a reference on which we may do nothing",
     "no-expiry": "a policy for another organization (tag external) without not_after",
     "expires-soon": "a policy that ends within 30 days",
     "expired": "a policy that has ended",
@@ -132,10 +131,6 @@ def _granted(policies: PolicySet, policy: Policy) -> Iterator[Finding]:
         for key, grant in held.offer.grants.items():
             name = member_name(held.offer.interface, *key)
             taken = {p.reference for p in _parameters(policies, held.offer.interface, key)} - {None}
-            for reference in sorted(taken - accepted, key=str):
-                text = f"the peer may pass a {reference} to {name}, and we may do nothing with it"
-                hint = f"write [accept.{reference}], or do not grant the member"
-                yield Finding("useless-reference", grant.rule, text, hint)
             if taken & accepted and grant.limit.timeout_s is None:
                 text = f"{name} may call the peer back, and nothing says how long that may take"
                 yield Finding("callback-without-timeout", grant.rule, text, _limit_hint(held.offer.name, key))

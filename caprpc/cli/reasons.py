@@ -70,6 +70,7 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "expired": ("A certificate, or the policy, has expired.", "Renew it; running peers take it up on reload."),
     "revoked": ("A certificate in the chain is on the revocation list.", _NEW_CERTIFICATE),
+    "policy-not-yet": ("The policy of the peer does not hold yet.", "Wait for its not_before, or have it changed."),
     "revoked-list": (
         "The list of the revoked names the peer, its key or its policy; or it cannot be read: then nobody is let in.",
         "Take the line out if it is wrong; mend the file if the detail says that it cannot be read.",

@@ -204,6 +204,9 @@ def _method_member(info: InterfaceInfo, declaration: MethodDeclaration, owner: t
         compiler = Compiler(where, _reference_form(where, declaration.errors))
         parameters = parameters_of(declaration.function, lambda name: compiler.form(hints[name]))
         signature = Signature(where, parameters, compiler.form(hints["return"]))
+    unknown = set(declaration.sensitive) - {parameter.name for parameter in signature.parameters}
+    if unknown:
+        raise TypeError(f"{where}: sensitive names {', '.join(sorted(unknown))}, which is no parameter of it")
     names = [declaration.python_name]
     if declaration.operation not in (OP_CALL, OP_COMPARE):
         names += [n for n, op in SPECIAL_OPERATIONS.items() if op == declaration.operation and n not in names]
@@ -217,6 +220,7 @@ def _method_member(info: InterfaceInfo, declaration: MethodDeclaration, owner: t
         blocking=declaration.blocking,
         idempotent=declaration.idempotent,
         errors=declaration.errors,
+        sensitive=declaration.sensitive,
         doc=inspect.getdoc(declaration.function) or "",
     )
 

@@ -12,7 +12,6 @@ from caprpc.interface.forms import Form
 from caprpc.interface.kinds import CALLABLE, CONTEXT_MANAGER, ITERATOR, callable_shape, context_shape, iterator_shape
 from caprpc.interface.member import Member
 from caprpc.interface.shape import Shape
-from caprpc.interface.signature import Signature
 
 _KIND_DOCS = MappingProxyType(
     {
@@ -81,7 +80,7 @@ def _member_contract(member: Member) -> MemberContract:
     return MemberContract(
         operation=member.operation,
         name=member.name,
-        parameters=_parameter_contracts(signature),
+        parameters=_parameter_contracts(member),
         returns=signature.result.text,
         returns_reference=_reference(signature.result),
         effect=member.effect,
@@ -89,8 +88,11 @@ def _member_contract(member: Member) -> MemberContract:
     )
 
 
-def _parameter_contracts(signature: Signature) -> tuple[ParameterContract, ...]:
-    return tuple(ParameterContract(p.name, p.form.text, _reference(p.form), p.required) for p in signature.parameters)
+def _parameter_contracts(member: Member) -> tuple[ParameterContract, ...]:
+    return tuple(
+        ParameterContract(p.name, p.form.text, _reference(p.form), p.required, p.name in member.sensitive)
+        for p in member.signature.parameters
+    )
 
 
 def _reference(form: Form) -> str | None:

@@ -36,7 +36,7 @@ from caprpc.ids import (
     OP_LENGTH,
 )
 
-Effect = Literal["read", "write"]
+Effect = Literal["read", "write", "admin"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 INFO_ATTRIBUTE: Final = "__caprpc_interface__"
@@ -116,7 +116,17 @@ _RESERVED_NAMES: Final = frozenset({"Callable", "Iterator", "ContextManager", "I
 class MethodDeclaration:
     """A declared method: its function is read for its signature and never runs."""
 
-    __slots__ = ("blocking", "effect", "errors", "function", "idempotent", "name", "operation", "python_name")
+    __slots__ = (
+        "blocking",
+        "effect",
+        "errors",
+        "function",
+        "idempotent",
+        "name",
+        "operation",
+        "python_name",
+        "sensitive",
+    )
 
     def __init__(
         self,
@@ -126,12 +136,14 @@ class MethodDeclaration:
         blocking: bool,
         idempotent: bool,
         errors: tuple[type[Exception], ...],
+        sensitive: tuple[str, ...],
     ) -> None:
         self.function = function
         self.effect = effect
         self.blocking = blocking
         self.idempotent = idempotent
         self.errors = errors
+        self.sensitive = sensitive
         self.python_name = function.__name__
         if self.python_name in COMPARISONS:
             self.operation, self.name = OP_COMPARE, COMPARISONS[self.python_name]
@@ -184,22 +196,31 @@ class InterfaceInfo:
 
 
 def method(
-    *, effect: Effect, blocking: bool = False, idempotent: bool = False, errors: tuple[type[Exception], ...] = ()
+    *,
+    effect: Effect,
+    blocking: bool = False,
+    idempotent: bool = False,
+    errors: tuple[type[Exception], ...] = (),
+    sensitive: tuple[str, ...] = (),
 ) -> Callable[[F], F]:
     """Declare a method of an interface.
 
     Args:
-        effect: ``"read"`` if calling it changes nothing that matters, else ``"write"``; shown to reviewers.
+        effect: ``"read"`` if calling it changes nothing that matters, ``"admin"`` if it changes what others may do or
+            cannot be taken back, else ``"write"``; shown to reviewers, and never proposed by ``policy learn`` if admin.
         blocking: The implementation is known to wait: servers run it on a worker thread from the first call.
         idempotent: Calling it twice has the effect of calling it once: a client that reconnects may repeat a call of
             which it does not know whether it ran.
         errors: Exceptions of the implementation that may cross, with their text.
+        sensitive: Parameters whose values no policy may have the audit log keep in clear, such as a password.
 
     Raises:
         TypeError: An option is not of these kinds, or the decorated object is not a plain function.
     """
-    if effect not in ("read", "write"):
-        raise TypeError(f'@method(effect=...) is "read" or "write", not {effect!r}')
+    if effect not in ("read", "write", "admin"):
+        raise TypeError(f'@method(effect=...) is "read", "write" or "admin", not {effect!r}')
+    if type(sensitive) is not tuple or not all(type(name) is str for name in sensitive):
+        raise TypeError('@method(sensitive=...) is a tuple of parameter names, such as sensitive=("password",)')
     if type(errors) is not tuple or not all(
         isinstance(error, type) and issubclass(error, Exception) for error in errors
     ):
@@ -217,7 +238,12 @@ def method(
         if type(function) is not FunctionType:
             raise TypeError("@method decorates a plain function in the body of an Interface")
         declared = cast("FunctionType", function)
-        return cast("F", MethodDeclaration(declared, effect, blocking=blocking, idempotent=idempotent, errors=errors))
+        return cast(
+            "F",
+            MethodDeclaration(
+                declared, effect, blocking=blocking, idempotent=idempotent, errors=errors, sensitive=sensitive
+            ),
+        )
 
     return declare
 

@@ -42,6 +42,7 @@ class Member:
         "name",
         "operation",
         "python_names",
+        "sensitive",
         "signature",
         "takes_references",
     )
@@ -58,6 +59,7 @@ class Member:
         blocking: bool = False,
         idempotent: bool = False,
         errors: tuple[type[Exception], ...] = (),
+        sensitive: tuple[str, ...] = (),
         doc: str = "",
     ) -> None:
         """Take a compiled declaration.
@@ -68,10 +70,11 @@ class Member:
             signature: Checked on both sides.
             interface: The class that an implementation's class must inherit from.
             python_names: Names under which an implementation is looked up; the first one found counts.
-            effect: ``read`` or ``write``, as declared.
+            effect: ``read``, ``write`` or ``admin``, as declared.
             blocking: Declared to wait.
             idempotent: Declared to do no more when it is called again.
             errors: Exceptions that may cross with their text.
+            sensitive: Parameters whose values the audit log may never keep in clear.
             doc: The declaration's docstring.
         """
         self.operation = operation
@@ -83,6 +86,7 @@ class Member:
         self.blocking = blocking
         self.idempotent = idempotent
         self.errors = errors
+        self.sensitive = sensitive
         self.doc = doc
         self.takes_references = signature.takes_references
         self._cache: dict[type, Resolved] = {}

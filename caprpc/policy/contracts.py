@@ -11,7 +11,7 @@ from caprpc.policy.model import CALLABLE, ITERATOR
 from caprpc.policy.names import name_fault
 
 _CODES: Final = {name: code for code, name in OPERATION_NAMES.items() if code != OP_ROOT}
-_EFFECTS: Final = ("read", "write")
+_EFFECTS: Final = ("read", "write", "admin")
 
 
 def _plain(operation: int) -> MemberContract:
@@ -52,7 +52,7 @@ def _interface(name: str, table: Table) -> InterfaceContract:
         if key in members:
             what = f"{OPERATION_NAMES[member.operation]} {member.name}".strip()
             entry.problems.add(
-                entry.where(), f"{what!r} stands twice in interface {name}", "delete one", code="duplicate"
+                entry.place(), f"{what!r} stands twice in interface {name}", "delete one", code="duplicate"
             )
         members[key] = member
     table.finish()
@@ -98,13 +98,14 @@ def _parameters(tables: Iterable[Table]) -> Iterable[ParameterContract]:
         kind = table.text("type")
         reference = table.word("reference", name_fault)
         required = table.flag("required") is not None
+        sensitive = table.flag("sensitive") is not None
         table.finish()
         if name is None or kind is None:
             table.problems.add(
-                table.where(), "a parameter needs 'name' and 'type'", "generate the file anew", code="missing-key"
+                table.place(), "a parameter needs 'name' and 'type'", "generate the file anew", code="missing-key"
             )
         else:
-            yield ParameterContract(name, kind, reference, required)
+            yield ParameterContract(name, kind, reference, required, sensitive)
 
 
 def contracts_to_toml(contracts: Mapping[str, InterfaceContract]) -> str:
@@ -142,6 +143,8 @@ def _member_lines(interface: str, member: MemberContract) -> Iterable[str]:
                 parts.append(f'reference = "{parameter.reference}"')
             if parameter.required:
                 parts.append("required = true")
+            if parameter.sensitive:
+                parts.append("sensitive = true")
             yield f"  {{ {', '.join(parts)} }},"
         yield "]"
     if member.returns:
@@ -190,5 +193,6 @@ def change(recorded: MemberContract, declared: MemberContract | None) -> str:
 def _signature(member: MemberContract) -> str:
     return ", ".join(
         f"{parameter.name}: {parameter.type}{'' if parameter.required else ' (optional)'}"
+        f"{' (sensitive)' if parameter.sensitive else ''}"
         for parameter in member.parameters
     )

@@ -16,7 +16,7 @@ from caprpc.peer import PeerIdentity
 from caprpc.policy.contracts import change, describe_member, parse_contracts
 from caprpc.policy.document import Table, shown, text_fault
 from caprpc.policy.expectations import Expectation, parse_expectations
-from caprpc.policy.invariants import Never, check_invariants, read_invariants, warn_unused, warn_useless_references
+from caprpc.policy.invariants import Never, check_invariants, check_references, read_invariants, warn_unused
 from caprpc.policy.model import Policy
 from caprpc.policy.names import file_fault, trust_domain
 from caprpc.policy.parse import parse_policy
@@ -96,12 +96,16 @@ class PolicySet:
         """Return the one policy for a peer: its CA's key and its SPIFFE ID, byte for byte.
 
         Raises:
-            IdentityRefused: ``no-policy`` if none names it, ``policy-expired`` if its ``not_after`` has passed.
+            IdentityRefused: ``no-policy`` if none names it; ``policy-not-yet``, ``policy-expired`` out of its time.
         """
         policy = self._by_peer.get((identity.anchor, identity.principal))
         if policy is None:
             raise IdentityRefused(
                 "no-policy", f"no policy names {shown(identity.principal)} with the CA key {identity.anchor}"
+            )
+        if policy.not_before is not None and now < policy.not_before:
+            raise IdentityRefused(
+                "policy-not-yet", f"{policy.file}: policy {policy.name} begins at {policy.not_before.isoformat()}"
             )
         if policy.not_after is not None and not now < policy.not_after:
             raise IdentityRefused(
@@ -187,7 +191,7 @@ class _Loader:
         check_invariants(nevers, policies, self._problems)
         for policy in policies:
             warn_unused(policy, self._problems)
-            warn_useless_references(policy, contracts, self._problems)
+            check_references(policy, contracts, self._problems)
             if policy.not_after is not None and not now < policy.not_after:
                 self._problems.warn(
                     policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}", code="expired"
@@ -266,7 +270,7 @@ class _Loader:
             if entry not in expected:
                 hint = suggest(entry, expected) if entry.endswith(".toml") else ""
                 self._problems.add(
-                    index.where("policies"),
+                    index.place("policies"),
                     f"{shown(entry)} lies in the directory and is not listed",
                     hint if hint.startswith("did") else "list it in 'policies', or move it elsewhere",
                     code="unlisted-file",

@@ -58,8 +58,12 @@ class Table:
         """All keys, in the order of the text."""
         return tuple(self._data)
 
-    def where(self, *path: str | int) -> Where:
-        """Return ``file:line`` of the table, or of a value in it."""
+    def where(self, *path: str | int) -> str:
+        """Return ``file:line`` of the table, or of a value in it: what a rule is called in records."""
+        return str(self.place(*path))
+
+    def place(self, *path: str | int) -> Where:
+        """Return ``file:line`` with the column, for a problem."""
         line, column = self._document.place(self._path + path)
         return Where(f"{self._file}:{line}", column)
 
@@ -70,11 +74,11 @@ class Table:
     def complain(self, key: str | int | Path, message: str, hint: str = "", *, code: str) -> None:
         """Note an error at the key."""
         path = key if isinstance(key, tuple) else (key,)
-        self.problems.add(self.where(*path), message, hint, code=code)
+        self.problems.add(self.place(*path), message, hint, code=code)
 
     def missing(self, key: str, example: str) -> None:
         """Note that a key which must be there is not."""
-        self.problems.add(self.where(), f"{self._name()}{key!r} is missing", f"write: {example}", code="missing-key")
+        self.problems.add(self.place(), f"{self._name()}{key!r} is missing", f"write: {example}", code="missing-key")
 
     def finish(self, known: Iterable[str] = ()) -> None:
         """Note every key that was not taken; ``known`` adds keys that may stand here to the suggestions."""
@@ -125,7 +129,7 @@ class Table:
         )
         return None
 
-    def words(self, key: str, fault_of: Fault) -> dict[str, str]:
+    def words(self, key: str, fault_of: Fault) -> dict[str, Where]:
         """Return the words of a list, each with its ``file:line``; empty if the key is absent or the list is bad."""
         values = self._typed(key, list)
         if values is None:
@@ -135,7 +139,7 @@ class Table:
         if len(values) > MAX_LIST:
             self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed", code="bad-value")
             return {}
-        words: dict[str, str] = {}
+        words: dict[str, Where] = {}
         for index, value in enumerate(values):
             if type(value) is not str:
                 self.complain((key, index), f"{key!r} must be a list of texts, here is {kind(value)}", code="bad-value")
@@ -144,7 +148,7 @@ class Table:
             elif value in words:
                 self.complain((key, index), f"{shown(value)} stands twice in {key!r}", "delete one", code="duplicate")
             else:
-                words[value] = self.where(key, index)
+                words[value] = self.place(key, index)
         return words
 
     def flag(self, key: str) -> str | None:
@@ -239,7 +243,7 @@ class Table:
     def names(self, fault_of: Fault) -> list[str]:
         """Return all keys that obey a grammar, and complain about the others."""
         if not self._data:
-            self.problems.add(self.where(), f"{self._context()} nothing stands", "delete the table", code="empty")
+            self.problems.add(self.place(), f"{self._context()} nothing stands", "delete the table", code="empty")
         good: list[str] = []
         for key in self._data:
             self._taken.add(key)

@@ -81,7 +81,7 @@ def _expectation(table: Table) -> Expectation | None:
     given = [key for key in asked if table.has(key)]
     if len(given) != 1:
         table.problems.add(
-            table.where(),
+            table.place(),
             f"an expectation has one of may, may_not, reaches and reaches_not; here are {len(given)}",
             'write: may = "Ledger.post"',
             code="bad-value",

@@ -65,7 +65,7 @@ def read_invariants(
         for index, word in enumerate(excepted):
             if word not in names:
                 table.problems.warn(
-                    table.where("except", index),
+                    table.place("except", index),
                     f"there is no policy {word!r}",
                     suggest(word, names),
                     code="no-such-policy",
@@ -109,10 +109,8 @@ def warn_unused(policy: Policy, problems: Problems) -> None:
             problems.warn(offer.rule, given, "use it or delete it", code="unreachable-facet")
 
 
-def warn_useless_references(
-    policy: Policy, contracts: Mapping[str, InterfaceContract] | None, problems: Problems
-) -> None:
-    """Warn of granted members that take a reference on which our side may do nothing."""
+def check_references(policy: Policy, contracts: Mapping[str, InterfaceContract] | None, problems: Problems) -> None:
+    """Note every granted member that takes a reference for which no accept says what we may do with it."""
     accepted = {interface for interface, _, _ in policy.accepts}
     for offer in policy.offers.values():
         contract = None if contracts is None else contracts.get(offer.interface)
@@ -120,10 +118,10 @@ def warn_useless_references(
             declared = None if contract is None else contract.members.get(key)
             for parameter in () if declared is None else declared.parameters:
                 if parameter.reference is not None and parameter.reference not in accepted:
-                    problems.warn(
+                    problems.add(
                         grant.rule,
-                        f"the peer may pass a {parameter.reference} to {grant.member!r} ({parameter.name}), and we may "
-                        "do nothing with it",
+                        f"the peer may pass a {parameter.reference} to {grant.member!r} ({parameter.name}), and "
+                        "nothing says what we may do with it",
                         f"write [accept.{parameter.reference}], or do not grant the member",
-                        code="useless-reference",
+                        code="no-accept",
                     )

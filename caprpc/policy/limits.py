@@ -54,7 +54,7 @@ def read_limits(table: Table | None) -> tuple[Limits, int | None]:
     connections = table.integer("connections", 1, 10_000)
     table.finish((*_RANGES, "connections"))
     if not table.keys:
-        table.problems.add(table.where(), "[limits] is empty", "delete the table", code="empty")
+        table.problems.add(table.place(), "[limits] is empty", "delete the table", code="empty")
     return replace(DEFAULT_LIMITS, **chosen), connections  # type: ignore[arg-type]  # integers were read as integers
 
 

@@ -59,7 +59,7 @@ def listed(table: Table, contract: InterfaceContract | None, interface: str) -> 
             if contract is not None and declared is None:
                 _undeclared(table, word, member, rule, contract)
                 continue
-            yield Listed((operation, member), member, rule, declared)
+            yield Listed((operation, member), member, str(rule), declared)
     for word, operations in FLAGS.items():
         rule_of_flag = table.flag(word)
         if rule_of_flag is None:

@@ -134,6 +134,8 @@ class Policy:
     owner: str
     reason: str
     tags: tuple[str, ...]
+    not_before: datetime | None
+    """Until then the policy matches nobody."""
     not_after: datetime | None
     """The connection must end then at the latest."""
     anchors: frozenset[str]

@@ -81,7 +81,7 @@ class _Offer:
             return []
         if not found and not any(table.has(key) for key in (*LISTS, *FLAGS)):
             table.problems.add(
-                table.where(),
+                table.place(),
                 f"the offer {self._name} grants nothing",
                 f"list members, or hand it out as {OPAQUE!r}",
                 code="empty",
@@ -164,7 +164,15 @@ class _Offer:
             names = table.words(word, name_fault)
             contracts = [item.contract for item in words[word] if item.contract is not None]
             known = {parameter.name for contract in contracts for parameter in contract.parameters}
+            secret = {p.name for contract in contracts for p in contract.parameters if p.sensitive}
             for index, name in enumerate(names):
+                if name in secret:
+                    table.complain(
+                        (word, index),
+                        f"{name!r} of {word!r} is declared sensitive: the audit log never keeps it in clear",
+                        "delete it",
+                        code="sensitive",
+                    )
                 if contracts and name not in known:
                     table.complain(
                         (word, index),

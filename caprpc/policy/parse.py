@@ -13,7 +13,7 @@ from caprpc.policy.listed import FLAGS, LISTS, listed
 from caprpc.policy.model import ITERATOR, Accepted, Lend, LendKey, Lifetime, Offer, Policy, Root
 from caprpc.policy.names import anchor_fault, label_fault, name_fault, spiffe_fault
 from caprpc.policy.offers import read_offers
-from caprpc.policy.problems import suggest
+from caprpc.policy.problems import Where, suggest
 from caprpc.policy.restores import read_restores
 
 AuditLevel = Literal["deny", "decision", "outcome"]
@@ -29,7 +29,7 @@ _PLACEHOLDER: Final = "sha256:" + "0" * 64
 Contracts = Mapping[str, InterfaceContract]
 
 _KEYS = (
-    *("caprpc", "kind", "name", "owner", "reason", "tags", "not_after"),
+    *("caprpc", "kind", "name", "owner", "reason", "tags", "not_before", "not_after"),
     *("peer", "roots", "restore", "offer", "accept", "lend", "limits", "audit"),
 )
 
@@ -45,7 +45,9 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
     owner = top.text("owner")
     reason = top.text("reason")
     tags = tuple(top.words("tags", label_fault))
-    not_after = top.moment("not_after")
+    not_before, not_after = top.moment("not_before"), top.moment("not_after")
+    if not_before is not None and not_after is not None and not_before >= not_after:
+        top.complain("not_before", "'not_before' is not before 'not_after': it never holds", code="bad-value")
     peer = top.table("peer")
     if not top.has("peer"):
         top.missing("peer", "[peer] with ca and spiffe: whose certificate this policy is for")
@@ -68,6 +70,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
         owner=owner or "",
         reason=reason or "",
         tags=tags,
+        not_before=not_before,
         not_after=not_after,
         anchors=frozenset(anchors),
         principals=frozenset(principals),
@@ -88,7 +91,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
     )
 
 
-def _read_peer(table: Table | None) -> tuple[dict[str, str], dict[str, str]]:
+def _read_peer(table: Table | None) -> tuple[dict[str, Where], dict[str, Where]]:
     if table is None:
         return {}, {}
     anchors = table.words("ca", anchor_fault)
@@ -145,7 +148,7 @@ def _read_accepts(table: Table | None, contracts: Contracts | None) -> dict[tupl
         inner.finish((*LISTS, *FLAGS))
         if not inner.keys:
             inner.problems.add(
-                inner.where(), f"[accept.{interface}] accepts nothing", "list the members we may use", code="empty"
+                inner.place(), f"[accept.{interface}] accepts nothing", "list the members we may use", code="empty"
             )
     return accepts
 
@@ -159,7 +162,7 @@ def _read_lends(top: Table, offers: Mapping[str, Offer], contracts: Contracts | 
         key = (lend.interface, lend.member, lend.parameter)
         if key in lends:
             table.problems.add(
-                table.where(),
+                table.place(),
                 f"two lends for the same parameter, the other at {lends[key].rule}",
                 "keep one",
                 code="duplicate",
@@ -247,7 +250,7 @@ def _read_audit(table: Table | None) -> tuple[AuditLevel, AuditDurability, Audit
     )
     table.finish(("level", "on_failure", "durability", "arguments"))
     if not table.keys:
-        table.problems.add(table.where(), "[audit] is empty", "delete the table", code="empty")
+        table.problems.add(table.place(), "[audit] is empty", "delete the table", code="empty")
     return _LEVELS[level], _DURABILITIES[durability], _ARGUMENTS[arguments]
 
 

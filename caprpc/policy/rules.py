@@ -85,7 +85,7 @@ def argument_rule(table: Table, parameter: ParameterContract | None) -> Argument
     table.finish(_PARTS)
     if not any(table.has(part) for part in _PARTS):
         table.problems.add(
-            table.where(), "the rule demands nothing", f"write one of: {', '.join(_PARTS)}", code="useless-rule"
+            table.place(), "the rule demands nothing", f"write one of: {', '.join(_PARTS)}", code="useless-rule"
         )
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
         table.complain(
@@ -110,7 +110,7 @@ def member_limit(table: Table) -> MemberLimit:
     )
     table.finish(MemberLimit.__dataclass_fields__)
     if not table.keys:
-        table.problems.add(table.where(), "the limit limits nothing", "delete the table", code="useless-rule")
+        table.problems.add(table.place(), "the limit limits nothing", "delete the table", code="useless-rule")
     if limit.burst is not None and limit.per_second is None:
         table.complain("burst", "'burst' needs 'per_second'", "it is how many calls may come at once", code="bad-value")
     return limit

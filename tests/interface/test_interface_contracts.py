@@ -111,3 +111,31 @@ def test_contract_is_the_same_each_time():
 def test_only_interfaces_have_contracts(wrong):
     with pytest.raises(TypeError, match="is not an interface"):
         contract_of(wrong)
+
+
+def test_effect_admin_and_sensitive_parameters_stand_in_the_contract():
+    class Vault(Interface):
+        @method(effect="admin", sensitive=("password",))
+        def open(self, name: str, password: str) -> bool: ...
+
+    member = contract_of(Vault).members[OP_CALL, "open"]
+    assert member.effect == "admin"
+    assert [(parameter.name, parameter.sensitive) for parameter in member.parameters] == [
+        ("name", False),
+        ("password", True),
+    ]
+
+
+@pytest.mark.parametrize("sensitive", ["password", ["password"], (1,)])
+def test_sensitive_is_a_tuple_of_names(sensitive):
+    with pytest.raises(TypeError, match="sensitive"):
+        method(effect="read", sensitive=sensitive)
+
+
+def test_sensitive_names_a_parameter():
+    class Vault(Interface):
+        @method(effect="read", sensitive=("passwrd",))
+        def open(self, password: str) -> bool: ...
+
+    with pytest.raises(TypeError, match="sensitive names passwrd, which is no parameter of it"):
+        contract_of(Vault)

@@ -1,6 +1,6 @@
 """A good directory loads, and says what its files say."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -86,3 +86,50 @@ def test_line_that_grants_an_operation_is_one_the_loader_knows(operation):
         *("contains = true", "index_get = true", "index_set = true", "context = true"),
         'compare = ["post"]',
     }
+
+
+def test_a_member_that_takes_a_reference_needs_an_accept(directory):
+    directory.replace('[accept.Sink]\ncall = ["update", "load"]\n', "")
+    directory.replace('[[lend]]\nto = "Sink.load"\nparam = "source"\nas = "LinesOnly"\nlifetime = "call"\n', "")
+    found = [(where, message) for where, message, _ in directory.problems()]
+    assert found == [
+        ("org-b.toml:18", "the peer may pass a Sink to 'subscribe' (sink), and nothing says what we may do with it")
+    ]
+
+
+def test_a_policy_holds_from_not_before_on(directory, make_identity):
+    directory.replace("not_after = 2027", "not_before = 2026-12-01T00:00:00Z\nnot_after = 2027")
+    policies = directory.load()
+    start = datetime(2026, 12, 1, tzinfo=UTC)
+    with pytest.raises(IdentityRefused) as caught:
+        policies.match(make_identity(), start - timedelta(microseconds=1))
+    assert caught.value.code == "policy-not-yet"
+    assert policies.match(make_identity(), start).name == "org-b-feed"
+
+
+def test_a_time_that_never_comes_is_an_error(directory):
+    directory.replace("not_after = 2027", "not_before = 2028-12-01T00:00:00Z\nnot_after = 2027")
+    assert any("it never holds" in message for _, message, _ in directory.problems())
+
+
+def test_a_sensitive_parameter_cannot_be_recorded(directory):
+    directory.replace(
+        '{ name = "account", type = "str", required = true },\n  { name = "amount"',
+        '{ name = "account", type = "str", required = true, sensitive = true },\n  { name = "amount"',
+        "contracts.toml",
+    )
+    found = [(where, message) for where, message, _ in directory.problems()]
+    assert found == [
+        ("org-b.toml:29", "'account' of 'post' is declared sensitive: the audit log never keeps it in clear")
+    ]
+
+
+def test_rules_are_plain_texts_as_records_take_them(directory):
+    (policy,) = directory.load().policies
+    rules = [policy.peer_rule, policy.roots_rule, *(root.rule for root in policy.roots.values())]
+    rules += [lend.rule for lend in policy.lends.values()] + [one.rule for one in policy.accepts.values()]
+    for offer in policy.offers.values():
+        rules.append(offer.rule)
+        for grant in offer.grants.values():
+            rules += [grant.rule, *(rule.rule for rule in grant.arguments.values())]
+    assert {type(rule) for rule in rules} == {str}
