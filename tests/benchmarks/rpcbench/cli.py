@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from rpcbench import profiling
+from rpcbench import profiling, syscalls
 from rpcbench.cases import CASES, Case, Mode, case_named
 from rpcbench.chart import svg_chart
 from rpcbench.children import ChildFailed, Pair
@@ -57,7 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, choices=range(1, 101), metavar="1..100", help=f"default {_ROUNDS}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample, median and verdict")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the chart")
-    parser.add_argument("--profile", nargs=2, metavar=("PEER", "CASE"), help="show where both processes spend time")
+    parser.add_argument(
+        "--profile",
+        nargs=2,
+        metavar=("PEER", "CASE"),
+        help="show where both processes spend time, and their system calls",
+    )
     return parser
 
 
@@ -137,6 +142,22 @@ def _progress(text: str) -> None:
     sys.stderr.flush()
 
 
+def _count_system_calls(site: Site, peer: str, case: Case) -> None:
+    """Run the case once more, without the profiler, and print what ``strace`` counts on both sides."""
+    if not syscalls.available():
+        sys.stdout.write("\nsystem calls are not counted: strace is not installed\n")
+        return
+    counts = {side: site.directory / f"{side}.strace" for side in ("client", "server")}
+    with Pair(peer, site, None) as pair:
+        with syscalls.counting(pair.server.pid, counts["server"]), syscalls.counting(pair.client.pid, counts["client"]):
+            pair.client.send({"case": case.name, "ops": case.ops, "seconds": case.seconds})
+            answer = pair.client.receive(_PROFILE_TIMEOUT_S)
+    match answer:
+        case {"sample": {"units": int(units)}}:
+            for side, path in counts.items():
+                syscalls.print_counts(path, f"{peer}, {case.title}, {side}", units, sys.stdout)
+
+
 def _profile(site: Site, peer: str, case_name: str) -> int:
     if peer not in registry.REGISTRY:
         sys.stderr.write(f"no peer {peer!r}; there are: {', '.join(registry.REGISTRY)}\n")
@@ -161,6 +182,7 @@ def _profile(site: Site, peer: str, case_name: str) -> int:
                 profiling.print_profile(
                     site.directory / f"{side}.prof", f"{peer}, {case.title}, {side}", units, sys.stdout
                 )
+            _count_system_calls(site, peer, case)
             return EX_OK
     sys.stderr.write(f"{answer}\n")
     return EX_UNAVAILABLE

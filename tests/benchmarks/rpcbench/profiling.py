@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, TextIO
 
+from rpcbench.groups import by_group
+
 _ROWS: Final = 30
 
 
@@ -53,12 +55,15 @@ def _profile() -> cProfile.Profile:
 
 
 def print_profile(path: Path, title: str, operations: int, out: TextIO) -> None:
-    """Print the functions that took most time themselves, in microseconds for each operation."""
+    """Print the groups of functions, and the functions that took most time themselves, in microseconds an operation."""
     stats = pstats.Stats(str(path))
     places = stats.stats.items()  # type: ignore[attr-defined]
     rows = sorted(((own, total, calls, place) for place, (_, calls, own, total, _) in places), reverse=True)
     out.write(f"\n{title}: microseconds for each of {operations} operations\n")
     out.write("(warm-up and the profiler's own cost are in it)\n")
+    out.write(f"{'own':>9} {'calls/op':>9}  group\n")
+    for own, calls, group in by_group((place, own, calls) for own, _, calls, place in rows):
+        out.write(f"{own / operations * 1e6:9.2f} {calls / operations:9.2f}  {group}\n")
     out.write(f"{'own':>9} {'with callees':>13} {'calls/op':>9}  function\n")
     for own, total, calls, (file, line, name) in rows[:_ROWS]:
         place = name if file == "~" else f"{'/'.join(Path(file).parts[-2:])}:{line} {name}"
