@@ -22,9 +22,11 @@ TABLE = """\
     ("place", "group"),
     [
         (("/src/caprpc/tls/channel.py", 1, "seal"), "TLS: the channel"),
-        (("/home/caprpc/caprpc/audit/relation.py", 1, "append"), "audit: records and chain"),
+        (("/opt/caprpc/caprpc/audit/relation.py", 1, "append"), "audit: records and chain"),
         (("/src/caprpc/blocking/reactor.py", 1, "_poll"), "driver"),
         (("/src/caprpc/aio/connection.py", 1, "flush"), "driver"),
+        (("/src/caprpc/policy/guard.py", 1, "check"), "guard"),
+        (("/src/caprpc/policy/text.py", 1, "_skip"), "start: policies"),
         (("/src/caprpc/sockets.py", 1, "accept"), OTHER),
         (("/src/tests/benchmarks/rpcbench/driving.py", 1, "_repeat"), "the benchmark itself"),
         (("/usr/lib/python3.11/threading.py", 1, "run"), OTHER),

@@ -142,6 +142,12 @@ def _progress(text: str) -> None:
     sys.stderr.flush()
 
 
+def _warm_up(pair: Pair, case: Case) -> None:
+    """Run the case once: what both sides read at their first connection is no part of an operation."""
+    pair.client.send({"case": case.name, "ops": 1, "seconds": 0.0})
+    pair.client.receive(_PROFILE_TIMEOUT_S)
+
+
 def _count_system_calls(site: Site, peer: str, case: Case) -> None:
     """Run the case once more, without the profiler, and print what ``strace`` counts on both sides."""
     if not syscalls.available():
@@ -149,6 +155,7 @@ def _count_system_calls(site: Site, peer: str, case: Case) -> None:
         return
     counts = {side: site.directory / f"{side}.strace" for side in ("client", "server")}
     with Pair(peer, site, None) as pair:
+        _warm_up(pair, case)
         with syscalls.counting(pair.server.pid, counts["server"]), syscalls.counting(pair.client.pid, counts["client"]):
             pair.client.send({"case": case.name, "ops": case.ops, "seconds": case.seconds})
             answer = pair.client.receive(_PROFILE_TIMEOUT_S)
@@ -171,6 +178,7 @@ def _profile(site: Site, peer: str, case_name: str) -> int:
         return EX_UNAVAILABLE
     try:
         with Pair(peer, site, None, profile=site.directory) as pair:
+            _warm_up(pair, case)
             pair.client.send({"case": case.name, "ops": case.ops, "seconds": _PROFILE_SECONDS})
             answer = pair.client.receive(_PROFILE_TIMEOUT_S)
             pair.client.finish_input()

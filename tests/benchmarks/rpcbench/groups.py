@@ -22,6 +22,9 @@ _PACKAGES: Final = {
 }
 """Package below ``caprpc`` -> group."""
 
+_DECIDING: Final = frozenset({"guard.py", "quotas.py", "arguments.py", "narrowing.py", "refused.py"})
+"""Modules of ``policy`` that have a part in calls; the others read policies."""
+
 _NATIVE: Final = (
     ("_ssl.", "TLS: OpenSSL"),
     ("_socket.socket", "system calls: socket"),
@@ -50,7 +53,9 @@ def group_of(place: Place) -> str:
     if "rpcbench" in parts:
         return "the benchmark itself"
     if "caprpc" in parts:
-        below = parts[len(parts) - 1 - parts[::-1].index("caprpc") + 1 :]
+        below = parts[len(parts) - parts[::-1].index("caprpc") :]
+        if below[0] == "policy" and below[-1] not in _DECIDING:
+            return "start: policies"
         return _PACKAGES.get(below[0], OTHER) if len(below) > 1 else OTHER
     return OTHER
 

@@ -71,6 +71,9 @@ def main() -> None:
     target = Target(registry.load(options.peer), Site(options.site), options.port, options.server_pid)
     reply({"ready": True})
     profiled = profiling.all_threads(options.profile) if options.profile else contextlib.nullcontext()
+    if options.profile:
+        # What is read once for all connections is no part of an operation.
+        reply(answer(target, sys.stdin.readline()))
     with profiled:
         for line in sys.stdin:
             reply(answer(target, line))
