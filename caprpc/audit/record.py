@@ -233,7 +233,7 @@ def _fitted(fields: Mapping[str, FieldValue], max_bytes: int) -> dict[str, bytes
 
 def _check_field(name: str, value: FieldValue) -> None:
     expected = FIELDS.get(name)
-    if expected is str and type(value) is str and name not in _CHAINED:
+    if expected is str and isinstance(value, str) and name not in _CHAINED:
         return
     if expected is None or name in _CHAINED:
         raise TypeError(f"an audit record has no field {name!r} that a caller may set")
