@@ -150,6 +150,8 @@ class AuditLog:
 
     def close(self) -> None:
         """End every relation with its record of a clean end, sign it, and let another process have the directory."""
+        if self._storage.closed:
+            return
         if os.getpid() != self._pid:
             for opened in self._opened.values():
                 opened.relation.close()

@@ -102,18 +102,20 @@ class Sealer:
         claimed = {one.key_id for one in self.latest.note.signatures} if self.latest else set()
         return [str(one.key) for _, one in self._former + self._keys if one.key.key_id in claimed]
 
-    def consistency(self, old: int, new: int) -> list[bytes]:
+    def consistency(self, old: int, new: int) -> list[bytes] | None:
         """Return the proof between two of our trees, from the records themselves: for a witness that lost its place.
 
+        None if the first segments are archived.
+
         Raises:
-            AuditError: The first segments are archived, or the log is not what was written.
+            AuditError: The log is not what was written.
         """
-        if old == 0:
+        if old == 0 or old > new:
             return []
         names = map(parse_segment_name, self._storage.names())
         numbers = [found[1] for found in names if found and found[0] == self._stem]
         if 1 not in numbers:
-            raise AuditError(f"{self._stem}: no proof from record {old} on: the first segment is archived")
+            return None
         return hashes_from_leaves(self._leaves(max(numbers)), consistency_spans(old, new))
 
     def _leaves(self, last: int) -> Iterator[bytes]:

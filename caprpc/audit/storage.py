@@ -106,6 +106,11 @@ class Storage:
             _close(directory)
             raise
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._directory < 0
+
     def names(self) -> list[str]:
         """Return the names of all files in the directory."""
         return sorted(os.listdir(self._directory))

@@ -137,6 +137,7 @@ class _RelationCheck:
         self._unsigned_from = 0.0
         self._unsigned_s = 0.0
         self._named_key = False
+        self._doubt: SealBroken | None = None
         self._walk_from = 0
 
     def run(self, archived: bool) -> RelationReport:
@@ -185,6 +186,8 @@ class _RelationCheck:
     def _check_signed(self, first_seq: int) -> None:
         """Take note of what no checkpoint covers; more than a running log leaves is a finding."""
         seal, walk = self._seal, self._walk
+        if self._doubt is not None:
+            raise self._doubt
         seal.end(walk.seq)
         if self._trusted and not seal.vouched:
             expected = f"a signature of {' or '.join(sorted(map(str, self._trusted)))}"
@@ -241,8 +244,14 @@ class _RelationCheck:
 
     def _check_seal(self, record: Record) -> None:
         seal = self._seal
+        if self._doubt is not None:
+            raise self._doubt
         before = seal.signed
-        seal.add(record)
+        try:
+            seal.add(record)
+        except SealBroken as exc:
+            # If the next record does not follow, this one was edited where it stands, and that says more.
+            self._doubt = exc
         mono = record.number("mono") / 1e9
         if seal.signed != before or record.text("event") == "resume" or not self._unsigned_from:
             self._unsigned_from, self._unsigned_s = mono, 0.0

@@ -43,6 +43,9 @@ _ROLLED_BACK: Final = 2
 """So many checkpoints in a row that are older than one we have seen: no message overtook another."""
 
 _COSIGNER: Final = "witness.key"
+_STUBBORN: Final = 3
+"""So many refusals without a cosignature between them are told."""
+
 _SMALL_BYTES: Final = 16 * 1024
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -143,6 +146,8 @@ class Witness:
                 for event, detail in self.ours.answered(message):
                     self._tell(event, self._stem, detail)
         ours = self.ours.next(now)
+        if self.ours.lost_place:
+            self._tell("lost-place", self._stem, "no proof from where the peer stands: those segments are archived")
         if ours is not None:
             made.append(ours)
         if made:
@@ -251,8 +256,11 @@ class Shown:
         self._old = 0
         self._base: Range | None = Range()
         self._witness: VerifierKey | None = None
-        self._under_way: tuple[Note, Range, float] | None = None
-        self._refused = False
+        self._under_way: tuple[Note, Range] | None = None
+        self.lost_place = False
+        """No proof can be made from where the peer stands: the segments before are archived."""
+        self._refusals = 0
+        self._sent_at = 0.0
         self._load()
         if self._base is not None:
             sealer.ranges = [Range(self._base.end)]
@@ -260,17 +268,22 @@ class Shown:
     def next(self, now: float) -> m.Checkpoint | None:
         """Return the next checkpoint to send, None if there is nothing new or the last one is not answered."""
         latest = self._sealer.latest
-        if latest is None or self._refused or latest.checkpoint.size != self._sealer.tree.end:
+        if latest is None or latest.checkpoint.size != self._sealer.tree.end:
             return None
         size = latest.checkpoint.size
-        if size <= self._old or (self._under_way is not None and now - self._under_way[2] < RESEND_S):
+        waits = self._under_way is not None or self._refusals > 0
+        if size == self._old or (waits and now - self._sent_at < RESEND_S):
             return None
         since = next((one for one in self._sealer.ranges if one.begin == self._old and one.end == size), None)
         if self._base is not None and since is not None:
             proof = consistency_from_ranges(self._base, since)
         else:
-            proof = self._sealer.consistency(self._old, size)
-        self._under_way = (latest.note, self._sealer.tree.copy(), now)
+            found = self._sealer.consistency(self._old, size)
+            if found is None:
+                self.lost_place = True
+                return None
+            proof = found
+        self._under_way, self._sent_at = (latest.note, self._sealer.tree.copy()), now
         self._sealer.ranges = [*([since] if since is not None else []), Range(size)]
         return m.Checkpoint(latest.note.encode(), self._old, proof, self._sealer.signing_keys)
 
@@ -285,7 +298,7 @@ class Shown:
         under_way, self._under_way = self._under_way, None
         if under_way is None or not message.signature or message.size != under_way[1].end:
             return self._not_cosigned(message.size, asked=under_way is not None and message.signature == "")
-        note, tree, _ = under_way
+        note, tree = under_way
         try:
             key = VerifierKey.parse(message.key)
             cosigned = Note(note.text, (*note.signatures, Signature.parse(message.signature)))
@@ -296,7 +309,7 @@ class Shown:
         told = []
         if self._witness is not None and self._witness != key:
             told.append(("new-witness", f"{key}, before {self._witness}"))
-        self._old, self._base, self._witness = tree.end, tree, key
+        self._old, self._base, self._witness, self._refusals = tree.end, tree, key, 0
         self._sealer.ranges = [one for one in self._sealer.ranges if one.begin == tree.end]
         found = {
             "caprpc": 1,
@@ -310,12 +323,13 @@ class Shown:
 
     def _not_cosigned(self, size: int, *, asked: bool) -> list[tuple[str, str]]:
         """Find out from where the witness wants the next proof, or that it wants none."""
+        self._refusals += asked
         if size > self._sealer.tree.end:
-            self._refused = True
             return [("ahead", f"the peer has seen {size} records of this log, which has {self._sealer.tree.end}")]
         if size == self._old:
-            self._refused = self._refused or asked
-            return [("not-cosigned", f"the peer does not cosign what comes after {size} records")] if asked else []
+            # One refusal may be of a checkpoint that another one has overtaken.
+            stubborn = self._refusals >= _STUBBORN
+            return [("not-cosigned", f"the peer does not cosign what comes after {size} records")] if stubborn else []
         # It has lost what it saw last, or its answer got lost: prove from where it stands.
         self._old, self._base = size, Range() if size == 0 else None
         return []
