@@ -2,7 +2,8 @@
 
 import sys
 
+from audit_cost import main as audit_cost
 from rpcbench.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(audit_cost() if "--audit" in sys.argv else main())
