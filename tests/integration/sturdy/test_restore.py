@@ -1,9 +1,11 @@
 """Sturdy references over every pairing: what is granted comes back, for its holder, as far as policy lets it."""
 
 import pytest
+from click.testing import CliRunner
 
 import caprpc
 from caprpc import CallRefused, ConfigurationError, Denied, PolicyError
+from caprpc.cli import main
 from caprpc.sturdy import new_secret
 
 
@@ -97,6 +99,10 @@ def test_the_secret_is_in_no_log_and_the_id_is(branch):
     assert all(secret not in text for text in texts)
     events = [(r["kind"], r.get("event")) for r in branch.host.records() if r.get("reference") == grant_id]
     assert events == [("grant", "granted"), ("grant", "restored"), ("revoke", "revoked")]
+    life = CliRunner().invoke(main, ["explain", grant_id, "--audit", str(branch.host.audit)])
+    assert life.exit_code == 0
+    assert life.stdout.count("A grant was ended") == 1
+    assert life.stdout.count("Something was granted for longer than a connection") == 2
     denied = branch.record_of(reason="sturdy-revoked")
     assert denied["detail"] == f"grant {grant_id}"
 
