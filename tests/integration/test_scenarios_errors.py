@@ -233,6 +233,8 @@ invoke = true
 iterate = true
 [accept.ContextManager]
 context = true
+[accept.Weight]
+compare = ["eq"]
 """
 CLIENT = f"""
 [peer]
