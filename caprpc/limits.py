@@ -54,6 +54,14 @@ class Limits:
     """Bytes waiting to be sent above which we start no call of the peer, and read none unless we await its answer."""
     write_timeout_s: float = 30.0
     """A peer that takes nothing for this long is gone."""
+    principal_in_flight: int = 256
+    """As ``in_flight``, of all connections of the peer's principal: four that do all they may, or eight with half."""
+    principal_exports: int = 16_384
+    """As ``exports``, of all its connections: one entry is about 600 bytes, so 10 MB."""
+    principal_imports: int = 16_384
+    """As ``imports``, of all its connections."""
+    principal_buffered_bytes: int = 4 * MIB
+    """As ``write_high_water_bytes``, divided among as many connections as it may have."""
     glitch_burst: int = 200
     """Budget for things that are legal and useless (refused calls, late cancels, pings, tiny records)."""
     glitch_per_s: float = 20.0

@@ -255,7 +255,7 @@ class Connection(Answering):
             self._note_due()
         if work.opened:
             self.wire.opened()
-            self.high_water_bytes = self.link.session.limits.write_high_water_bytes
+            self.high_water_bytes = self.link.write_high_water_bytes
             self.host.opened(self)
         if not work.jobs:
             self.flush()

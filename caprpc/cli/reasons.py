@@ -34,6 +34,10 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "The call would have waited for more answers in a row than the policy allows.",
         "Raise pipeline_depth under [limits] in its policy, if it is below the default.",
     ),
+    "principal_in_flight": (
+        "All connections of the peer together have too many calls running.",
+        "Raise principal_in_flight under [limits] of its policy, or wait.",
+    ),
     "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
     "sturdy-unknown": (
         "The peer has presented a sturdy reference that was never granted, or under another name.",

@@ -21,7 +21,7 @@ from caprpc.limits import ServerLimits
 from caprpc.objects.epoch import Epoch, Served, read_epoch
 from caprpc.objects.grants import Grants
 from caprpc.peer import PeerIdentity
-from caprpc.policy import Guard, Policy, PrincipalQuotas
+from caprpc.policy import Guard, Policy, Pools, PrincipalQuotas
 from caprpc.tls import TlsChannel, TlsRefused, still_valid, verify_peer
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -48,6 +48,9 @@ class Admitted:
     relation: Relation
     witness: Witness
     quotas: PrincipalQuotas
+    pools: Pools
+    connections: int
+    """How many connections the principal may have."""
     checked_at: float
     witnessing: bool = False
     """Both sides have agreed to show each other their audit logs."""
@@ -85,7 +88,7 @@ class Admission:
         self._contracts = contracts
         self.server_limits = server_limits
         self.wall = wall
-        self._quotas: dict[str, PrincipalQuotas] = {}
+        self._quotas: dict[str, tuple[PrincipalQuotas, Pools]] = {}
         self._live: set[Admitted] = set()
         self._lock = threading.Lock()
         self._checked: set[object] = set()
@@ -154,7 +157,7 @@ class Admission:
         if out:
             raise IdentityRefused("revoked-list", out)
         with self._lock:
-            quotas = self._quotas.setdefault(peer.principal, PrincipalQuotas())
+            quotas, pools = self._quotas.setdefault(peer.principal, (PrincipalQuotas(), Pools()))
         most = policy.connections or self.server_limits.connections_per_principal
         if not quotas.open_connection(most):
             raise IdentityRefused(
@@ -167,7 +170,8 @@ class Admission:
             quotas.close_connection()
             raise IdentityRefused("audit", str(exc)) from exc
         witness = self.log.witness(peer.principal)
-        admitted = Admitted(peer, policy, Guard(policy, quotas), relation, witness, quotas, time.monotonic())
+        guard = Guard(policy, quotas)
+        admitted = Admitted(peer, policy, guard, relation, witness, quotas, pools, most, time.monotonic())
         with self._lock:
             self._live.add(admitted)
         newest = self.epoch

@@ -19,6 +19,7 @@ from caprpc.objects.revocation import OPEN
 from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
+from caprpc.policy import buffer_share
 from caprpc.session import FEATURE_WITNESS, Closer, Ended, Event, Opening, Session, State, tighten
 from caprpc.tls import ChannelState, TlsChannel, TlsRefused
 from caprpc.wire import codec
@@ -211,7 +212,9 @@ class Link:
     def write_high_water_bytes(self) -> int:
         """Bytes waiting to be sent above which the peer's calls are not read (``limits.write_high_water_bytes``)."""
         limits = self.session.limits if self.admitted is not None else DEFAULT_LIMITS
-        return limits.write_high_water_bytes
+        if self.admitted is None:
+            return limits.write_high_water_bytes
+        return buffer_share(limits, self.admitted.connections)
 
     def deadline(self) -> float:
         """Return the time of the next ``tick``, seconds of the monotonic clock."""
@@ -289,6 +292,7 @@ class Link:
         root = root_export(self._admission.served.roots, peer, admitted.guard)
         session = Session(peer, admitted.guard, root, opening, now)
         stubs = StubMaker(self._caller)
+        admitted.pools.join(session.limits, admitted.connections, session.answers, session.exports, session.imports)
         self.session = session
         names: RootNames = root.obj  # type: ignore[assignment]
         restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)
@@ -338,6 +342,8 @@ class Link:
             if type(event) is Ended:
                 self.ended = event
                 self._admission.release(self.admitted)
+                session = self.session
+                self.admitted.pools.leave(session.answers, session.exports, session.imports)
                 self._record_end(event)
 
     def _record_end(self, event: Ended) -> None:

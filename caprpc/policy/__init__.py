@@ -14,6 +14,7 @@ from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
 from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Restorable, Root
 from caprpc.policy.names import OPAQUE
+from caprpc.policy.pools import Pool, Pools, buffer_share
 from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
 
@@ -38,6 +39,9 @@ __all__ = [
     "Offer",
     "Only",
     "Permit",
+    "Pool",
+    "Pools",
+    "buffer_share",
     "Policy",
     "PolicySet",
     "PrincipalQuotas",

@@ -31,6 +31,10 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "frame_bytes_per_s": (64, 64 * MIB),
     "write_high_water_bytes": (16 * KIB, 64 * MIB),
     "write_timeout_s": (0.1, 300),
+    "principal_in_flight": (1, 65_536),
+    "principal_exports": (1, 16_777_216),
+    "principal_imports": (1, 16_777_216),
+    "principal_buffered_bytes": (16 * KIB, 1_024 * MIB),
     "glitch_burst": (1, 10_000),
     "glitch_per_s": (0.1, 1_000),
 }

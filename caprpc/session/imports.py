@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from caprpc.errors import LimitExceeded, RemoteProtocolError
-from caprpc.policy import Right
+from caprpc.policy import Pool, Right
 from caprpc.session.references import Announced, Scope
 from caprpc.wire.messages import LIFETIME_CALL
 
@@ -88,11 +88,12 @@ class Imports:
     checking that nobody has taken the reference again meanwhile.
     """
 
-    __slots__ = ("_by_id", "_due", "_holder", "_revoked", "dropped", "limit", "promised")
+    __slots__ = ("_by_id", "_due", "_holder", "_revoked", "dropped", "limit", "pool", "promised")
 
     def __init__(self, limit: int, holder: str) -> None:
         self._by_id: dict[int, Import] = {}
         self.limit = limit
+        self.pool: Pool | None = None
         self._holder = holder
         self._due: list[tuple[int, int]] = []
         """Counts of imports that were let go of by hand; the table has forgotten them."""
@@ -104,6 +105,10 @@ class Imports:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def belong(self, pool: Pool | None) -> None:
+        """Be counted among the imports of a principal."""
+        self.pool = pool
 
     def get(self, export_id: int) -> Import | None:
         """Return the import of that number, or None."""
@@ -123,6 +128,8 @@ class Imports:
                 raise RemoteProtocolError(f"reference to export {export_id}; handed-over exports start at 1")
             if len(self._by_id) >= self.limit:
                 raise LimitExceeded(f"we hold {self.limit} of the peer's objects already (limits.imports)")
+            if self.pool is not None and not self.pool.has_room(self):
+                raise LimitExceeded(f"no more of the peer's objects: {self.pool.text()}")
             imported = Import(export_id, announced, self._holder, self.dropped)
             if announced.lifetime == LIFETIME_CALL:
                 if scope is None:

@@ -56,7 +56,7 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
         return
     answer = Answer(question_id, export, permit, message.payload, meta, cause)
     answers = session.answers
-    if meta is not None or session.state is not State.OPEN or len(answers) >= answers.room:
+    if meta is not None or session.state is not State.OPEN or len(answers) >= answers.easy:
         objected = objection(session, answer)
         if objected is not None:
             code, reason, rule = objected

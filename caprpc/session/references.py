@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
 from caprpc.ids import ExportId
 from caprpc.interface import ServedContext, ServedIterator, ServedSource, Shape
-from caprpc.policy import OVER, REVOKED, Facet, Permit, Right
+from caprpc.policy import OVER, REVOKED, Facet, Permit, Pool, Right
 
 FOREVER: Final = inf
 
@@ -141,7 +141,7 @@ class Exports:
     and its scope: handing over the same object twice gives the same export.
     """
 
-    __slots__ = ("_by_id", "_by_key", "_next", "_sweep_at", "closing", "gone", "limit")
+    __slots__ = ("_by_id", "_by_key", "_next", "_sweep_at", "closing", "gone", "limit", "pool")
 
     def __init__(self, root: Export, limit: int) -> None:
         self._by_id: dict[int, Export] = {root.export_id: root}
@@ -152,6 +152,7 @@ class Exports:
         """What the peer has let go of; closing it runs code of the application, so that the driver does it."""
         self.limit = limit
         """How many the peer may hold: as few as our policy and the peer's own limits say."""
+        self.pool: Pool | None = None
         self._next = 1
         self._sweep_at = inf
 
@@ -195,6 +196,10 @@ class Exports:
         export.count += 1
         return export
 
+    def belong(self, pool: Pool | None) -> None:
+        """Be counted among the exports of a principal."""
+        self.pool = pool
+
     def again(self, key: object, source: object) -> Export | None:
         """Return the export that was made for ``source`` under ``key``, if it lives."""
         export = self._by_key.get(key)
@@ -210,6 +215,8 @@ class Exports:
         """
         if len(self._by_id) > self.limit:
             raise LimitExceeded(f"the peer holds {self.limit} of our objects already (limits.exports)")
+        if self.pool is not None and not self.pool.has_room(self):
+            raise LimitExceeded(f"no more of our objects: {self.pool.text()}")
         if scope is not None and not scope.alive:
             raise CallRefused("the call that this reference would belong to has ended")
 

@@ -45,6 +45,9 @@ def objection(session: "Session", answer: "Answer | BatchAnswer | WaitingCall") 
     room, cause = session.answers.room, answer.cause
     if len(session.answers) >= (room if cause is None else room + session.limits.in_flight):
         return "limit", "in_flight", "limits.in_flight"
+    pool = session.answers.pool
+    if cause is None and pool is not None and not pool.has_room(session.answers):
+        return "limit", pool.knob, f"limits.{pool.knob}"
     if answer.depth > session.limits.callback_depth:
         return "limit", "depth", "limits.callback_depth"
     if cause is not None and cause.abandoned:

@@ -17,7 +17,7 @@ def tighten(session: "Session", limits: Limits) -> None:
     """
     before = session.limits
     session.limits = replace(limits, max_frame_bytes=before.max_frame_bytes, **value_limits(before))
-    session.answers.room -= before.in_flight - limits.in_flight
+    session.answers.resize(limits.in_flight - before.in_flight)
     session.imports.limit = limits.imports
     session.exports.limit = min(session.exports.limit, limits.exports)
     session.liveness.tighten(session.limits)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import new_reference
-from caprpc.policy import Permit
+from caprpc.policy import Permit, Pool
 from caprpc.session.calls import Answer, BatchAnswer, Event, Overdue
 from caprpc.session.kept import WaitingCall, give_up
 from caprpc.session.references import FOREVER
@@ -22,18 +22,32 @@ Timed = tuple[float, Answer | BatchAnswer, Permit, str]
 class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
     """Open answers by their number, and their times.
 
+    ``easy`` is how many there may be without asking anybody: the room, or the share of it that the principal's other
+    connections leave.
+
     Invariant: ``room`` is ``limits.in_flight`` less the calls that were answered ``deadline`` and have not ended, so
     that a peer cannot pile up methods which never end. No timed call is due before ``soonest``.
     """
 
-    __slots__ = ("_overdue", "_timed", "room", "soonest")
+    __slots__ = ("_overdue", "_timed", "easy", "pool", "room", "soonest")
 
     def __init__(self, in_flight: int) -> None:
         super().__init__()
-        self.room = in_flight
+        self.room = self.easy = in_flight
+        self.pool: Pool | None = None
         self.soonest = FOREVER
         self._timed: dict[int, Timed] = {}
         self._overdue: set[int] = set()
+
+    def belong(self, pool: Pool | None) -> None:
+        """Be counted among the calls of a principal."""
+        self.pool = pool
+        self.resize(0)
+
+    def resize(self, more: int) -> None:
+        """Let so many more run."""
+        self.room += more
+        self.easy = self.room if self.pool is None else min(self.room, self.pool.share)
 
     def watch(self, answer: Answer | BatchAnswer, permit: Permit, due: float, reason: str) -> None:
         """Have ``answer`` end at ``due`` at the latest; the time that it waits counts, too."""
@@ -81,10 +95,10 @@ class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
         session.queue(Raise(answer.answer_id, taken, code, "", "", reference))
         session.kept.settle(answer.answer_id, None)
         self._overdue.add(answer.answer_id)
-        self.room -= 1
+        self.resize(-1)
 
     def ended(self, number: int) -> None:
         """Take note that a call has ended which was answered before."""
         if number in self._overdue:
             self._overdue.discard(number)
-            self.room += 1
+            self.resize(1)

@@ -11,6 +11,7 @@ from caprpc import limits
 CONNECTION = "integration/servers/test_limits_edges.py"
 SERVER = "integration/servers/test_server_limits_edges.py"
 BUDGET = "objects/test_accept_budget.py"
+PRINCIPAL = "objects/test_principal_limits.py"
 TIME = "session/test_session_time.py"
 
 AT_THE_EDGE = {
@@ -37,6 +38,10 @@ AT_THE_EDGE = {
     "write_timeout_s": [(CONNECTION, "test_write_timeout")],
     "glitch_burst": [(CONNECTION, "test_glitch_burst")],
     "glitch_per_s": [(TIME, "test_budget_is_refilled_by_time"), (CONNECTION, "test_glitch_burst_and_refill")],
+    "principal_in_flight": [(PRINCIPAL, "test_calls_of_all_connections_together_at_their_edge")],
+    "principal_exports": [(PRINCIPAL, "test_exports_of_all_connections_together_at_their_edge")],
+    "principal_imports": [(PRINCIPAL, "test_imports_of_all_connections_together_at_their_edge")],
+    "principal_buffered_bytes": [(PRINCIPAL, "test_buffers_are_divided_among_the_connections")],
     "handshake_timeout_s": [(SERVER, "test_handshake_timeout")],
     "max_unauthenticated": [(BUDGET, "test_places_at_their_edge"), (SERVER, "test_max_unauthenticated")],
     "unauthenticated_per_address": [

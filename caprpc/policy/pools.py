@@ -1,0 +1,96 @@
+"""What all connections of one principal may hold together: calls, exports and imports.
+
+Each connection has a share that is its own and costs nothing to use: whoever stays below it is never counted, and no
+other connection of the principal can take it away. What goes beyond comes out of what is left, and is counted then.
+"""
+
+import threading
+from collections.abc import Sized
+from typing import Final, Protocol
+
+from caprpc.limits import Limits
+
+_SHARED_OUT: Final = 2
+"""One part in so many is divided into shares; the rest goes to whoever needs more."""
+
+
+class Table(Sized, Protocol):
+    """A table of one connection that is counted."""
+
+    def belong(self, pool: "Pool | None") -> None:
+        """Be counted in this pool from now on; None: in none any more."""
+
+
+class Pool:
+    """One quota of a principal. Thread-safe.
+
+    Invariant: the connections together hold no more than ``most``, and besides no more than one each; connections that
+    take the last place at the very same moment may go beyond it by one each.
+    """
+
+    __slots__ = ("_lock", "_rest", "_tables", "knob", "most", "share")
+
+    def __init__(self, knob: str) -> None:
+        """Take the name of the limit."""
+        self.knob = knob
+        self.most = 0
+        self.share = 0
+        self._rest = 0
+        self._lock = threading.Lock()
+        self._tables: dict[int, Table] = {}
+
+    def join(self, table: Table, most: int, connections: int) -> None:
+        """Count a table, under what the newest policy says: ``most`` for at most so many connections."""
+        with self._lock:
+            self.most = most
+            self.share = max(1, most // (_SHARED_OUT * connections))
+            self._rest = max(0, most - self.share * connections)
+            self._tables[id(table)] = table
+        table.belong(self)
+
+    def leave(self, table: Table) -> None:
+        """Count a table no more; may be called twice."""
+        with self._lock:
+            self._tables.pop(id(table), None)
+        table.belong(None)
+
+    def has_room(self, table: Table) -> bool:
+        """Whether a table may take one more."""
+        if len(table) < self.share:
+            return True
+        with self._lock:
+            beyond = sum(len(one) - self.share for one in self._tables.values() if len(one) > self.share)
+        return beyond < self._rest
+
+    def text(self) -> str:
+        """Return what to say where there is no room: the knob, and what it is set to."""
+        return f"all connections of the principal together have {self.most} already (limits.{self.knob})"
+
+
+class Pools:
+    """The quotas of one principal, for as long as the process runs."""
+
+    __slots__ = ("exports", "imports", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = Pool("principal_in_flight")
+        self.exports = Pool("principal_exports")
+        self.imports = Pool("principal_imports")
+
+    def join(self, limits: Limits, connections: int, answers: Table, exports: Table, imports: Table) -> None:
+        """Count the tables of a connection; a principal may always have what one connection may."""
+        self.in_flight.join(answers, max(limits.principal_in_flight, limits.in_flight), connections)
+        self.exports.join(exports, max(limits.principal_exports, limits.exports), connections)
+        self.imports.join(imports, max(limits.principal_imports, limits.imports), connections)
+
+    def leave(self, answers: Table, exports: Table, imports: Table) -> None:
+        """Count the tables of a connection no more."""
+        self.in_flight.leave(answers)
+        self.exports.leave(exports)
+        self.imports.leave(imports)
+
+
+def buffer_share(limits: Limits, connections: int) -> int:
+    """Return how many bytes may wait to be sent on each connection of a principal before its calls are not read."""
+    most = max(limits.principal_buffered_bytes, limits.write_high_water_bytes)
+    return min(limits.write_high_water_bytes, most // connections)
