@@ -198,6 +198,7 @@ class Pair:
 
     @now.setter
     def now(self, now: float) -> None:
+        """Set the clock."""
         self.clock.now = now
 
     def reconnect(self) -> None:
