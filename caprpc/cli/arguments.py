@@ -40,7 +40,7 @@ class ArgumentUnfit(click.ClickException):
     exit_code = 65
 
 
-class _Unfit(Exception):
+class Unfit(Exception):
     """A value does not fit an annotation; says what was expected."""
 
 
@@ -68,7 +68,7 @@ class Arguments:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._opened = ExitStack()
-        self._hints = _annotations(member)
+        self._hints = annotations_of(member)
         self.files: list[Path] = []
         """Files that were lent, for a better message if one of them cannot be read."""
 
@@ -107,14 +107,14 @@ class Arguments:
         annotation = self._hints.get(name, Any)
         try:
             return self._word(word, annotation)
-        except _Unfit as exc:
+        except Unfit as exc:
             raise ArgumentUnfit(f"argument {name}: {text_of(annotation)} expected, {exc}") from None
 
     def _word(self, word: str, annotation: Any) -> Any:
         """Return what one word means where an annotation is declared."""
         for one in union_members(strip(annotation)) or (strip(annotation),):
             if word == PRINT and get_origin(one) is collections.abc.Callable:
-                return _print
+                return print_json
             mode = _FILES.get(one) if isinstance(one, type) else None
             if mode is not None:
                 return self._open(word, mode)
@@ -126,20 +126,20 @@ class Arguments:
         except json.JSONDecodeError as exc:
             if _takes_text(annotation):
                 return convert(word, annotation)
-            raise _Unfit(f"and {word!r} is not JSON ({exc.msg} at character {exc.pos + 1})") from None
+            raise Unfit(f"and {word!r} is not JSON ({exc.msg} at character {exc.pos + 1})") from None
         except RecursionError:
-            raise _Unfit("and it is nested too deep") from None
+            raise Unfit("and it is nested too deep") from None
         if type(value) is not str and _takes_text(annotation):
             try:
                 return convert(value, annotation)
-            except _Unfit:
+            except Unfit:
                 # A word such as 42 where a text is declared: the text.
                 return convert(word, annotation)
         return convert(value, annotation)
 
     def _open(self, word: str, mode: str) -> Any:
         if not word.startswith("@"):
-            raise _Unfit("write @PATH to lend an open file")
+            raise Unfit("write @PATH to lend an open file")
         path = Path(word[1:])
         encoding = "utf-8" if mode == "r" else None
         file = self._opened.enter_context(path.open(mode, encoding=encoding))
@@ -151,7 +151,7 @@ def convert(value: Any, annotation: Any) -> Any:
     """Return a value that JSON can express as the one that an annotation declares.
 
     Raises:
-        _Unfit: It does not fit.
+        Unfit: It does not fit.
     """
     annotation = strip(annotation)
     alternatives = union_members(annotation)
@@ -163,7 +163,7 @@ def convert(value: Any, annotation: Any) -> Any:
         for allowed in get_args(annotation):
             if type(allowed) is type(value) and allowed == value:
                 return value
-        raise _Unfit(f"got {value!r}")
+        raise Unfit(f"got {value!r}")
     if get_origin(annotation) is not None:
         return _container(value, annotation)
     if is_record(annotation):
@@ -171,7 +171,7 @@ def convert(value: Any, annotation: Any) -> Any:
     return _scalar(value, annotation)
 
 
-def _annotations(member: Member) -> dict[str, Any]:
+def annotations_of(member: Member) -> dict[str, Any]:
     """Return the declared annotation of each parameter."""
     info = interface_info(member.interface)
     declared = info.declarations if info is not None else {}
@@ -199,9 +199,9 @@ def _first_that_fits(value: Any, alternatives: tuple[object, ...]) -> Any:
     for one in (*exact, *alternatives):
         try:
             return convert(value, one)
-        except _Unfit:
+        except Unfit:
             continue
-    raise _Unfit(f"got {_kind(value)}")
+    raise Unfit(f"got {_kind(value)}")
 
 
 def _scalar(value: Any, annotation: Any) -> Any:
@@ -209,7 +209,7 @@ def _scalar(value: Any, annotation: Any) -> Any:
         return float(value)
     if annotation in (bool, int, float, str, type(None)):
         if type(value) is not annotation:
-            raise _Unfit(f"got {_kind(value)}")
+            raise Unfit(f"got {_kind(value)}")
         return value
     try:
         if annotation is bytes and type(value) is str:
@@ -227,8 +227,8 @@ def _scalar(value: Any, annotation: Any) -> Any:
         if isinstance(annotation, type) and issubclass(annotation, Enum) and type(value) is str:
             return annotation[value]
     except (ValueError, KeyError, OverflowError, InvalidOperation, binascii.Error):
-        raise _Unfit(f"got {value!r}") from None
-    raise _Unfit(f"got {_kind(value)}, which cannot stand for it on a command line")
+        raise Unfit(f"got {value!r}") from None
+    raise Unfit(f"got {_kind(value)}, which cannot stand for it on a command line")
 
 
 def _container(value: Any, annotation: Any) -> Any:
@@ -244,7 +244,7 @@ def _container(value: Any, annotation: Any) -> Any:
             return tuple(convert(item, one) for item, one in zip(value, arguments, strict=True))
     if origin in _MAPPINGS and type(value) is dict:
         return {_key(key, arguments[0]): convert(item, arguments[1]) for key, item in value.items()}
-    raise _Unfit(f"got {_kind(value)}, which cannot stand for it on a command line")
+    raise Unfit(f"got {_kind(value)}, which cannot stand for it on a command line")
 
 
 def _key(text: str, annotation: Any) -> Any:
@@ -254,20 +254,20 @@ def _key(text: str, annotation: Any) -> Any:
     try:
         return convert(json.loads(text), annotation)
     except json.JSONDecodeError:
-        raise _Unfit(f"got the key {text!r}") from None
+        raise Unfit(f"got the key {text!r}") from None
 
 
 def _record(value: Any, annotation: Any) -> Any:
     if type(value) is not dict:
-        raise _Unfit(f"got {_kind(value)}")
+        raise Unfit(f"got {_kind(value)}")
     hints = typing.get_type_hints(annotation)
     unknown = value.keys() - set(record_fields(annotation))
     if unknown:
-        raise _Unfit(f"{annotation.__name__} has no {', '.join(sorted(unknown))}")
+        raise Unfit(f"{annotation.__name__} has no {', '.join(sorted(unknown))}")
     try:
         return annotation(**{name: convert(item, hints[name]) for name, item in value.items()})
     except (TypeError, ValueError) as exc:
-        raise _Unfit(f"{annotation.__name__}: {exc}") from None
+        raise Unfit(f"{annotation.__name__}: {exc}") from None
 
 
 def _plain(value: Any) -> Any:
@@ -284,7 +284,7 @@ def _kind(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def _print(*args: Any) -> None:
+def print_json(*args: Any) -> None:
     """Print what a peer passes to a lent function."""
     click.echo(json.dumps([as_json(one) for one in args] if len(args) != 1 else as_json(args[0])))
 

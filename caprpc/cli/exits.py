@@ -120,7 +120,7 @@ def run_and_report(command: Callable[[], object]) -> int:
         _say(error.format_message())
         return EX_NOINPUT if isinstance(error, click.FileError) else error.exit_code
     except (CapRPCError, OSError, UnicodeError) as error:
-        _say(_describe(error))
+        _say(describe_error(error))
         return exit_code(error)
     except Exception as error:  # The edge to the terminal: a bug ends in a message and a code too.
         _say(_describe_bug(error))
@@ -142,7 +142,7 @@ class Toolbox(click.Group):
             _say(_describe_usage(error))
             return TOOL_USAGE
         except (ConfigurationError, AuditError, OSError, UnicodeError) as error:
-            _say(_describe(error))
+            _say(describe_error(error))
             return TOOL_DOES_NOT_LOAD
 
 
@@ -154,7 +154,7 @@ def _describe_usage(error: click.UsageError) -> str:
     return f"{' '.join(error.format_message().split())}\n  hint: {path} --help"
 
 
-def _describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return what to tell the user about an expected error."""
     if isinstance(error, OSError) and not isinstance(error, CapRPCError):
         where = f"{error.filename}: " if error.filename is not None else ""

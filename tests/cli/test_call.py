@@ -1,6 +1,5 @@
 """``caprpc call``: arguments, results, and an exit code for everything that can go wrong."""
 
-import importlib
 import json
 import signal
 import socket
@@ -11,25 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import caprpc
 from caprpc.cli import main
 
 HERE = Path(__file__).resolve().parent
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A running shop: its address and its directories."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(HERE))
-        shop_service = importlib.import_module("shop_service")
-        root = tmp_path_factory.mktemp("shop")
-        shop_service.deploy(root)
-        directories = {"identity": root / "server" / "identity", "policies": root / "server" / "policies"}
-        server = caprpc.Server(shop_service.roots(), **directories)
-        address = server.listen("127.0.0.1:0")
-        with server:
-            yield {"address": address, "root": root}
 
 
 def words(site, *arguments):
