@@ -163,6 +163,14 @@ class Caller(Stepping):
         self._loop.call_soon_threadsafe(begin, context=copy_context())
         return result
 
+    def call_here(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "asyncio.Future[Any]":
+        """Make a call from whatever event loop runs in this thread."""
+        if threading.get_ident() == self._thread:
+            return self.call_async(target, member, args, kwargs)
+        return asyncio.wrap_future(self.start(target, member, args, kwargs))
+
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call from a thread beside the loop and wait for it."""
         self.refuse_on_loop(member.name or "this call")

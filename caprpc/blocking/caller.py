@@ -164,6 +164,12 @@ class Caller(Stepping):
         awaitable.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
         return awaitable
 
+    def call_here(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "asyncio.Future[Any]":
+        """Make a call from whatever event loop runs in this thread."""
+        return self.call_async(target, member, args, kwargs)
+
     def cork(self) -> None:
         """Collect what ``start`` sends until ``uncork``."""
         with self._lock:

@@ -16,7 +16,18 @@ from caprpc.objects.dispatch import Plan, refusal_of
 from caprpc.objects.handles import Narrowed
 from caprpc.objects.revocation import end
 from caprpc.objects.stubs import Stub
-from caprpc.policy import Narrowing, Only, Right, keys, keys_of, rules_of, word_of
+from caprpc.policy import (
+    MOST_DERIVATIONS,
+    Narrowing,
+    Only,
+    Right,
+    keys,
+    keys_of,
+    may_pass_on,
+    rules_of,
+    spiffe_fault,
+    word_of,
+)
 from caprpc.session import Answer, Export, Session
 from caprpc.wire.values import OwnReference, RemoteReference
 
@@ -70,10 +81,12 @@ class Terms:
                 raise ValueError(f"{name}={value!r}: a finite number above 0 expected")
         return cls(None if only is None else tuple(keys_of(only)), args, uses, for_s, rate)
 
-    def right(self, above: Iterable[Right], narrowing: Narrowing | None, now: float) -> Right:
-        """Derive a right on these terms."""
+    def right(
+        self, above: Iterable[Right], narrowing: Narrowing | None, now: float, chain: tuple[str, ...] = ()
+    ) -> Right:
+        """Derive a right on these terms, passed on to the principals of a chain."""
         expires_at = inf if self.for_s is None else now + self.for_s
-        return Right(above, expires_at=expires_at, uses=self.uses, rate=self.rate, narrowing=narrowing)
+        return Right(above, expires_at=expires_at, uses=self.uses, rate=self.rate, narrowing=narrowing, chain=chain)
 
     def narrowing(self, known: Iterable[Key] | None, what: str) -> Narrowing | None:
         """Return what is kept of the operations that there are.
@@ -154,6 +167,7 @@ class AttenuateMember:
     __slots__ = ("_shape", "_terms")
 
     name = ""
+    member = "attenuate"
     operation = OP_ATTENUATE
     errors: tuple[type[Exception], ...] = ()
     scalars = None
@@ -193,7 +207,7 @@ class AttenuateMember:
         if terms.only is not None:
             kept = frozenset[Key]().union(*terms.only) & stub._caprpc_import.announced.operations
             only = [list(key) for key in sorted(kept)]
-        return [[only, _plain(terms.args), terms.uses, _float(terms.for_s), _float(terms.rate)], {}]
+        return [[only, _plain(terms.args), terms.uses, _float(terms.for_s), _float(terms.rate), None], {}]
 
     def decode_result(self, raw: object, reader: "Reader") -> object:
         """Read the derived reference."""
@@ -211,6 +225,7 @@ class EndMember:
     __slots__ = ()
 
     name = ""
+    member = "revoke"
     operation = OP_REVOKE
     errors: tuple[type[Exception], ...] = ()
     scalars = (bool,)
@@ -273,10 +288,12 @@ class ServedImplicit:
             return raw[0], {}
         if len(answer.payload) > MOST_BYTES:
             raise LimitExceeded(f"terms of {len(answer.payload)} bytes, at most {MOST_BYTES} allowed")
-        terms, narrowing = _terms_of_peer(raw[0])
+        terms, narrowing, chain = _terms_of_peer(raw[0])
         self._check(answer, narrowing)
+        if chain and not may_pass_on(answer.export.facet):
+            raise refusal_of(answer.permit, "not-granted", answer.permit.rule)
         right = answer.export.right
-        return [terms.right(() if right is None else (right,), narrowing, self._now)], {}
+        return [terms.right(() if right is None else (right,), narrowing, self._now, chain)], {}
 
     def encode_result(self, value: object, writer: "ResultWriter") -> RemoteReference | None:
         """Export the target under the derived right; the end of one gives nothing."""
@@ -316,17 +333,26 @@ def _end(right: Right, cut: bool) -> None:
     end(right, cut=cut)
 
 
-def _terms_of_peer(raw: list[Any]) -> tuple[Terms, Narrowing | None]:
-    if len(raw) != 5:
-        raise ArgumentError("", "five terms expected")
-    only, args, uses, for_s, rate = raw
+def _terms_of_peer(raw: list[Any]) -> tuple[Terms, Narrowing | None, tuple[str, ...]]:
+    if len(raw) != 6:
+        raise ArgumentError("", "six terms expected")
+    only, args, uses, for_s, rate, chain = raw
     try:
         kept = None if only is None else frozenset(_key(pair) for pair in only)
         narrowing = None if only is None and args is None else Narrowing(kept, {} if args is None else rules_of(args))
         terms = Terms.of(uses=uses, for_s=for_s, rate=rate)
+        principals = () if chain is None else _principals(chain)
     except (TypeError, ValueError) as exc:
         raise ArgumentError("", "terms within their bounds") from exc
-    return terms, narrowing
+    return terms, narrowing, principals
+
+
+def _principals(chain: Any) -> tuple[str, ...]:
+    if type(chain) is not list or not 0 < len(chain) <= MOST_DERIVATIONS:
+        raise ValueError("a chain of principals expected")
+    if any(type(principal) is not str or spiffe_fault(principal) for principal in chain):
+        raise ValueError("principals expected")
+    return tuple(chain)
 
 
 def _key(pair: Any) -> Key:

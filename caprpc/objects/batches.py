@@ -11,6 +11,8 @@ from caprpc.limits import Limits
 from caprpc.objects.allowance import Exceeded, check_result, is_bounded
 from caprpc.objects.context import CURRENT
 from caprpc.objects.dispatch import ended, refusal_of
+from caprpc.objects.forwarding import Forwarder
+from caprpc.objects.records import route_of
 from caprpc.policy import Permit, Refused
 from caprpc.session import BatchAnswer
 from caprpc.wire import codec
@@ -34,7 +36,18 @@ Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, An
 class BatchJob:
     """The permitted calls of one batch, run in order; a failed call does not stop the others."""
 
-    __slots__ = ("answer", "endpoint", "failures", "is_async", "members", "results", "todo", "unrecorded", "waits")
+    __slots__ = (
+        "answer",
+        "endpoint",
+        "failures",
+        "is_async",
+        "members",
+        "results",
+        "route",
+        "todo",
+        "unrecorded",
+        "waits",
+    )
 
     def __init__(self, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         self.answer = answer
@@ -48,6 +61,8 @@ class BatchJob:
         """What it runs."""
         self.unrecorded = False
         """The audit log did not take an outcome: no result may leave."""
+        self.route = ""
+        """For whom the run is that is being planned, for the audit log."""
         self.waits = False
         """Some method in it is known to block."""
 
@@ -208,8 +223,13 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
                 ended(permit)
             continue
         member: Member = export.shape.members[run.operation, run.member]
-        function, is_async = member.bind(export.obj)
+        if isinstance(export.obj, Forwarder):
+            function, is_async = export.obj.bind(member, export)
+            job.waits = True
+        else:
+            function, is_async = member.bind(export.obj)
         job.is_async = job.is_async or is_async
+        job.route = route_of(export, export.obj)
         _plan_run(job, run, start, verdict, member, function)
     answer.runs = []
     return job
@@ -250,7 +270,7 @@ def _plan_run(
                 job.refuse(position, "invalid-arguments", reference, str(exc))
             continue
         if recorder.wants_decisions:
-            recorder.permitted(answer, permit, member, args, kwargs)
+            recorder.permitted(answer, permit, member, args, kwargs, job.route)
         job.todo.append((position, permit, member, function, args, kwargs))
 
 
@@ -265,6 +285,6 @@ def _plan_alike(
     if calls.count([[], {}]) != count:
         return False
     if job.endpoint.recorder.wants_decisions:
-        job.endpoint.recorder.permitted_alike(job.answer, permit, count)
+        job.endpoint.recorder.permitted_alike(job.answer, permit, count, job.route)
     job.todo.extend((position, permit, member, function, [], {}) for position in range(start, start + count))
     return True

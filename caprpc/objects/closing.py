@@ -7,6 +7,7 @@ from typing import Any, Final
 from caprpc.errors import ConnectionLost
 from caprpc.ids import OP_ENTER, OP_EXIT
 from caprpc.interface import AsyncContextServer, ContextServer, Member, ServedContext
+from caprpc.objects.forwarding import Forwarder
 from caprpc.session import Closer, Export
 
 _CONTEXT: Final = frozenset({OP_ENTER, OP_EXIT})
@@ -25,6 +26,8 @@ def bind(member: Member, export: Export, obj: Any) -> tuple[Callable[..., Any], 
     Raises:
         TypeError: The object's class does not implement the interface, or not this member.
     """
+    if isinstance(obj, Forwarder):
+        return obj.bind(member, export)
     bound = member.bind(obj)
     if member.operation not in _CONTEXT or isinstance(obj, ServedContext):
         return bound

@@ -34,6 +34,17 @@ class CallContext:
         return self.peer.principal
 
     @property
+    def chain(self) -> tuple[str, ...]:
+        """The caller, and behind it those to whom the reference was passed on, nearest first.
+
+        The caller is proved by its certificate; who stands behind it is what it told us when it passed the reference
+        on, and no more trustworthy than the caller.
+        """
+        answer = self._job.answer
+        right = answer.export.right if isinstance(answer, Answer) else None
+        return (self.principal,) if right is None else (self.principal, *right.chain)
+
+    @property
     def cancelled(self) -> bool:
         """Whether the caller no longer waits, its time is over, or its connection has ended."""
         return self._job.answer.cancelled

@@ -16,7 +16,7 @@ from caprpc.errors import (
     RemoteProtocolError,
     declared_text,
 )
-from caprpc.ids import IMPLICIT_OPERATIONS, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
+from caprpc.ids import IMPLICIT_OPERATIONS, OP_ATTENUATE, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.attenuation import implicit_plan
@@ -24,8 +24,9 @@ from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
+from caprpc.objects.forwarding import Forwarder, NotForwarded, waiting
 from caprpc.objects.nested import Nested
-from caprpc.objects.records import Recorder
+from caprpc.objects.records import Recorder, route_of
 from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
@@ -106,7 +107,8 @@ class Endpoint:
             args, kwargs = arguments
         answer.taken = True
         if self.recorder.wants_decisions:
-            self.recorder.permitted(answer, plan.permit, plan.member, args, kwargs)
+            route = "" if export.right is None else route_of(export, answer.obj)
+            self.recorder.permitted(answer, plan.permit, plan.member, args, kwargs, route)
         return Job(answer, plan, args, kwargs, self)
 
     def _plan(self, answer: Answer) -> Plan | None:
@@ -127,6 +129,8 @@ class Endpoint:
             ended(permit)
             self.session.raise_(answer, "internal", reference=reference)
             return None
+        if isinstance(answer.obj, Forwarder):
+            member = waiting(member, export)
         plan = Plan(permit, member, function, is_async=is_async)
         if export.obj is not None:
             export.plans[permit] = plan
@@ -154,6 +158,8 @@ class Endpoint:
                 permit.check_arguments(signature.named(args, kwargs))
             if permit.operation == OP_NEXT:
                 args = pull_caps(answer.export, permit, args)
+            if permit.operation == OP_ATTENUATE and args[0].chain:
+                self.recorder.passed_on(permit, args[0].chain, answer)
         except (ArgumentError, Refused, LimitExceeded) as exc:
             if isinstance(reader, Reader):
                 session.imports.give_back(reader.received)
@@ -195,7 +201,7 @@ class Endpoint:
             if type(value) is signature.scalar_result:
                 raw = value
                 payload = codec.pack_scalars(value, session.opening.sends)
-            elif permit.operation == OP_NEXT:
+            elif permit.operation == OP_NEXT and not isinstance(answer.obj, Forwarder):
                 raw, payload = encode_chunk(
                     lambda chunk: codec.pack(signature.encode_result(chunk, writer), session.opening.sends),
                     session,
@@ -206,6 +212,7 @@ class Endpoint:
             else:
                 raw = signature.encode_result(value, writer)
                 payload = codec.pack_payload(raw, session.opening.sends)
+                raw = value if permit.operation == OP_NEXT else raw
             if len(payload) > session.largest_payload:
                 self._too_large(payload)
             if plan.bounded:
@@ -247,7 +254,7 @@ class Endpoint:
                 reference = new_reference()
                 self.session.raise_(job.answer, "declared", reference=reference, type_=name, text=declared_text(exc))
                 return
-        self._raise(job, "internal", exc)
+        self._raise(job, exc.code if isinstance(exc, NotForwarded) else "internal", exc)
 
     def finish_cancelled(self, job: Job | BatchJob) -> None:
         """Reply that a call was cancelled before it ran."""

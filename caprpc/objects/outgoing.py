@@ -187,8 +187,9 @@ class Outgoing:
                 if not member.signature.returns_references:
                     return member.signature.decode_result(raw, _VALUES_ONLY)
                 target = question.target
-                scope, right = (target.scope, target.right) if target is not None else (None, None)
-                reader = Reader(session, self._stubs, flavor, scope, question.homes, right)
+                through = (None, ()) if target is None else (target.right, target.chain)
+                scope = None if target is None else target.scope
+                reader = Reader(session, self._stubs, flavor, scope, question.homes, *through)
                 try:
                     return member.signature.decode_result(raw, reader)
                 except (ResultError, LimitExceeded):

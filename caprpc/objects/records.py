@@ -19,6 +19,7 @@ from caprpc.errors import AuditError, CapRPCError, printable
 from caprpc.ids import OPERATION_NAMES
 from caprpc.interface import Member, Mismatch
 from caprpc.objects.failures import FailureLog
+from caprpc.objects.forwarding import Forwarder
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer, BatchAnswer, Export
 from caprpc.wire.codec import pack
@@ -76,24 +77,30 @@ class Recorder:
         member: Member | None,
         args: list[Any],
         kwargs: dict[str, Any],
+        route: str = "",
     ) -> None:
-        """Add the decision for a call that will run; only if ``wants_decisions``."""
+        """Add the decision for a call that will run; only if ``wants_decisions``.
+
+        ``route`` says on whose behalf the peer calls, or to whom we pass the call on.
+        """
         template = self._decided.get(permit)
         if template is None and permit.origin is not None:
             # A derived reference comes and goes; what is kept is that of the policy's own permit.
-            self.permitted(answer, permit.origin, member, args, kwargs)
+            self.permitted(answer, permit.origin, member, args, kwargs, route)
             return
         template = template or self._decision(permit)
         more = NO_EXTRA
         if member is not None and (permit.record or (self._redactor is not None and (args or kwargs))):
-            more = self._arguments(answer.answer_id, permit, member.signature.named(args, kwargs))
+            more = self._arguments(answer.answer_id, permit, member.signature.named(args, kwargs), route)
+        elif route:
+            more = extra(detail=route)
         self._records.append((template, answer.answer_id, more))
 
-    def permitted_alike(self, answer: BatchAnswer, permit: Permit, calls: int) -> None:
+    def permitted_alike(self, answer: BatchAnswer, permit: Permit, calls: int, route: str) -> None:
         """Add one decision for each of some calls whose arguments are not recorded; only if ``wants_decisions``."""
         permit = permit.origin or permit
         template = self._decided.get(permit) or self._decision(permit)
-        self._records += [(template, answer.answer_id, NO_EXTRA)] * calls
+        self._records += [(template, answer.answer_id, extra(detail=route) if route else NO_EXTRA)] * calls
 
     def _decision(self, permit: Permit) -> Template:
         template = self._decided[permit] = self._relation.template(
@@ -109,7 +116,7 @@ class Recorder:
         )
         return template
 
-    def _arguments(self, question: int, permit: Permit, named: Mapping[str, Any]) -> Extra:
+    def _arguments(self, question: int, permit: Permit, named: Mapping[str, Any], route: str) -> Extra:
         """Encode what a record says of arguments: in clear what the policy records, else at most a digest."""
         shown = {name: _clear(named[name]) for name in sorted(permit.record) if name in named}
         if self._redactor is not None:
@@ -119,7 +126,8 @@ class Recorder:
                 except (TypeError, ValueError):
                     # A reference has no value; what was lent is in the connection's tables.
                     shown[name] = f"<{type(named[name]).__name__}>"
-        return extra(args=shown) if shown else NO_EXTRA
+        fields: dict[str, Any] = {"args": shown} if shown else {}
+        return extra(**fields, detail=route) if route else extra(**fields)
 
     def denied(self, question: int, refused: Refused, reference: str) -> None:
         """Add the record of a refusal; a flood of equal ones is counted by the log."""
@@ -202,6 +210,11 @@ class Recorder:
             reference=reference,
         )
 
+    def passed_on(self, permit: Permit, chain: tuple[str, ...], answer: Answer) -> None:
+        """Record that the peer passes a reference on, and to whom, before it may be used."""
+        detail = printable(f"passed on to {' and on to '.join(chain)}", 512)
+        self.fact("grant", facet=permit.facet, rule=permit.rule, question=answer.answer_id, detail=detail)
+
     def revoked(self, ended: list[Export]) -> None:
         """Record that references of ours have ended before their time, for each facet how many."""
         for facet, count in Counter(export.facet.name for export in ended).items():
@@ -236,6 +249,17 @@ class Recorder:
     def fact(self, kind: str, **fields: str | int) -> None:
         """Write any other fact of this connection now."""
         self._relation.record(kind, peer=self._principal, connection=self.connection_id, **fields)
+
+
+def route_of(export: Export, obj: object) -> str:
+    """Return for whom a peer makes a call, as it has told us, and whose object it leads to if that is not ours."""
+    right = export.right
+    if right is None:
+        return ""
+    told = [f"for {' for '.join(right.chain)}"] if right.chain else []
+    if isinstance(obj, Forwarder):
+        told.append(f"on an object of {obj.holder}")
+    return printable(", ".join(told), 512)
 
 
 def _reason(exc: BaseException) -> str:

@@ -50,6 +50,9 @@ class Caller(Protocol):
     def start(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Call and return a ``concurrent.futures.Future``."""
 
+    def call_here(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Call and return what can be awaited on the loop that runs in this thread, whichever that is."""
+
     def broken(self, detail: str) -> None:
         """End the connection: the peer broke the protocol in something that was understood late."""
 

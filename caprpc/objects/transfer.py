@@ -12,11 +12,12 @@ from caprpc.errors import CallRefused, RemoteProtocolError
 from caprpc.ids import OP_NEXT
 from caprpc.interface import Mismatch, Shape
 from caprpc.objects.allowance import bound_iterator
+from caprpc.objects.forwarding import Forwarder
 from caprpc.objects.handles import Narrowed
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
 from caprpc.objects.promises import Promised
-from caprpc.objects.stubs import Caller, Flavor, Stub, make_stub_class
-from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of
+from caprpc.objects.stubs import Caller, Flavor, Stub, dead_reference, make_stub_class
+from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of, sources
 from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
 from caprpc.wire.values import OwnReference, RemoteReference
@@ -69,6 +70,8 @@ class Writer:
     def _export(self, obj: object, shape: Shape, facet: Facet, scope: Scope | None, *rights: Right | None) -> Export:
         """Count one occurrence of an object under a facet, a call, and every right that it was reached through."""
         session = self._session
+        if isinstance(obj, Stub):
+            return self._forward(obj, shape, facet, scope, tuple(right for right in rights if right is not None))
         if type(obj) is Narrowed:
             if obj._caprpc_interface not in ("", shape.name):
                 raise CallRefused(f"{obj!r} was lent as {obj._caprpc_interface}, and {shape.name} is declared here")
@@ -87,6 +90,37 @@ class Writer:
             known = session.exports.again(key, obj)
             export = self._derive(key, obj, shape.adapt, shape, facet, scope, above) if known is None else known
             export.count += 1
+        self.handed_over.append(export)
+        return export
+
+    def _forward(self, stub: Stub, shape: Shape, facet: Facet, scope: Scope | None, above: tuple[Right, ...]) -> Export:
+        """Count one occurrence of a forwarder: of a reference that we hold over another connection.
+
+        Raises:
+            CallRefused: No policy of ours lets it be passed on to this peer.
+            ReferenceDead: It is dead.
+        """
+        session, imported = self._session, stub._caprpc_import
+        if not imported.alive or (imported.right is not None and imported.right.refusal(session.now)):
+            raise dead_reference(imported)
+        if imported.holder not in sources(base_of(facet)):
+            raise CallRefused(
+                f"{self._guard.policy.file}: no policy lets a reference of {imported.holder} be passed on as "
+                f'{facet.name}; to allow it add under [offer.{facet.name}]: forward_from = ["{imported.holder}"]'
+            )
+        if shape.name != stub._caprpc_shape.name:
+            raise Mismatch(shape.name, f"a reference to a {stub._caprpc_shape.name}")
+        if imported.right is not None:
+            above += (imported.right,)
+        _check_alive(above, session.now)
+        key = (id(stub), shape, facet, id(scope), *map(id, above))
+        export = session.exports.again(key, stub)
+        if export is None:
+            right = Right(above)
+            forwarder = Forwarder(stub, session.peer.principal)
+            export = self._derive(key, stub, lambda _: forwarder, shape, facet, scope, (right,))
+            imported.origin.pass_on(right)
+        export.count += 1
         self.handed_over.append(export)
         return export
 
@@ -135,7 +169,7 @@ class ArgumentWriter(Writer):
         Raises:
             CallRefused: No ``[[lend]]`` of our policy lets this object go there.
         """
-        home = going_home(obj, self._session)
+        home = going_home(obj, self._session, self._watcher)
         if home is not None:
             return home
         lend = self._guard.lend(self._interface, self._member, parameter)
@@ -178,7 +212,7 @@ class ResultWriter(Writer):
         Raises:
             CallRefused: The policy names no facet for what this member returns.
         """
-        home = going_home(obj, self._session)
+        home = going_home(obj, self._session, self._watcher)
         if home is not None:
             return home
         facet = self._guard.facet_for_result(self._permit)
@@ -226,7 +260,7 @@ def reference_to(export: Export) -> RemoteReference:
 class Reader:
     """Reads the references of one message: theirs become stubs, ours come home; all or none."""
 
-    __slots__ = ("_flavor", "_homes", "_maker", "_right", "_scope", "_session", "received")
+    __slots__ = ("_chain", "_flavor", "_homes", "_maker", "_right", "_scope", "_session", "received")
 
     def __init__(
         self,
@@ -236,8 +270,10 @@ class Reader:
         scope: Scope | None,
         homes: dict[int, Home] | None = None,
         right: Right | None = None,
+        chain: tuple[str, ...] = (),
     ) -> None:
         self._session = session
+        self._chain = chain
         self._maker = maker
         self._flavor = flavor
         self._scope = scope
@@ -266,22 +302,32 @@ class Reader:
         announced = session.announced_by_peer(reference.facet)
         imported = session.imports.receive(reference.export, announced, self._scope)
         self.received.append(imported)
+        if self._chain:
+            imported.chain = self._chain
         if announced.interface != shape.name:
             raise Mismatch(shape.name, "a reference of another interface")
         return self._maker.stub(imported if self._right is None else imported.under(self._right), shape, self._flavor)
 
 
-def going_home(obj: object, session: Session) -> OwnReference | None:
-    """Return the reference by which a stub of this very connection goes back to its owner; None for local objects.
+def going_home(obj: object, session: Session, watcher: object) -> OwnReference | None:
+    """Return the reference by which a stub of this very connection goes back to its owner; None for everything else.
 
     Raises:
-        CallRefused: It is a stub of another connection, and nothing lets it be passed on.
+        CallRefused: It was of this connection and is dead.
     """
     if not isinstance(obj, Stub):
         return None
     if isinstance(obj._caprpc_import, Promised):
         raise CallRefused("a promise cannot be passed on: take its result first, and pass that")
     imported: Import = obj._caprpc_import.origin
-    if session.imports.get(imported.export_id) is not imported:
-        raise CallRefused("a reference of another connection (or a dead one) cannot be passed on: no policy lets it")
-    return OwnReference(imported.export_id)
+    if session.imports.get(imported.export_id) is imported:
+        return OwnReference(imported.export_id)
+    if caller_of(obj) is watcher:
+        raise CallRefused(f"{obj!r} cannot be passed any more")
+    return None
+
+
+def caller_of(stub: Stub) -> object:
+    """Return what makes the calls of a stub: the caller of its connection."""
+    caller: object = stub._caprpc_call.__self__
+    return caller

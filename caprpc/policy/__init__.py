@@ -7,13 +7,13 @@ from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.attenuation import Narrowing, Only, Rules, keys_of, rules_of, word_of
 from caprpc.policy.authority import MOST_DERIVATIONS, OVER, REVOKED, Right
 from caprpc.policy.contracts import contracts_to_toml
-from caprpc.policy.derived import DerivedFacet, base_of, keys
+from caprpc.policy.derived import DerivedFacet, base_of, keys, may_pass_on, sources
 from caprpc.policy.directory import NOTE_FILE, PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
 from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Restorable, Root
-from caprpc.policy.names import OPAQUE
+from caprpc.policy.names import OPAQUE, spiffe_fault
 from caprpc.policy.pools import Pool, Pools, buffer_share
 from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
@@ -56,6 +56,9 @@ __all__ = [
     "grant_line",
     "keys",
     "keys_of",
+    "may_pass_on",
     "rules_of",
+    "sources",
+    "spiffe_fault",
     "word_of",
 ]

@@ -49,6 +49,16 @@ def keys(facet: Facet) -> frozenset[tuple[int, str]]:
     return frozenset(facet.permits)
 
 
+def may_pass_on(facet: Facet) -> bool:
+    """Whether the peer may pass references of a facet on to third parties."""
+    return facet.permits.passing.onward
+
+
+def sources(facet: Facet) -> frozenset[str]:
+    """Return the principals whose objects may be handed to the peer as this facet."""
+    return facet.permits.passing.sources
+
+
 def _table(base: PermitTable, narrowings: Sequence[Narrowing], *, revocable: bool) -> PermitTable:
     kept: dict[Key, Any] = {}
     for key, permit in base.items():
@@ -59,4 +69,4 @@ def _table(base: PermitTable, narrowings: Sequence[Narrowing], *, revocable: boo
     implicit = base.implicit
     if revocable and base.ending is not None:
         implicit = {**implicit, (OP_REVOKE, ""): base.ending}
-    return PermitTable(kept, base.rule, base.policy, implicit=implicit, ending=base.ending)
+    return PermitTable(kept, base.rule, base.policy, implicit=implicit, ending=base.ending, passing=base.passing)

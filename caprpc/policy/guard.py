@@ -340,7 +340,8 @@ def _with_implicit(permits: dict[Key, Permit], offer: Offer, policy: Policy) -> 
     """Return the table of a facet, with what every holder of a reference may do: make a lesser one, and end that."""
     grants = (Grant(code, "", offer.rule, _NO_ARGUMENTS, NO_LIMIT, None, frozenset()) for code in _IMPLICIT)
     narrow, end = (_permit(offer.name, grant, policy.digest, None) for grant in grants)
-    return PermitTable(permits, offer.rule, policy.digest, implicit={(OP_ATTENUATE, ""): narrow}, ending=end)
+    implicit = {(OP_ATTENUATE, ""): narrow}
+    return PermitTable(permits, offer.rule, policy.digest, implicit=implicit, ending=end, passing=offer.passing)
 
 
 def narrowed(permit: Permit, arguments: Mapping[str, ArgumentRule]) -> Permit:
@@ -373,7 +374,7 @@ def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: Princip
     if offer is None or offer.interface != facet.interface:
         return PermitTable({}, policy.peer_rule, policy.digest)
     permits: dict[Key, Permit] = {}
-    for key, old in facet.permits.items():
+    for key, was in facet.permits.items():
         new = offer.grants.get(key)
         if new is None:
             continue
@@ -381,12 +382,13 @@ def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: Princip
             operation=new.operation,
             member=new.member,
             rule=new.rule,
-            arguments=intersection(old.arguments, new.arguments),
-            limit=narrower_limit(old.limit, new.limit),
-            returns=narrower_result(old.returns, new.returns),
-            record=old.record & new.record,
+            arguments=intersection(was.arguments, new.arguments),
+            limit=narrower_limit(was.limit, new.limit),
+            returns=narrower_result(was.returns, new.returns),
+            record=was.record & new.record,
         )
         permits[key] = _permit(facet.name, grant, policy.digest, quotas.limiter(facet.name, grant))
-    if not facet.permits.implicit:
+    old = facet.permits
+    if not old.implicit:
         return PermitTable(permits, offer.rule, policy.digest)
-    return _with_implicit(permits, offer, policy)
+    return _with_implicit(permits, replace(offer, passing=offer.passing.within(old.passing)), policy)

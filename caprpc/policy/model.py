@@ -62,6 +62,23 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Passing:
+    """What crosses more than one connection under a facet."""
+
+    onward: bool = False
+    """Whether the peer may pass such references on to third parties, telling us to whom."""
+    sources: frozenset[str] = frozenset()
+    """Principals whose objects we may hand to the peer as this facet."""
+
+    def within(self, other: "Passing") -> "Passing":
+        """Return what both allow."""
+        return Passing(self.onward and other.onward, self.sources & other.sources)
+
+
+NO_PASSING: Final = Passing()
+
+
+@dataclass(frozen=True, slots=True)
 class Offer:
     """A facet: what the peer may do with such a reference to an object of ours."""
 
@@ -70,6 +87,7 @@ class Offer:
     rule: str
     """The line of the table header: what an audit record of a denial points at."""
     grants: Mapping[Key, Grant]
+    passing: Passing = NO_PASSING
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """``[offer.NAME]``: what the peer may do with such a reference, checked against the contract of its interface."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
@@ -10,12 +11,13 @@ from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.contracts import GENERIC
 from caprpc.policy.document import Table, shown
 from caprpc.policy.listed import FLAGS, LISTS, Listed, listed
-from caprpc.policy.model import ITERATOR, NO_LIMIT, Grant, MemberLimit, Offer
-from caprpc.policy.names import OPAQUE, name_fault
+from caprpc.policy.model import ITERATOR, NO_LIMIT, Grant, MemberLimit, Offer, Passing
+from caprpc.policy.names import OPAQUE, name_fault, spiffe_fault
 from caprpc.policy.problems import suggest
 from caprpc.policy.rules import argument_rules, member_limit
 
 _TABLES: Final = ("args", "limit", "returns", "record")
+_FORWARDING: Final = ("forward", "forward_from")
 _ENDINGS: Final = frozenset({OP_CLOSE, OP_EXIT})
 """Operations that only give something up: limits never keep a peer from them."""
 
@@ -45,7 +47,7 @@ def read_offers(table: Table | None, contracts: Mapping[str, InterfaceContract] 
 
 def known_keys() -> tuple[str, ...]:
     """Return every key of an offer, for suggestions."""
-    return ("interface", *LISTS, *FLAGS, *_TABLES)
+    return ("interface", *LISTS, *FLAGS, *_TABLES, *_FORWARDING)
 
 
 def _peek_interface(table: Table) -> str:
@@ -76,6 +78,7 @@ class _Offer:
         contract = self._contract(interface)
         found = [] if interface is None else list(listed(table, contract, interface))
         narrow = {key: table.table(key) for key in _TABLES}
+        passing = Passing(table.flag("forward") is not None, frozenset(table.words("forward_from", spiffe_fault)))
         table.finish(known_keys())
         if interface is None:
             return []
@@ -105,10 +108,11 @@ class _Offer:
             )
             for item in found
         }
-        offer = Offer(self._name, interface, table.where(), MappingProxyType(grants))
+        offer = Offer(self._name, interface, table.where(), MappingProxyType(grants), passing)
         if not table.has("iterate"):
             return [offer]
-        return [offer, _derived(self._name, table.where("iterate"), limits.get("iterate", NO_LIMIT))]
+        iterators = _derived(self._name, table.where("iterate"), limits.get("iterate", NO_LIMIT))
+        return [offer, replace(iterators, passing=passing)]
 
     def _contract(self, interface: str | None) -> InterfaceContract | None:
         if interface is None or self._contracts is None:

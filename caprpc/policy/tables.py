@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.policy.model import Key
+from caprpc.policy.model import NO_PASSING, Key, Passing
 
 if TYPE_CHECKING:
     from caprpc.policy.guard import Permit
@@ -14,7 +14,7 @@ _NOTHING: Final[Mapping[Key, "Permit"]] = {}
 class PermitTable(dict[Key, Any]):
     """What a facet permits under one version of the policy, with what a denial must name; never changed."""
 
-    __slots__ = ("ending", "implicit", "policy", "rule")
+    __slots__ = ("ending", "implicit", "passing", "policy", "rule")
 
     def __init__(
         self,
@@ -24,6 +24,7 @@ class PermitTable(dict[Key, Any]):
         *,
         implicit: Mapping[Key, "Permit"] = _NOTHING,
         ending: "Permit | None" = None,
+        passing: Passing = NO_PASSING,
     ) -> None:
         super().__init__(permits)
         self.rule = rule
@@ -32,3 +33,4 @@ class PermitTable(dict[Key, Any]):
         """What every holder of such a reference may do: make a lesser one of it."""
         self.ending = ending
         """Lets the holder of a reference that it has derived end that."""
+        self.passing = passing

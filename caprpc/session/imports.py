@@ -5,7 +5,7 @@ Wire protocol, section 7.
 
 from collections.abc import Iterable
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary, ref
+from weakref import WeakSet, ref
 
 from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.policy import Pool, Right
@@ -18,16 +18,16 @@ class Import:
 
     __slots__ = (
         "__weakref__",
-        "_views",
+        "_below",
         "alive",
         "announced",
+        "chain",
         "count",
         "derived",
         "dropped",
         "export_id",
         "holder",
         "origin",
-        "passed_on",
         "revoked",
         "right",
         "scope",
@@ -45,6 +45,8 @@ class Import:
         self.alive = True
         self.revoked = False
         """Whether the owner has ended it, and not a call, a release or the connection."""
+        self.chain: tuple[str, ...] = ()
+        """To whom its owner knows that we pass it on; what is obtained through it is known likewise."""
         self.derived = False
         """Whether we have derived it, so that it is ours to end."""
         self.scope: Scope | None = None
@@ -53,32 +55,39 @@ class Import:
         self.right: Right | None = None
         """Under which right of ours the peer passed it in; None for what came in through an ordinary reference."""
         self.origin = self
-        self.passed_on: WeakSet[Right] | None = None
-        """Rights under which we have handed it to third parties; they end with it."""
-        self._views: WeakValueDictionary[int, Import] | None = None
+        self._below: WeakSet[Import | Right] | None = None
+        """Its views, and the rights under which we have handed it to third parties: they end with it."""
 
     def under(self, right: Right | None) -> "Import":
         """Return it as it came in under a right of ours: the same view each time, as long as somebody holds it."""
         if right is None:
             return self
-        if self._views is None:
-            self._views = WeakValueDictionary()
-        view = self._views.get(id(right))
-        if view is None:
-            view = Import(self.export_id, self.announced, self.holder, self.dropped)
-            view.alive, view.revoked, view.scope = self.alive, self.revoked, self.scope
-            view.origin, view.right = self, right
-            self._views[id(right)] = view
+        if self._below is None:
+            self._below = WeakSet()
+        for view in self._below:
+            if isinstance(view, Import) and view.right is right:
+                return view
+        view = Import(self.export_id, self.announced, self.holder, self.dropped)
+        view.alive, view.revoked, view.scope = self.alive, self.revoked, self.scope
+        view.origin, view.right, view.chain = self, right, self.chain
+        self._below.add(view)
         return view
+
+    def pass_on(self, right: Right) -> None:
+        """Note the right under which a third party gets it: it ends with this import."""
+        if self._below is None:
+            self._below = WeakSet()
+        self._below.add(right)
 
     def die(self, *, revoked: bool = False) -> None:
         """Refuse every later use on our side, and by those that we passed it on to."""
         self.alive = False
         self.revoked = self.revoked or revoked
-        for view in list(self._views.values()) if self._views is not None else ():
-            view.die(revoked=revoked)
-        for right in list(self.passed_on) if self.passed_on is not None else ():
-            right.revoke()
+        for below in list(self._below) if self._below is not None else ():
+            if isinstance(below, Import):
+                below.die(revoked=revoked)
+            else:
+                below.revoke()
 
 
 class Imports:

@@ -65,6 +65,12 @@ class End:
         """Call without waiting."""
         return Pending(self, self.ask(target, member, args, kwargs), member)
 
+    def call_here(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> "asyncio.Future[Any]":
+        """Refuse: a pair has no event loop."""
+        return self.call_async(target, member, args, kwargs)
+
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":

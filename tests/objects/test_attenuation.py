@@ -25,8 +25,8 @@ def ask(w, stub, operation, *args, member=""):
     return question.outcome.code if isinstance(question.outcome, Raise) else "ok"
 
 
-def terms(only=None, args=None, uses=None, for_s=None, rate=None):
-    return (only, args, uses, for_s, rate)
+def terms(only=None, args=None, uses=None, for_s=None, rate=None, chain=None):
+    return (only, args, uses, for_s, rate, chain)
 
 
 class TestOfTheirs:
@@ -160,29 +160,34 @@ class TestOfTheirs:
 
 
 HOSTILE = [
+    terms(chain=[]),
+    terms(chain="spiffe://a.example/b"),
+    terms(chain=["spiffe://a.example/b"] * 17),
+    terms(chain=["not one"]),
+    terms(chain=[1]),
     (),
-    (None,) * 4,
-    (None,) * 6,
-    (1, None, None, None, None),
-    ([[1]], None, None, None, None),
-    ([["call", "echo"]], None, None, None, None),
-    ([[1, 2]], None, None, None, None),
-    (None, 1, None, None, None),
-    (None, {"echo": 1}, None, None, None),
-    (None, {"echo": {"value": {"max_len": -1}}}, None, None, None),
-    (None, {"echo": {"value": {"regex": "(a+)+"}}}, None, None, None),
-    (None, {"echo": {"value": {}}}, None, None, None),
-    (None, {"echo": {"other": {"max": 1}}}, None, None, None),
-    (None, None, 0, None, None),
-    (None, None, -1, None, None),
-    (None, None, True, None, None),
-    (None, None, 1.5, None, None),
-    (None, None, None, 0.0, None),
-    (None, None, None, -1.0, None),
-    (None, None, None, float("inf"), None),
-    (None, None, None, float("nan"), None),
-    (None, None, None, None, float("nan")),
-    (None, None, None, "1", None),
+    (None,) * 5,
+    (None,) * 7,
+    (1, None, None, None, None, None),
+    ([[1]], None, None, None, None, None),
+    ([["call", "echo"]], None, None, None, None, None),
+    ([[1, 2]], None, None, None, None, None),
+    (None, 1, None, None, None, None),
+    (None, {"echo": 1}, None, None, None, None),
+    (None, {"echo": {"value": {"max_len": -1}}}, None, None, None, None),
+    (None, {"echo": {"value": {"regex": "(a+)+"}}}, None, None, None, None),
+    (None, {"echo": {"value": {}}}, None, None, None, None),
+    (None, {"echo": {"other": {"max": 1}}}, None, None, None, None),
+    (None, None, 0, None, None, None),
+    (None, None, -1, None, None, None),
+    (None, None, True, None, None, None),
+    (None, None, 1.5, None, None, None),
+    (None, None, None, 0.0, None, None),
+    (None, None, None, -1.0, None, None),
+    (None, None, None, float("inf"), None, None),
+    (None, None, None, float("nan"), None, None),
+    (None, None, None, None, float("nan"), None),
+    (None, None, None, "1", None, None),
 ]
 
 

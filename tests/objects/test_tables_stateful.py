@@ -3,6 +3,7 @@
 import gc
 import logging
 import tempfile
+import weakref
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import caprpc
 from caprpc import CapRPCError
 from caprpc.ids import OP_CALL
 from caprpc.interface import shape_of
+from caprpc.objects.attenuation import AttenuateMember, EndMember, Terms, narrow
+from caprpc.objects.revocation import end as end_right
+from caprpc.objects.stubs import Stub
 from caprpc.testing.pair import Pair
 
 SIZES = st.integers(0, 3)
@@ -39,6 +44,8 @@ def histories(make_pair, classes):
             self.ours = [make_leaf() for _ in range(2)]
             self.stubs = []
             self.pending = []
+            self.rights = []
+            self.watched = []
 
         def teardown(self):
             if not hasattr(self, "pair"):
@@ -54,6 +61,9 @@ def histories(make_pair, classes):
             self.forget_all()
             for end in (self.pair.client, self.pair.server):
                 assert end.ended is None, end.ended.detail
+            self.rights.clear()
+            gc.collect()
+            assert [right for right in self.watched if right() is not None] == []
             tables = [
                 (session.exports.live(), session.imports.live(), session.asked.open, session.answers)
                 for session in (self.pair.client.session, self.pair.server.session)
@@ -131,6 +141,77 @@ def histories(make_pair, classes):
         @rule()
         def let_go_there(self):
             self.start("drop")
+
+        def keeps(self, handle):
+            right = handle._caprpc_right
+            self.watched.append(weakref.ref(right))
+            self.rights.append(handle)
+
+        @precondition(lambda self: len(self.rights) < 6)
+        @rule(index=INDEX, uses=st.none() | st.integers(1, 3), for_s=st.none() | st.integers(1, 5))
+        def narrow_ours(self, index, uses, for_s):
+            choice = [*self.ours, *self.rights]
+            terms = Terms.of(uses=uses, for_s=for_s)
+            try:
+                self.keeps(narrow(choice[index % len(choice)], terms, self.pair.now))
+            except CapRPCError:
+                return
+
+        @precondition(lambda self: self.rights and len(self.pending) < 12)
+        @rule(index=INDEX, name=st.sampled_from(["keep", "borrow", "hold_back", "is_yours"]))
+        def hand_over_handle(self, index, name):
+            self.start(name, self.rights[index % len(self.rights)])
+
+        @precondition(lambda self: self.rights)
+        @rule(index=INDEX, cut=st.booleans())
+        def revoke_ours(self, index, cut):
+            end_right(self.rights.pop(index % len(self.rights))._caprpc_right, cut=cut)
+
+        @precondition(lambda self: self.rights)
+        @rule(index=INDEX)
+        def forget_handle(self, index):
+            self.rights.pop(index % len(self.rights))
+
+        @precondition(room)
+        @rule(index=INDEX, uses=st.none() | st.integers(1, 3), for_s=st.none() | st.integers(1, 5))
+        def narrow_theirs(self, index, uses, for_s):
+            stubs = [self.node, *(stub for stub in self.stubs if isinstance(stub, Stub))]
+            stub = stubs[index % len(stubs)]
+            member = AttenuateMember(stub, Terms.of(uses=uses, for_s=for_s))
+            try:
+                self.pending.append(self.pair.client.start(stub._caprpc_import, member, (stub,), {}))
+            except CapRPCError:
+                return
+
+        @precondition(lambda self: self.stubs and len(self.pending) < 12)
+        @rule(index=INDEX, cut=st.booleans())
+        def revoke_theirs(self, index, cut):
+            stub = self.stubs[index % len(self.stubs)]
+            imported = getattr(stub, "_caprpc_import", None)
+            if imported is None or not imported.derived or not imported.alive:
+                return
+            self.pending.append(self.pair.client.start(imported, EndMember(), (cut,), {}))
+
+        @rule(name=st.sampled_from(["same", "node"]))
+        def revoke_object(self, name):
+            caprpc.revoke(self.impl.leaf if name == "same" else self.ours[0])
+
+        @precondition(lambda self: self.stubs and len(self.pending) < 12)
+        @rule(index=INDEX)
+        def call_through(self, index):
+            stub = self.stubs[index % len(self.stubs)]
+            shape = getattr(stub, "_caprpc_shape", None)
+            member = None if shape is None else shape.members.get((OP_CALL, "name" if shape.name == "Leaf" else "same"))
+            if member is None:
+                return
+            try:
+                self.pending.append(self.pair.client.start(stub._caprpc_import, member, (), {}))
+            except CapRPCError:
+                return
+
+        @rule(seconds=st.integers(1, 3))
+        def wait(self, seconds):
+            self.pair.advance(seconds)
 
         @rule()
         def forbidden(self):
