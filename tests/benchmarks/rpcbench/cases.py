@@ -10,6 +10,8 @@ from typing import Final
 MIB: Final = 1024 * 1024
 WINDOW: Final = 64
 """Calls in flight: CapRPC's default limit of a connection, and what the issue compares."""
+STEPS: Final = 10
+"""Calls of a chain: below CapRPC's default ``pipeline_depth`` of 16."""
 ITEMS: Final = 10_000
 LINES: Final = 10_000
 STREAM_BYTES: Final = 64 * MIB
@@ -132,6 +134,8 @@ CASES: Final[tuple[Case, ...]] = (
         expected=WINDOW,
         headline=_RATES,
     ),
+    Case("chain", "10 calls, each on the result of the last", "chain", arguments=(STEPS,), expected=STEPS),
+    Case("pipeline", "the same, pipelined", "pipeline", arguments=(STEPS,), expected=STEPS),
     Case("crowd-async", "50 connections, asyncio client", "noop", shape=Shape.CROWD_ASYNC, ops=400, headline=_RATES),
     Case("crowd-threads", "50 connections, threads", "noop", shape=Shape.CROWD_THREADS, ops=400, headline=_RATES),
     Case(

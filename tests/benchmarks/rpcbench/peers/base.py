@@ -41,6 +41,14 @@ class Client:
         """The same, as the peer's batch of calls."""
         raise Unsupported
 
+    def chain(self, steps: int) -> int:
+        """Make that many calls, each on the reference that the last returned; return what the last says."""
+        raise Unsupported
+
+    def pipeline(self, steps: int) -> int:
+        """The same without waiting in between."""
+        raise Unsupported
+
     def callback(self, number: int) -> int:
         """Pass a function that adds one; the server calls it with ``number`` and returns its result."""
         raise Unsupported
@@ -90,6 +98,14 @@ class AsyncClient:
         raise Unsupported
 
     async def window_batch(self, calls: int) -> int:
+        """See ``Client``."""
+        raise Unsupported
+
+    async def chain(self, steps: int) -> int:
+        """See ``Client``."""
+        raise Unsupported
+
+    async def pipeline(self, steps: int) -> int:
         """See ``Client``."""
         raise Unsupported
 

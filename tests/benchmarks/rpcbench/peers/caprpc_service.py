@@ -23,7 +23,7 @@ from rpcbench.site import Identity, Site
 ROOT: Final = "bench"
 SERVER_LIMITS: Final = ServerLimits(max_unauthenticated=2_000, accept_per_s=100_000.0, accept_burst=10_000)
 
-_MEMBERS: Final = ("noop", "echo", "echo_bytes", "callback", "items", "pieces", "nap", "count_lines")
+_MEMBERS: Final = ("noop", "echo", "echo_bytes", "callback", "items", "pieces", "nap", "count_lines", "link")
 _DIRECTORY: Final = """\
 caprpc = 1
 kind = "directory"
@@ -59,6 +59,15 @@ interface = "Bench"
 call = [{members}]
 iterate = true
 
+[offer.All.returns]
+link = "Link"
+
+[offer.Link]
+interface = "Link"
+call = ["following", "number"]
+[offer.Link.returns]
+following = "Link"
+
 [accept.TextLines]
 call = ["readlines"]
 iterate = true
@@ -70,6 +79,9 @@ _CLIENT: Final = """
 [accept.Bench]
 call = [{members}]
 iterate = true
+
+[accept.Link]
+call = ["following", "number"]
 
 [offer.LinesOnly]
 interface = "TextLines"
@@ -98,6 +110,31 @@ param = "function"
 as = "InvokeOnly"
 lifetime = "call"
 """
+
+
+class Link(Interface):
+    """One link of a chain."""
+
+    @method(effect="read")
+    def following(self) -> "Link":
+        """Return the link after it."""
+
+    @method(effect="read")
+    def number(self) -> int:
+        """Return how many links there are up to it, with this call."""
+
+
+class LinkOf(Link):
+    """A link that knows its place."""
+
+    def __init__(self, place: int) -> None:
+        self._place = place
+
+    def following(self) -> Link:
+        return LinkOf(self._place + 1)
+
+    def number(self) -> int:
+        return self._place + 1
 
 
 class Bench(Interface):
@@ -132,6 +169,10 @@ class Bench(Interface):
         """Sleep for ``NAP_S``."""
 
     @method(effect="read")
+    def link(self) -> Link:
+        """Return the first link of a chain."""
+
+    @method(effect="read")
     def count_lines(self, fileobj: TextLines, function: Callable[[str], None]) -> int:
         """Call the function for each line of the file; return how many there are."""
 
@@ -147,6 +188,9 @@ class BenchService(Bench):
 
     def echo_bytes(self, data: bytes) -> bytes:
         return data
+
+    def link(self) -> Link:
+        return LinkOf(1)
 
     def callback(self, function: Callable[[int], int], number: int) -> int:
         return function(number)

@@ -77,6 +77,18 @@ class _Client(Client):
         answers = caprpc.batch((noop, ()) for _ in range(calls))
         return sum(1 for answer in answers if answer is None)
 
+    def chain(self, steps: int) -> int:
+        link = self._bench.link()
+        for _ in range(steps - 2):
+            link = link.following()
+        return link.number()
+
+    def pipeline(self, steps: int) -> int:
+        link = caprpc.pipe(self._bench).link()
+        for _ in range(steps - 2):
+            link = link.following()
+        return caprpc.submit(link.number).result()
+
     def callback(self, number: int) -> int:
         return self._bench.callback(_add_one, number)
 

@@ -97,6 +97,18 @@ class _Client(AsyncClient):
         answers = await aio.batch((noop, ()) for _ in range(calls))
         return sum(1 for answer in answers if answer is None)
 
+    async def chain(self, steps: int) -> int:
+        link = await self._bench.link()
+        for _ in range(steps - 2):
+            link = await link.following()
+        return await link.number()
+
+    async def pipeline(self, steps: int) -> int:
+        link = aio.pipe(self._bench).link()
+        for _ in range(steps - 2):
+            link = link.following()
+        return await link.number()
+
     async def callback(self, number: int) -> int:
         result: int = await self._bench.callback(_add_one, number)
         return result
