@@ -43,18 +43,20 @@ class CallFuture(Future[Any]):
 
     # The constructor of the base makes a condition, which costs more than all the rest of a call that is submitted
     # among others. ``_condition`` is made when somebody asks for it, and whoever does is about to wait for it.
+    # What most futures never need stands in the class.
+
+    _callbacks: list[Callable[[Any], object]] | None = None
+    _cancelled = False
+    _value: tuple[Any, Exception | None] | None = None
+    is_awaited = False
+    """Whether the end is to be told to somebody: set under the connection's lock, before the end."""
+    _told = False
 
     def __init__(self, connection: Waitable, question: Question, member: Member, flavor: Flavor) -> None:
         self._connection = connection
         self.question = question
         self.member = member
         self._flavor = flavor
-        self._callbacks: list[Callable[[Any], object]] | None = None
-        self._cancelled = False
-        self._value: tuple[Any, Exception | None] | None = None
-        self.is_awaited = False
-        """Whether the end is to be told to somebody: set under the connection's lock, before the end."""
-        self._told = False
 
     def done(self) -> bool:
         """Whether the call has ended or was cancelled."""
@@ -85,7 +87,8 @@ class CallFuture(Future[Any]):
             TimeoutError: The time has passed; the call goes on.
             concurrent.futures.CancelledError: It was cancelled.
         """
-        self._wait(timeout)
+        if self.question.outcome is None:
+            self._wait(timeout)
         if self._cancelled:
             raise CancelledError
         if self._value is None:
