@@ -158,7 +158,7 @@ class Reactor:
                     # Another thread polls now and will see the rest.
                     return
             if ready:
-                results.send(AT_ONCE)
+                results.send(max(AT_ONCE, len(ready)))
 
     def serve(self, connection: Connection) -> None:
         """Handle a readable or writable connection on the polling thread."""

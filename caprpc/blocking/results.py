@@ -12,7 +12,8 @@ from caprpc.blocking.connection import Connection
 from caprpc.objects.work import AnyJob
 
 AT_ONCE: Final = 4
-"""Results that the polling thread sends between two looks at the sockets: calls that run in place wait no longer."""
+"""Results that the polling thread sends at least between two looks at the sockets, and as many as there were sockets to
+read: neither calls that run in place nor those of workers wait for all of the others."""
 
 
 class Results:

@@ -75,10 +75,10 @@ class Wire:
         spin = self._spin
         until = spin.until() if spin is not None else 0.0
         if spin is not None and until:
-            clock = time.perf_counter
+            clock, recv = time.perf_counter, self.sock.recv
             while True:
                 try:
-                    data = self._read_large(_PEEK)
+                    data = recv(_READ_BYTES, _PEEK) if self._buffer is None else self._read_large(_PEEK)
                 except BlockingIOError:
                     if clock() > until:
                         spin.wasted()
