@@ -63,4 +63,6 @@ def error_of_answer(answer: Raise | Failure, member: Member | None, principal: s
 
 def _side(member: Member, peer: str) -> str:
     operation = OPERATION_NAMES[member.operation]
-    return f"answered at the peer's side, not here: {operation} of {member.signature.member}, peer {peer}"
+    # What every reference has without a declaration (attenuate) has no signature of an interface either.
+    where = getattr(member.signature, "member", "a reference")
+    return f"answered at the peer's side, not here: {operation} of {where}, peer {peer}"
