@@ -216,6 +216,23 @@ def test_same_object_is_the_same_reference_and_comes_home_as_itself(chain):
     assert chain.root.is_own(ledger)
 
 
+def test_number_that_the_gateway_uses_is_of_no_use_to_the_owner(chain):
+    """Each connection has numbers of its own: a forwarder is a fresh export, and leads where we made it lead."""
+    ledger = chain.root.ledger()
+    (front,) = chain.front._connections
+    (forwarder,) = [e for e in front.link.session.exports.live() if e.source is chain.gate.held]
+    assert type(forwarder.obj).__name__ == "Forwarder"
+    upstream = chain.gate.held._caprpc_import
+    assert ledger._caprpc_import.export_id == forwarder.export_id
+    upstream.export_id, real = forwarder.export_id + 100, upstream.export_id
+    try:
+        with pytest.raises(RemoteError):
+            ledger.balance("abc")
+    finally:
+        upstream.export_id = real
+    assert ledger.balance("abc") == 3
+
+
 def test_iterators_are_forwarded(chain):
     assert list(chain.root.ledger().history(100)) == list(range(100))
 
