@@ -6,7 +6,7 @@ import pytest
 from hostile_peer import GENEROUS, own, reference
 from vault_service import CANARY, PaperSlip
 
-from caprpc.ids import OP_CLOSE, OP_INVOKE, OP_ITERATE, OP_NEXT
+from caprpc.ids import OP_CLOSE, OP_ENTER, OP_EXIT, OP_INVOKE, OP_ITERATE, OP_NEXT
 from caprpc.wire import messages as m
 from caprpc.wire.codec import pack, unpack
 
@@ -339,3 +339,16 @@ def test_a_peer_that_takes_few_references_gets_no_more(world, driver):
     assert [isinstance(answer, m.Return) for answer in answers] == [True, True, False, False]
     assert GENEROUS.max_references > 3
     assert CANARY.encode() not in peer.heard
+
+
+def test_contexts_are_entered_and_left_once_and_errors_that_are_forged_are_none(world, driver):
+    running = world.serve(driver)
+    peer = world.open(running)
+    door = peer.value(peer.root(), "door").export
+    assert isinstance(peer.ask(door, operation=OP_EXIT, args=[False]), m.Raise)
+    assert peer.value(door, operation=OP_ENTER) == 1
+    assert isinstance(peer.ask(door, operation=OP_ENTER), m.Raise)
+    assert isinstance(peer.ask(door, operation=OP_EXIT, args=[True, 7, {}]), m.Raise)
+    assert peer.value(door, operation=OP_EXIT, args=[True, "KeyboardInterrupt", "now"]) is False
+    assert isinstance(peer.ask(door, operation=OP_EXIT, args=[True, "SystemExit", ""]), m.Raise)
+    assert world.service.ran == ["enter", "exit"]
