@@ -49,6 +49,11 @@ def frontier_name(stem: str, number: int) -> str:
     return f"{stem}.{number:06d}.tree"
 
 
+def cosigned_name(stem: str) -> str:
+    """Return the name of the file that keeps the last checkpoint of ours that the peer has cosigned."""
+    return f"{stem}.cosigned"
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A checkpoint as it stands in a file; whose signatures they are is not known yet."""

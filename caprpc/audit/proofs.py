@@ -1,5 +1,7 @@
 """Proofs that one record is in a log, as files of C2SP's ``tlog-proof``: complete, small, and good without the log."""
 
+import json
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from caprpc.audit.chain import ChainBroken, Walk
-from caprpc.audit.checkpoints import Entry, checkpoints_name, origin_of_stem, read_entries
+from caprpc.audit.checkpoints import Entry, checkpoints_name, cosigned_name, origin_of_stem, read_entries
 from caprpc.audit.directory import LogDirectory, RelationFiles
 from caprpc.audit.merkle import HASH_BYTES, MAX_PATH, hashes_from_leaves, inclusion_spans, root_from_inclusion
 from caprpc.audit.notes import Checkpoint, Note, NoteError, Signature, VerifierKey, from_base64, to_base64
@@ -105,7 +107,7 @@ def checkpoints_of(directory: LogDirectory, stem: str) -> Iterator[Entry]:
 def prove(path: Path, file: str, line: int) -> Proof:
     """Return the proof for the record on a line, counted from 1, of a segment's file.
 
-    The checkpoint is the first behind it that a witness has cosigned; if there is none, the first.
+    The checkpoint is the one that the peer has cosigned last, if it covers the record, else the first that does.
 
     Raises:
         AuditError: There is no such record, the log is not intact before the checkpoint, or none is behind it.
@@ -117,7 +119,7 @@ def prove(path: Path, file: str, line: int) -> Proof:
         raise AuditError(f"{path / file}: no file of this audit log")
     record = record_at(directory, file, line)
     index = record.number("seq") - 1
-    entry = _covering(checkpoints_of(directory, files.stem), index)
+    entry = _cosigned(directory, files.stem, index) or _covering(checkpoints_of(directory, files.stem), index)
     if entry is None:
         raise AuditError(f"{path / file}:{line}: not signed yet: no checkpoint covers record {index + 1}")
     size = entry.checkpoint.size
@@ -134,12 +136,17 @@ def prove(path: Path, file: str, line: int) -> Proof:
     return proof
 
 
+def _cosigned(directory: LogDirectory, stem: str, index: int) -> Entry | None:
+    try:
+        with directory.open(cosigned_name(stem)) as fd:
+            note = Note.parse(json.loads(os.read(fd, MAX_PROOF_BYTES))["note"].encode())
+        checkpoint = Checkpoint.parse(note.text)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise AuditError(f"{directory.path / cosigned_name(stem)}: not a cosigned checkpoint") from exc
+    return Entry(checkpoint, note) if checkpoint.size > index else None
+
+
 def _covering(entries: Iterable[Entry], index: int) -> Entry | None:
-    first = None
-    for entry in entries:
-        if entry.checkpoint.size <= index:
-            continue
-        if any(signature.name != entry.checkpoint.origin for signature in entry.note.signatures):
-            return entry
-        first = first or entry
-    return first
+    return next((entry for entry in entries if entry.checkpoint.size > index), None)

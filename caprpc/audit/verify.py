@@ -195,7 +195,7 @@ class _RelationCheck:
         if seal.tree is None or not self._named_key or seal.signed == walk.seq:
             return
         left = walk.seq - max(seal.signed, first_seq)
-        if walk.closed or self._unsigned_s > MAX_UNSIGNED_S:
+        if self._unsigned_s > MAX_UNSIGNED_S:
             what = f"{left} records behind it"
             name = head_name(self._files.stem)
             raise _Found(Problem(name, 0, 0, "a checkpoint over the last records", what, "unsigned"))

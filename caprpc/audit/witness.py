@@ -12,6 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from caprpc.audit.checkpoints import cosigned_name
 from caprpc.audit.merkle import Range, consistency_from_ranges, is_consistent
 from caprpc.audit.notes import (
     KIND_COSIGNER,
@@ -86,11 +87,6 @@ class Seen:
 def witness_name(stem: str, origin: str) -> str:
     """Return the name of the file that keeps what we saw of one log of a peer."""
     return f"{stem}.{hashlib.sha256(origin.encode()).hexdigest()[:16]}.witness"
-
-
-def cosigned_name(stem: str) -> str:
-    """Return the name of the file that keeps the last checkpoint of ours that the peer has cosigned."""
-    return f"{stem}.cosigned"
 
 
 class Witness:

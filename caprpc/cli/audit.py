@@ -211,7 +211,8 @@ def _summary(relation: RelationReport) -> str:
         parts.append(f"{relation.first} to {relation.last}")
     if relation.problem is None:
         parts.append("closed in good order" if relation.closed else "not closed: running, or killed")
-    parts.append(f"signed up to record {relation.signed}" if relation.signed else "not signed")
+    if relation.signed or relation.problem is None:
+        parts.append(f"signed up to record {relation.signed}" if relation.signed else "not signed")
     if relation.unsigned and relation.signed:
         parts.append(f"{relation.unsigned} records at the end are not signed")
     if relation.trust == "given":

@@ -11,6 +11,7 @@ from caprpc.audit.notes import Checkpoint, NoteSigner
 from caprpc.audit.record import GENESIS, leaf_hash
 from caprpc.audit.segment import Head
 from caprpc.audit.witness import RESEND_S
+from caprpc.errors import AuditError
 from tests.audit.conftest import PEER, Logs
 
 US = "spiffe://org-a.example/server"
@@ -158,6 +159,18 @@ def test_attacks_on_records(made, attack, found):
         log.close()
     done["witness"] = reopened(made)
     assert done == found
+
+
+def test_a_process_does_not_sign_on_over_a_chain_that_was_written_anew(made):
+    made.close()
+    made.rewrite(change(made.ours.lines()), sign=False)
+    log = made.ours.open("server")
+    made.ours.clock.advance(5)
+    relation = log.relation(PEER)
+    with pytest.raises(AuditError, match="another root"):
+        log.tick(made.now + 100)
+    with pytest.raises(AuditError):
+        relation.append(relation.template(**made.decision), 1)
 
 
 def test_the_last_second_of_a_killed_process(made):

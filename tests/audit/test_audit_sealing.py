@@ -228,12 +228,13 @@ def test_checkpoint_that_cannot_be_written_is_made_up_for(logs, decision, tick):
     log.close()
 
 
-def test_nothing_is_signed_that_was_changed_on_the_disk_meanwhile(logs, decision, tick):
+@pytest.mark.parametrize("changed", [3, 5])
+def test_nothing_is_signed_that_was_changed_on_the_disk_meanwhile(logs, decision, tick, changed):
     log = logs.open()
     write(log, decision, 5)
     file = logs.files()[0]
     data = file.read_bytes()
-    file.write_bytes(data.replace(b'"question":3', b'"question":4'))
+    file.write_bytes(data.replace(b'"question":%d' % changed, b'"question":9'))
     with pytest.raises(AuditError, match="was changed after it was written"):
         tick(log)
     with pytest.raises(AuditError):
@@ -254,6 +255,36 @@ def test_a_log_that_was_cut_while_nobody_ran_is_not_signed_on(logs, decision, ti
         for _ in range(20):
             write(log, decision, 1)
             tick(log)
+
+
+def test_a_checkpoint_with_a_changed_signature_is_found(logs, decision):
+    log = logs.open()
+    write(log, decision, 2)
+    log.close()
+    file = logs.head().with_suffix(".000001.checkpoints")
+    data = file.read_bytes()
+    at = data.rindex(b" ") + 20
+    file.write_bytes(data[:at] + (b"A" if data[at : at + 1] != b"A" else b"B") + data[at + 1 :])
+    report = the(logs.verify())
+    assert report.verdict == "forged"
+    assert "its key did not make" in report.problem.found
+
+
+def test_more_than_a_minute_without_a_signature_is_a_finding(logs, decision):
+    log = logs.open()
+    for _ in range(4):
+        write(log, decision, 1)
+        logs.clock.advance(19)
+    logs.abandon(log)
+    assert the(logs.verify()).verdict == "intact"
+    log = logs.open()
+    for _ in range(5):
+        write(log, decision, 1)
+        logs.clock.advance(19)
+    log.close()
+    assert the(logs.verify()).verdict == "intact"
+    logs.head().with_suffix(".000001.checkpoints").unlink()
+    assert the(logs.verify()).verdict == "unsigned"
 
 
 def test_lost_keys_show(logs, decision, tick):

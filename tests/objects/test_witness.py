@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteSigner, VerifierKey
+from caprpc.audit.proofs import prove
 from caprpc.audit.witness import MOST_ORIGINS, RESEND_S
 from caprpc.testing.pair import Pair
 from caprpc.wire import messages as m
@@ -79,6 +80,16 @@ def test_both_sides_witness_each_other(both, node):
         assert Checkpoint.parse(Note.parse(json.loads(seen.read_bytes())["note"].encode()).text) == checkpoint
         assert key.name.startswith("caprpc/witness/")
         assert both.events(end) == ["new-log"]
+
+
+def test_a_proof_of_a_record_carries_the_signature_of_the_witness(both, node):
+    both.call(node)
+    both.tick(3)
+    (log,) = {file.parent for file in both.files("server", "*.cosigned")}
+    (file,) = both.files("server", "spiffe*.jsonl")
+    proof = prove(log, file.name, 1)
+    witness = VerifierKey.parse(json.loads(both.files("server", "*.cosigned")[0].read_bytes())["witness"])
+    assert [one.name for one in proof.check([witness])] == [witness.name]
 
 
 def test_what_is_shown_goes_on_with_the_log(both, node):
