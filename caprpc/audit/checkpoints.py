@@ -85,15 +85,15 @@ def last_entry(fd: int, origin: str) -> Entry | None:
     size = os.fstat(fd).st_size
     data = os.pread(fd, 4 * MAX_NOTE_BYTES, max(0, size - 4 * MAX_NOTE_BYTES))
     start = origin.encode() + b"\n"
-    at = data.rfind(start)
+    at, end = data.rfind(start), len(data)
     while at >= 0:
         try:
             if at and data[at - 1 : at] != b"\n":
                 raise NoteError("not the beginning of a line")
-            note = Note.parse(_without_rest(data[at:]))
+            note = Note.parse(_without_rest(data[at:end]))
             return Entry(Checkpoint.parse(note.text), note)
         except NoteError:
-            at = data.rfind(start, 0, at)
+            at, end = data.rfind(start, 0, at), at
     return None
 
 

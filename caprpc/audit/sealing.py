@@ -80,7 +80,7 @@ class Sealer:
         Raises:
             OSError: It cannot be kept.
         """
-        if not self._keys or self._keys[-1].segment < number:
+        if not self._keys or (len(self._keys) == 1 and self._keys[-1].segment < number):
             keys = [*self._keys, BoundKey(number, NoteSigner.generate(self.origin, KIND_LOG))]
             if save:
                 save_keys(self._storage, self._stem, keys)

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from caprpc.audit import verify
-from caprpc.audit.checkpoints import origin_of, read_entries
+from caprpc.audit.checkpoints import last_entry, origin_of, read_entries
 from caprpc.audit.merkle import Range
 from caprpc.audit.notes import KIND_LOG, NoteSigner, VerifierKey
 from caprpc.audit.record import leaf_hash
@@ -209,6 +209,37 @@ def test_a_torn_checkpoint_is_reported_and_passed_over(logs, decision, tick, cut
     log.close()
     report = the(logs.verify())
     assert (report.verdict, report.unsigned, report.damaged_checkpoints) == ("intact", 0, left)
+
+
+def test_the_last_whole_checkpoint_is_found_before_a_torn_one(logs, decision, tick):
+    log = logs.open()
+    for _ in range(2):
+        write(log, decision, 2)
+        tick(log)
+    logs.abandon(log)
+    file = logs.head().with_suffix(".000001.checkpoints")
+    whole = checkpoints(logs)[0]
+    for cut in range(2, 200, 9):
+        os.truncate(file, file.stat().st_size - cut)
+        with file.open("rb") as stream:
+            found = last_entry(stream.fileno(), whole.checkpoint.origin)
+        assert found == whole
+        if file.stat().st_size < 2 * len(whole.note.encode()) - 180:
+            break
+
+
+def test_segments_that_end_while_nobody_ticks_never_leave_more_than_two_keys(logs, decision, tick):
+    for _ in range(3):
+        log = logs.open(max_segment_bytes=1_000)
+        tick(log)
+        write(log, decision, 12)
+        logs.abandon(log)
+    log = logs.open(max_segment_bytes=1_000)
+    write(log, decision, 3)
+    tick(log)
+    log.close()
+    assert len(logs.head().with_suffix(".key").read_text().splitlines()) <= 2
+    assert the(logs.verify()).verdict == "intact"
 
 
 def test_checkpoint_that_cannot_be_written_is_made_up_for(logs, decision, tick):
