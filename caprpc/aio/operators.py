@@ -4,6 +4,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Literal, overload
 
+from caprpc.aio.interfaces import AsyncByteSink, AsyncByteSource
 from caprpc.ids import OP_COMPARE, OP_CONTAINS, OP_INDEX_SET, OP_LENGTH
 from caprpc.interfaces import ByteSink, ByteSource
 from caprpc.objects.async_streams import AsyncReader, AsyncWriter
@@ -44,14 +45,17 @@ async def _prefetched(call: Awaitable[Any], **options: Any) -> AsyncIterator[Any
 
 @overload
 def open_stream(
-    reference: ByteSource, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
+    reference: ByteSource | AsyncByteSource, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
 ) -> AsyncReader: ...
 @overload
 def open_stream(
-    reference: ByteSink, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
+    reference: ByteSink | AsyncByteSink, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
 ) -> AsyncWriter: ...
 def open_stream(
-    reference: ByteSource | ByteSink, *, chunk_bytes: int = PIECE_BYTES, progress: Progress | None = None
+    reference: ByteSource | AsyncByteSource | ByteSink | AsyncByteSink,
+    *,
+    chunk_bytes: int = PIECE_BYTES,
+    progress: Progress | None = None,
 ) -> AsyncReader | AsyncWriter:
     """Open a byte stream of a peer; as ``caprpc.open_stream``, with methods that are awaited.
 

@@ -31,6 +31,7 @@ _COMMANDS: Final = {
     "serve": _Entry("caprpc.cli.serve", "serve", "Serve the roots that MODULE:FACTORY makes."),
     "call": _Entry("caprpc.cli.call", "call", "Call one member of one root and print the result."),
     "shell": _Entry("caprpc.cli.shell", "shell", "Try a service by hand, with completion and help."),
+    "stubs": _Entry("caprpc.cli.stubs", "stubs", "Write the types of a module's interfaces for asyncio."),
     "policy": _Entry("caprpc.cli.policy", "policy", "Check policy directories, and generate contracts."),
     "audit": _Entry("caprpc.cli.audit", "audit", "Verify and show audit logs."),
     "grants": _Entry("caprpc.cli.grants", "grants", "List and revoke what was granted for longer than a connection."),
