@@ -77,7 +77,7 @@ def _explained(reference: str, log: Path, entry: Entry) -> str:
         return entry.damage
     text, reason = record.text, record.text("reason")
     call = f"{text('operation')} {text('member')}".strip()
-    meaning, remedy = advice(text("kind"), reason)
+    meaning, remedy = advice(text("kind"), reason, text("operation"), text("error"))
     count = f"{text('count')} equal refusals, questions {text('first')} to {text('last')}, counted in one record"
     rows = [
         ("when", text("time")),

@@ -15,8 +15,8 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "Nothing, if that was meant; else put its policy back.",
     ),
     "argument": (
-        "An argument is outside of what the policy allows.",
-        "If the value shall be allowed, widen the args rule above, and reload.",
+        "An argument is not of the declared type, or outside of what the policy allows; the detail says which.",
+        "A wrong type is the caller's to mend. If the value shall be allowed, widen the args rule above, and reload.",
     ),
     "rule-error": ("An argument rule could not be applied to the value that came.", "Mend the args rule above."),
     "per_second": ("The peer calls more often than its policy allows.", "Raise per_second in the rule above, or wait."),
@@ -101,6 +101,14 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
 }
 """For each reason: what it means, what to do."""
 
+_ROOT: Final = (
+    "The peer asked for a root that its policy does not give it, or that does not exist; the peer cannot tell which.",
+    "If the peer shall have it, name it under [roots] with a facet, and reload.",
+)
+_TOO_LARGE: Final = (
+    "The call was permitted and its result was more than the peer accepts in one message; the peer was told limit.",
+    "Return less, or an iterator or byte stream; or the peer raises max_frame_bytes under [limits] of its own policy.",
+)
 _UNKNOWN: Final = ("The record has the whole reason.", "See docs/reference/audit.md and docs/reference/errors.md.")
 _FAILED: Final = (
     "The call was permitted and its method failed here; the peer was told internal error and this number.",
@@ -115,10 +123,12 @@ _GRANT: Final = (
 _REVOKED: Final = ("A grant was ended, and every reference that was restored from it.", "Nothing.")
 
 
-def advice(kind: str, reason: str) -> tuple[str, str]:
+def advice(kind: str, reason: str, operation: str = "", error: str = "") -> tuple[str, str]:
     """Return what a record means, and what to do."""
     if kind == "outcome":
-        return _FAILED
+        return _TOO_LARGE if error == "LimitExceeded" else _FAILED
+    if operation == "root" and reason == "not-granted":
+        return _ROOT
     if not reason and kind in ("grant", "revoke"):
         return _GRANT if kind == "grant" else _REVOKED
     return ADVICE.get(reason, _UNKNOWN)

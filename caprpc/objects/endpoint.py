@@ -282,7 +282,7 @@ class Endpoint:
         reference = new_reference()
         permit = answer.permit
         if isinstance(exc, ArgumentError):
-            code, refused, text = "invalid-arguments", refusal_of(permit, "argument", permit.rule), str(exc)
+            code, refused, text = "invalid-arguments", refusal_of(permit, "argument", permit.rule, str(exc)), str(exc)
         elif isinstance(exc, Refused):
             code, refused, text = exc.code, exc, ""
         else:
