@@ -12,6 +12,7 @@ from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.context import CURRENT, origin_of
 from caprpc.objects.link import Link
+from caprpc.objects.promises import Promised, promise_of, result_shape
 from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, sort_out
@@ -65,6 +66,17 @@ class End:
         """Call without waiting."""
         return Pending(self, self.ask(target, member, args, kwargs), member)
 
+    def step(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Make a step of ``caprpc.pipe``: return a promise of a reference, or what any other result can be had from."""
+        shape = result_shape(member)
+        if shape is None:
+            return self.start(target, member, args, kwargs)
+        promised = Promised(shape, target, member)
+        question = self.link.outgoing.ask_kept(target, member, args, kwargs, self._origin())
+        promised.asked(question)
+        promised.future = question.waiter = Pending(self, question, member)
+        return promise_of(promised, shape, self.step)
+
     def call_here(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
@@ -108,6 +120,11 @@ class End:
         """Sort events; permitted calls become jobs."""
         work = sort_out(self.link, events)
         self.jobs.extend(work.jobs)
+        for question in work.questions:
+            if isinstance(question.waiter, Pending):
+                # A promise: if nobody asks for its result, what it refers to goes with it.
+                question.waiter.read()
+                question.waiter = None
         if work.ended is not None:
             self.ended = work.ended
 
@@ -137,17 +154,30 @@ class End:
 class Pending:
     """A call of an in-memory pair that is under way."""
 
-    __slots__ = ("_end", "_member", "question")
+    __slots__ = ("_end", "_member", "_read", "question")
 
     def __init__(self, end: End, question: Question, member: Member) -> None:
         self._end = end
         self.question = question
         self._member = member
+        self._read: tuple[Any, Exception | None] | None = None
 
     def result(self) -> Any:
         """Move bytes until the answer is here, and return it."""
         self._end._pair.run_until(self.question)
-        return self._end.link.outgoing.conclude(self.question, self._member, Flavor.BLOCKING)
+        if self._read is None:
+            return self._end.link.outgoing.conclude(self.question, self._member, Flavor.BLOCKING)
+        value, error = self._read
+        if error is not None:
+            raise error
+        return value
+
+    def read(self) -> None:
+        """Read the answer, which is here; ``result`` returns it."""
+        try:
+            self._read = (self._end.link.outgoing.conclude(self.question, self._member, Flavor.BLOCKING), None)
+        except Exception as exc:  # whatever the call ended with belongs to whoever asks for the result
+            self._read = (None, exc)
 
 
 class Pair:
