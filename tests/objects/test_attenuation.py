@@ -310,6 +310,7 @@ class TestRevoke:
         less = caprpc.attenuate(w.node)
         (derived,) = [e for e in w.sessions[1].exports.live() if e.right is not None]
         derived.right.revoke()
+        assert ask(w, less, OP_ATTENUATE, *terms()) == "denied"
         assert ask(w, less, OP_CALL, [1], member="echo") == "denied"
 
     def test_reaches_what_was_derived_and_obtained(self, world):
@@ -344,6 +345,15 @@ class TestRevoke:
         assert ask(w, w.node, OP_REVOKE, True) == "denied"
         leaf = caprpc.attenuate(w.node).same()
         assert ask(w, leaf, OP_REVOKE, True) == "denied"
+
+    def test_of_a_handle_is_not_for_its_holder(self, world):
+        w = world()
+        w.node.keep(caprpc.attenuate(w.Leaves("mine"), only=["name"]))
+        server, held = w.sessions[1], w.impl.held[0]._caprpc_import
+        question = server.ask(held, OP_REVOKE, "", codec.pack([[True], {}]), [], None, None)
+        w.pair.run_until(question)
+        assert question.outcome.code == "denied"
+        assert w.node.ask_kept() == "mine"
 
     def test_of_an_object_ends_every_reference_to_it(self, world):
         w = world()
