@@ -164,9 +164,11 @@ class Segment:
         """
         if not self._storage.is_still(self.name, self.fd):
             raise AuditError(f"{self.name}: the audit log was moved or replaced while it was being written")
+        # What is good is read first: another thread may write while this one looks.
+        good = self.good
         size = os.fstat(self.fd).st_size
-        if size < self.good:
-            raise AuditError(f"{self.name}: {size} bytes, expected {self.good} or more: someone cut the audit log")
+        if size < good:
+            raise AuditError(f"{self.name}: {size} bytes, expected {good} or more: someone cut the audit log")
 
     def successor(self, first_line: bytes) -> "Segment":
         """Write the next segment with its first record under a scratch name; ``adopt`` gives it its own.
