@@ -10,6 +10,9 @@ from typing import Final, Protocol
 
 from caprpc.limits import Limits
 
+LEAST_BUFFER_BYTES: Final = 16 * 1024
+"""One TLS record: a connection that may have less waiting could send nothing at all."""
+
 _SHARED_OUT: Final = 2
 """One part in so many is divided into shares; the rest goes to whoever needs more."""
 
@@ -44,7 +47,9 @@ class Pool:
         with self._lock:
             self.most = most
             self.share = max(1, most // (_SHARED_OUT * connections))
-            self._rest = max(0, most - self.share * connections)
+            # With more connections than places, each still has one: the rest must not shrink to nothing because of
+            # connections that are allowed and not there.
+            self._rest = max(most // _SHARED_OUT, most - self.share * connections)
             self._tables[id(table)] = table
         table.belong(self)
 
@@ -91,6 +96,10 @@ class Pools:
 
 
 def buffer_share(limits: Limits, connections: int) -> int:
-    """Return how many bytes may wait to be sent on each connection of a principal before its calls are not read."""
+    """Return how many bytes may wait to be sent on each connection of a principal before its calls are not read.
+
+    Never less than ``LEAST_BUFFER_BYTES``: many connections that are allowed, and not there, must not stop the one
+    that is.
+    """
     most = max(limits.principal_buffered_bytes, limits.write_high_water_bytes)
-    return min(limits.write_high_water_bytes, most // connections)
+    return min(limits.write_high_water_bytes, max(LEAST_BUFFER_BYTES, most // connections))

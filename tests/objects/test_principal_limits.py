@@ -215,6 +215,7 @@ def test_default_is_less_than_all_connections_at_their_limits():
         (DEFAULT_LIMITS, 8, 512 * 1024),
         (DEFAULT_LIMITS, 1, 1024 * 1024),
         (DEFAULT_LIMITS, 64, 64 * 1024),
+        (DEFAULT_LIMITS, 10_000, 16 * 1024),
         (Limits(write_high_water_bytes=64 * 1024), 8, 64 * 1024),
         (Limits(write_high_water_bytes=16 * 1024 * 1024), 2, 8 * 1024 * 1024),
     ],
@@ -264,3 +265,18 @@ def test_message_of_a_full_pool_names_a_knob_that_there_is():
     for pool in (pools.in_flight, pools.exports, pools.imports):
         assert pool.knob in Limits.__dataclass_fields__
         assert f"(limits.{pool.knob})" in pool.text()
+
+
+def test_many_allowed_connections_take_nothing_from_the_one_that_is_there():
+    class Calls(list):
+        def belong(self, pool):
+            self.pool = pool
+
+    pool, calls, others = Pool("principal_in_flight"), Calls(), Calls()
+    pool.join(calls, 256, 5_000)
+    calls.extend(range(128))
+    assert pool.has_room(calls)
+    calls.append(128)
+    assert not pool.has_room(calls)
+    pool.join(others, 256, 5_000)
+    assert pool.has_room(others)
