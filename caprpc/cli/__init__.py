@@ -33,6 +33,7 @@ _COMMANDS: Final = {
     "shell": _Entry("caprpc.cli.shell", "shell", "Try a service by hand, with completion and help."),
     "stubs": _Entry("caprpc.cli.stubs", "stubs", "Write the types of a module's interfaces for asyncio."),
     "policy": _Entry("caprpc.cli.policy", "policy", "Check policy directories, and generate contracts."),
+    "contracts": _Entry("caprpc.cli.contracts", "contracts", "Write down what the code declares, and find drift."),
     "audit": _Entry("caprpc.cli.audit", "audit", "Verify and show audit logs."),
     "grants": _Entry("caprpc.cli.grants", "grants", "List and revoke what was granted for longer than a connection."),
     "explain": _Entry("caprpc.cli.explain", "explain", "Say why, for a reference number from a refusal."),

@@ -14,7 +14,7 @@ from caprpc.contract import InterfaceContract
 from caprpc.interface import interface_closure, interface_info
 from caprpc.policy import contracts_to_toml
 
-_CONTRACTS_EPILOG: Final = """\b
+CONTRACTS_EPILOG: Final = """\b
 Examples:
   caprpc policy contracts shop.interfaces
   caprpc policy contracts shop.interfaces:Ledger shop.files --write policies/server/contracts.toml
@@ -25,7 +25,7 @@ Exit codes: 0 written, 2 a module or interface was not found.
 InterfaceClass = Callable[..., Any]
 
 
-@click.command(epilog=_CONTRACTS_EPILOG)
+@click.command(epilog=CONTRACTS_EPILOG)
 @click.argument("modules", metavar="MODULE[:NAME]...", nargs=-1, required=True)
 @click.option(
     "--write",

@@ -10,8 +10,8 @@ from caprpc.policy.document import Table, shown
 from caprpc.policy.model import CALLABLE, ITERATOR
 from caprpc.policy.names import name_fault
 
-_CODES: Final = {name: code for code, name in OPERATION_NAMES.items() if code != OP_ROOT}
-_EFFECTS: Final = ("read", "write", "admin")
+CODES: Final = {name: code for code, name in OPERATION_NAMES.items() if code != OP_ROOT}
+EFFECTS: Final = ("read", "write", "admin")
 
 
 def _plain(operation: int) -> MemberContract:
@@ -60,9 +60,9 @@ def _interface(name: str, table: Table) -> InterfaceContract:
 
 
 def _member(table: Table) -> MemberContract | None:
-    operation = table.choice("operation", tuple(_CODES))
+    operation = table.choice("operation", tuple(CODES))
     name = table.word("name", name_fault)
-    effect = table.choice("effect", _EFFECTS)
+    effect = table.choice("effect", EFFECTS)
     idempotent = table.flag("idempotent") is not None
     returns = table.text("returns")
     returns_reference = table.word("returns_reference", name_fault)
@@ -72,7 +72,7 @@ def _member(table: Table) -> MemberContract | None:
         table.missing("operation", 'operation = "call"')
     if operation is None:
         return None
-    code = _CODES[operation]
+    code = CODES[operation]
     if code in NAMED_OPERATIONS and name is None:
         if not table.has("name"):
             table.missing("name", 'name = "line_counter"')

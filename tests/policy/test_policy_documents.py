@@ -27,9 +27,10 @@ def contracts(directory):
         f'[[interface.BalanceSink.member]]\noperation = "call"\nname = "{name}"\neffect = "write"\n'
         for name in ("update", "closed")
     )
-    directory.write(
-        "contracts.toml", (directory.path / "contracts.toml").read_text() + "[interface.BalanceSink]\n" + members
+    recorded = (
+        (directory.path / "contracts.toml").read_text().replace('reference = "Sink"', 'reference = "BalanceSink"')
     )
+    directory.write("contracts.toml", recorded + "[interface.BalanceSink]\n" + members)
 
 
 def test_policy_of_the_reference_loads(directory, contracts):
