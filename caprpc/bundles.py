@@ -23,7 +23,7 @@ from caprpc.policy.source import MAX_FILE_BYTES, decode, opened_directory, read_
 from caprpc.policy.text import TomlDocument, TomlProblem
 
 _TITLE: Final = "caprpc policy bundle v1"
-_MOST_KEYS: Final = 16
+MOST_KEYS: Final = 16
 
 
 def bundle_text(policies: PolicySet) -> str:
@@ -153,7 +153,7 @@ def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
         return None
     top.integer("caprpc", 1, 1)
     top.choice("kind", ("signers",))
-    threshold = top.integer("threshold", 1, _MOST_KEYS)
+    threshold = top.integer("threshold", 1, MOST_KEYS)
     state = top.word("state", text_fault)
     lines = top.words("keys", lambda word: "")
     top.finish()

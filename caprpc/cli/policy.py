@@ -14,6 +14,7 @@ from caprpc.cli.policy_contracts import contracts, contracts_of
 from caprpc.cli.policy_export import export, report
 from caprpc.cli.policy_logs import learn, shadow, unused
 from caprpc.cli.policy_review import diff, lint, test
+from caprpc.cli.policy_schema import schema
 from caprpc.cli.policy_sign import keygen, sign, verify
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.ids import OPERATION_NAMES
@@ -42,7 +43,7 @@ def policy() -> None:
 
 _TOOLS = (contracts, list_rights, can_i, explain, reach, lint, diff, test, unused, learn, shadow, export, report)
 
-for _tool in (*_TOOLS, keygen, sign, verify):
+for _tool in (*_TOOLS, schema, keygen, sign, verify):
     policy.add_command(_tool)
 
 

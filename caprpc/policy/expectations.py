@@ -12,7 +12,7 @@ from caprpc.policy.document import Table, shown
 from caprpc.policy.names import label_fault, name_fault, spiffe_fault
 
 _KEYS: Final = ("id", "peer", "may", "may_not", "operation", "args", "facet", "rule", "reaches", "reaches_not")
-_OPERATIONS: Final = {name: code for code, name in OPERATION_NAMES.items() if name != "root"}
+OPERATIONS: Final = {name: code for code, name in OPERATION_NAMES.items() if name != "root"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _expectation(table: Table) -> Expectation | None:
     name = table.word("id", label_fault)
     peer = table.word("peer", _peer_fault)
     asked = {key: table.word(key, _target_fault) for key in ("may", "may_not", "reaches", "reaches_not")}
-    operation = table.choice("operation", tuple(_OPERATIONS))
+    operation = table.choice("operation", tuple(OPERATIONS))
     arguments = table.table("args")
     facet = table.word("facet", name_fault)
     rule = table.text("rule")
@@ -103,7 +103,7 @@ def _expectation(table: Table) -> Expectation | None:
         expected=not given[0].endswith("_not"),
         interface=interface,
         member=member,
-        operation=None if operation is None else _OPERATIONS[operation],
+        operation=None if operation is None else OPERATIONS[operation],
         arguments=values,
         facet=facet,
         rule=rule,

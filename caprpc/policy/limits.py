@@ -7,7 +7,7 @@ from typing import Final
 from caprpc.limits import DEFAULT_LIMITS, KIB, MIB, Limits
 from caprpc.policy.document import Table
 
-_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
     # Narrowing only. What a wider value would let in kills the process, not the connection: C stacks (depth),
     # quadratic arithmetic (integers), colliding keys (pairs), terminal floods (error text), slots held by a peer
     # that says nothing (hello). Keys of up to 31 bytes have the short heads that the codec does not look for.
@@ -39,7 +39,9 @@ _RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "glitch_per_s": (0.1, 1_000),
 }
 """For each field of ``Limits`` the smallest and largest value of a policy."""
-_INTEGERS: Final = frozenset(field.name for field in fields(Limits) if field.type is int or field.type == "int")
+CONNECTIONS: Final = (1, 10_000)
+"""Connections that the principal may have."""
+INTEGERS: Final = frozenset(field.name for field in fields(Limits) if field.type is int or field.type == "int")
 
 
 def read_limits(table: Table | None) -> tuple[Limits, int | None]:
@@ -47,16 +49,16 @@ def read_limits(table: Table | None) -> tuple[Limits, int | None]:
     if table is None:
         return DEFAULT_LIMITS, None
     chosen: dict[str, float] = {}
-    for key, (low, high) in _RANGES.items():
+    for key, (low, high) in RANGES.items():
         value: float | None
-        if key in _INTEGERS:
+        if key in INTEGERS:
             value = table.integer(key, int(low), int(high))
         else:
             value = table.number(key, low, high)
         if value is not None:
             chosen[key] = value
-    connections = table.integer("connections", 1, 10_000)
-    table.finish((*_RANGES, "connections"))
+    connections = table.integer("connections", *CONNECTIONS)
+    table.finish((*RANGES, "connections"))
     if not table.keys:
         table.problems.add(table.place(), "[limits] is empty", "delete the table", code="empty")
     return replace(DEFAULT_LIMITS, **chosen), connections  # type: ignore[arg-type]  # integers were read as integers

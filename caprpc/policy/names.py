@@ -13,22 +13,24 @@ MAX_SPIFFE_CHARS: Final = 2048
 OPAQUE: Final = "opaque"
 """In place of a facet name: the peer may hold the reference and hand it back, and nothing else."""
 
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FILE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.toml")
-_ANCHOR: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_DOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)*")
-_SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
+NAME_GRAMMAR: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+LABEL_GRAMMAR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FILE_GRAMMAR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.toml")
+ANCHOR_GRAMMAR: Final = re.compile(r"sha256:[0-9a-f]{64}")
+DOMAIN_GRAMMAR: Final = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)*")
+SEGMENT_GRAMMAR: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def name_fault(name: str) -> str:
     """Return what is wrong with the name of a member, facet, interface, root or parameter; empty if nothing."""
-    return _common_fault(name) or ("" if _NAME.fullmatch(name) else "is not a name (letters, digits and '_')")
+    return _common_fault(name) or ("" if NAME_GRAMMAR.fullmatch(name) else "is not a name (letters, digits and '_')")
 
 
 def label_fault(label: str) -> str:
     """Return what is wrong with the name of a policy, invariant or tag; empty if nothing."""
-    return _common_fault(label) or ("" if _LABEL.fullmatch(label) else "is not a name (letters, digits, '.', '_', '-')")
+    return _common_fault(label) or (
+        "" if LABEL_GRAMMAR.fullmatch(label) else "is not a name (letters, digits, '.', '_', '-')"
+    )
 
 
 def file_fault(name: str) -> str:
@@ -38,13 +40,13 @@ def file_fault(name: str) -> str:
         return fault
     if "/" in name or "\\" in name:
         return "has a directory in it: all files of a policy lie in one directory"
-    return "" if _FILE.fullmatch(name) else "is not the name of a .toml file"
+    return "" if FILE_GRAMMAR.fullmatch(name) else "is not the name of a .toml file"
 
 
 def anchor_fault(text: str) -> str:
     """Return what is wrong with the fingerprint of a trust anchor's key; empty if nothing."""
     fault = _character_fault(text)
-    return fault or ("" if _ANCHOR.fullmatch(text) else "is not 'sha256:' and 64 lower-case hexadecimal digits")
+    return fault or ("" if ANCHOR_GRAMMAR.fullmatch(text) else "is not 'sha256:' and 64 lower-case hexadecimal digits")
 
 
 def spiffe_fault(text: str) -> str:
@@ -58,11 +60,11 @@ def spiffe_fault(text: str) -> str:
     if scheme != "spiffe":
         return "does not begin with 'spiffe://'"
     domain, *segments = rest.split("/")
-    if not _DOMAIN.fullmatch(domain):
+    if not DOMAIN_GRAMMAR.fullmatch(domain):
         return "has no trust domain in lower case such as 'org-b.example'"
     if not segments:
         return "names a whole trust domain, not one workload: a path must follow"
-    if any(not _SEGMENT.fullmatch(segment) or segment in {".", ".."} for segment in segments):
+    if any(not SEGMENT_GRAMMAR.fullmatch(segment) or segment in {".", ".."} for segment in segments):
         return "has a path with an empty, '.' or '..' segment, or other characters than letters, digits, '.', '_', '-'"
     return ""
 

@@ -19,15 +19,19 @@ from caprpc.policy.restores import read_restores
 AuditLevel = Literal["deny", "decision", "outcome"]
 AuditDurability = Literal["os", "group", "sync"]
 AuditArguments = Literal["none", "digest"]
-_LEVELS: Final[Mapping[str, AuditLevel]] = {"deny": "deny", "decision": "decision", "outcome": "outcome"}
-_DURABILITIES: Final[Mapping[str, AuditDurability]] = {"os": "os", "group": "group", "sync": "sync"}
-_ARGUMENTS: Final[Mapping[str, AuditArguments]] = {"none": "none", "digest": "digest"}
+LEVELS: Final[Mapping[str, AuditLevel]] = {"deny": "deny", "decision": "decision", "outcome": "outcome"}
+DURABILITIES: Final[Mapping[str, AuditDurability]] = {"os": "os", "group": "group", "sync": "sync"}
+ARGUMENTS: Final[Mapping[str, AuditArguments]] = {"none": "none", "digest": "digest"}
 
 _PLACEHOLDER: Final = "sha256:" + "0" * 64
 """In templates: the digest of no key."""
 
 Contracts = Mapping[str, InterfaceContract]
 
+LIFETIME_S: Final = (0.001, 31_536_000)
+"""Seconds that an object may be lent for."""
+MOST_USES: Final = 2**31
+_LEND_KEYS: Final = ("to", "param", "as", "lifetime", "max_uses")
 _KEYS = (
     *("caprpc", "kind", "name", "owner", "reason", "tags", "not_before", "not_after"),
     *("peer", "roots", "restore", "offer", "accept", "lend", "limits", "audit"),
@@ -176,8 +180,8 @@ def _read_lend(table: Table, offers: Mapping[str, Offer], contracts: Contracts |
     parameter = table.word("param", name_fault)
     facet = table.word("as", name_fault)
     lifetime = _lifetime(table)
-    max_uses = table.integer("max_uses", 1, 2**31)
-    table.finish(("to", "param", "as", "lifetime", "max_uses"))
+    max_uses = table.integer("max_uses", 1, MOST_USES)
+    table.finish(_LEND_KEYS)
     examples = (("to", 'to = "LineCounter.line_counter"'), ("param", 'param = "fileobj"'), ("as", 'as = "LinesOnly"'))
     for key, example in (*examples, ("lifetime", 'lifetime = "call"')):
         if not table.has(key):
@@ -236,22 +240,22 @@ def _lifetime(table: Table) -> Lifetime | None:
             "lifetime", f"'lifetime' is {shown(value)}", "write: 'call', 'connection', or seconds", code="bad-value"
         )
         return None
-    return table.number("lifetime", 0.001, 31_536_000)
+    return table.number("lifetime", *LIFETIME_S)
 
 
 def _read_audit(table: Table | None) -> tuple[AuditLevel, AuditDurability, AuditArguments]:
     if table is None:
         return "decision", "os", "none"
-    level = table.choice("level", tuple(_LEVELS)) or "decision"
-    durability = table.choice("durability", tuple(_DURABILITIES)) or "os"
-    arguments = table.choice("arguments", tuple(_ARGUMENTS)) or "none"
+    level = table.choice("level", tuple(LEVELS)) or "decision"
+    durability = table.choice("durability", tuple(DURABILITIES)) or "os"
+    arguments = table.choice("arguments", tuple(ARGUMENTS)) or "none"
     table.choice(
         "on_failure", ("refuse",), "a call that cannot be recorded does not happen; there is no other way to run"
     )
     table.finish(("level", "on_failure", "durability", "arguments"))
     if not table.keys:
         table.problems.add(table.place(), "[audit] is empty", "delete the table", code="empty")
-    return _LEVELS[level], _DURABILITIES[durability], _ARGUMENTS[arguments]
+    return LEVELS[level], DURABILITIES[durability], ARGUMENTS[arguments]
 
 
 def _target_fault(text: str) -> str:

@@ -8,6 +8,7 @@ from caprpc.policy.model import Offer, Restorable
 from caprpc.policy.names import name_fault
 from caprpc.policy.problems import suggest
 
+LEAST_SECONDS: Final = 1.0
 MOST_SECONDS: Final = 10 * 31_536_000.0
 """Ten years: a grant that lasts longer is one that nobody looks at again."""
 
@@ -20,7 +21,7 @@ def read_restores(table: Table | None, offers: Mapping[str, Offer]) -> dict[str,
     for name, inner in table.subtables(name_fault).items():
         facet = inner.word("as", name_fault)
         bearer = inner.flag("bearer")
-        most = inner.number("max_for_s", 1.0, MOST_SECONDS)
+        most = inner.number("max_for_s", LEAST_SECONDS, MOST_SECONDS)
         inner.finish(("as", "bearer", "max_for_s"))
         if not inner.has("as"):
             inner.missing("as", 'as = "AccountRO"')

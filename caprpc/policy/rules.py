@@ -16,7 +16,20 @@ from caprpc.policy.problems import suggest
 MAX_RATE: Final = 1_000_000.0
 """Highest rate a policy may name: nothing here is faster."""
 _DAY_S: Final = 86_400.0
-_PARTS: Final = ("min", "max", "in", "const", "prefix", "max_len", "chars")
+LIMIT_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "per_second": (0.000_001, MAX_RATE),
+    "per_hour": (0.000_001, MAX_RATE),
+    "per_day": (0.000_001, MAX_RATE),
+    "burst": (1, 1_000_000),
+    "in_flight": (1, 65_536),
+    "timeout_s": (0.001, _DAY_S),
+    "max_items": (1, 2**31),
+    "max_bytes": (1, 2**40),
+}
+"""For each field of ``MemberLimit`` the smallest and largest value."""
+LIMIT_INTEGERS: Final = frozenset({"burst", "in_flight", "max_items", "max_bytes"})
+MOST_LENGTH: Final = 2**31
+PARTS: Final = ("min", "max", "in", "const", "prefix", "max_len", "chars")
 _POSITION: Final = re.compile(r"argument[1-9][0-9]?")
 """Parameters of a callable have no names: their rules go by position."""
 _NUMBERS: Final = frozenset({"int", "float", "Decimal"})
@@ -69,7 +82,7 @@ def argument_rules(table: Table | None, words: Mapping[str, Sequence[Listed]]) -
 def argument_rule(table: Table, parameter: ParameterContract | None) -> ArgumentRule:
     """Return the rule of one parameter."""
     types = _base_types(parameter)
-    for part in _PARTS:
+    for part in PARTS:
         if table.has(part) and types is not None and not types & _TYPES_OF[part]:
             declared = parameter.type if parameter is not None else ""
             table.complain(part, f"{part!r} says nothing about {declared}: no argument could pass", code="useless-rule")
@@ -78,14 +91,14 @@ def argument_rule(table: Table, parameter: ParameterContract | None) -> Argument
         maximum=_bound(table, "max"),
         values=_values(table, types),
         prefix=_prefix(table),
-        max_len=table.integer("max_len", 0, 2**31),
+        max_len=table.integer("max_len", 0, MOST_LENGTH),
         chars=_chars(table),
         rule=table.where(),
     )
-    table.finish(_PARTS)
-    if not any(table.has(part) for part in _PARTS):
+    table.finish(PARTS)
+    if not any(table.has(part) for part in PARTS):
         table.problems.add(
-            table.place(), "the rule demands nothing", f"write one of: {', '.join(_PARTS)}", code="useless-rule"
+            table.place(), "the rule demands nothing", f"write one of: {', '.join(PARTS)}", code="useless-rule"
         )
     if rule.minimum is not None and rule.maximum is not None and rule.minimum > rule.maximum:
         table.complain(
@@ -99,14 +112,14 @@ def argument_rule(table: Table, parameter: ParameterContract | None) -> Argument
 def member_limit(table: Table) -> MemberLimit:
     """Return the limits of one member."""
     limit = MemberLimit(
-        per_second=_rate(table, "per_second"),
-        per_hour=_rate(table, "per_hour"),
-        per_day=_rate(table, "per_day"),
-        burst=table.integer("burst", 1, 1_000_000),
-        in_flight=table.integer("in_flight", 1, 65_536),
-        timeout_s=table.number("timeout_s", 0.001, _DAY_S),
-        max_items=table.integer("max_items", 1, 2**31),
-        max_bytes=table.integer("max_bytes", 1, 2**40),
+        per_second=_number(table, "per_second"),
+        per_hour=_number(table, "per_hour"),
+        per_day=_number(table, "per_day"),
+        burst=_integer(table, "burst"),
+        in_flight=_integer(table, "in_flight"),
+        timeout_s=_number(table, "timeout_s"),
+        max_items=_integer(table, "max_items"),
+        max_bytes=_integer(table, "max_bytes"),
     )
     table.finish(MemberLimit.__dataclass_fields__)
     if not table.keys:
@@ -116,8 +129,13 @@ def member_limit(table: Table) -> MemberLimit:
     return limit
 
 
-def _rate(table: Table, key: str) -> float | None:
-    return table.number(key, 0.000_001, MAX_RATE)
+def _number(table: Table, key: str) -> float | None:
+    return table.number(key, *LIMIT_RANGES[key])
+
+
+def _integer(table: Table, key: str) -> int | None:
+    low, high = LIMIT_RANGES[key]
+    return table.integer(key, int(low), int(high))
 
 
 def _complainer(table: Table, key: str) -> Callable[..., None]:
