@@ -43,6 +43,8 @@ _ASYNC_NAMES: Final[Mapping[int, str]] = {
     OP_EXIT: "__aexit__",
 }
 """What Python can await; ``len``, ``in`` and ``ref[i] = v`` have no such form, and an asyncio stub lacks them."""
+_BODY: Final = "            ..."
+"""Without it, pyright takes a body that is a docstring alone for a function that returns None."""
 _EXIT: Final = (
     "def __aexit__(self, kind: type[BaseException] | None, value: object = ..., trace: object = ...) -> Awaitable[None]"
 )
@@ -84,7 +86,8 @@ class _Writer:
         self._imports["typing"] |= {"TYPE_CHECKING", "Protocol"}
         title = f'"""``{self._module}`` as a client with asyncio sees it; made by ``caprpc stubs``, do not edit."""'
         exported = "".join(f'    "Async{name}",\n' for name in names)
-        text = f"{title}\n\n{self._import_lines()}\n__all__ = [\n{exported}]\n\nif TYPE_CHECKING:\n"
+        future = "from __future__ import annotations\n"
+        text = f"{title}\n\n{future}\n{self._import_lines()}\n__all__ = [\n{exported}]\n\nif TYPE_CHECKING:\n"
         text += "".join(f"\n{classes[name]}" for name in names)
         return text + "\nelse:\n" + "".join(f"    Async{name} = {name}\n" for name in names)
 
@@ -104,7 +107,7 @@ class _Writer:
     def _attribute(self, name: str, declaration: AttributeDeclaration, owner: type) -> list[str]:
         told = "Read with ``await``" + ("; set with ``caprpc.aio.set_attribute``." if declaration.writable else ".")
         result = self._awaited(typing.get_type_hints(owner)[name])
-        return ["        @property", f"        def {name}(self) -> {result}:", *_docstring(told, 12)]
+        return ["        @property", f"        def {name}(self) -> {result}:", *_docstring(told, 12), _BODY]
 
     def _method(self, declaration: MethodDeclaration) -> list[str]:
         name = _ASYNC_NAMES.get(declaration.operation, "") if declaration.operation != OP_CALL else declaration.name
@@ -119,7 +122,7 @@ class _Writer:
         )
         parameters = ["self", *self._parameters(declaration.function, hints)]
         doc = _docstring(inspect.getdoc(declaration.function) or "", 12)
-        end = ":" if doc else ": ..."
+        doc, end = ([*doc, _BODY], ":") if doc else ([], ": ...")
         line = f"        def {name}({', '.join(parameters)}) -> {result}{end}"
         if len(line) <= _WIDTH:
             return [line, *doc]

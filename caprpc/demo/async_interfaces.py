@@ -1,5 +1,7 @@
 """``caprpc.demo.interfaces`` as a client with asyncio sees it; made by ``caprpc stubs``, do not edit."""
 
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
             function: Callable[[str], Awaitable[None] | None],
         ) -> Awaitable[int]:
             """Call the function with each line of the file, and return how many there were."""
+            ...
 
         def misbehave(
             self,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
             function: Callable[[str], Awaitable[None] | None],
         ) -> Awaitable[list[dict[str, str]]]:
             """Try what the caller has not lent, and return what came of each attempt."""
+            ...
 
 else:
     AsyncLineCounter = LineCounter

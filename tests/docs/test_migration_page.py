@@ -1,6 +1,7 @@
 """Each row of the page for RPyC users has code that runs, or a reason why there is nothing."""
 
 import ast
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,6 +27,9 @@ FEATURES = """
 """.split()
 
 
+(SOURCE,) = [text for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if language == "python"]
+
+
 def rows():
     """Yield the cells of each row of the page's tables."""
     for line in PAGE.read_text(encoding="utf-8").splitlines():
@@ -39,10 +43,9 @@ ROWS = list(rows())
 @pytest.fixture(scope="module")
 def service():
     """The module of the page, importable while the tests run, because interfaces look names up in their module."""
-    (source, *_) = [text for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if language == "python"]
     module = ModuleType(MODULE)
     sys.modules[MODULE] = module
-    exec(compile(source, MODULE, "exec"), module.__dict__)
+    exec(compile(SOURCE, MODULE, "exec"), module.__dict__)
     yield module
     del sys.modules[MODULE]
 
@@ -71,12 +74,18 @@ def connected(service, deployed, tmp_path_factory):
 
 
 @pytest.fixture
-def names(service, deployed, connected, tmp_path):
+def names(service, deployed, connected, tmp_path, monkeypatch):
     """What the code of a row may use: the names that the page introduces."""
     serving, dialing = deployed
     given = {**service.__dict__, **connected, "directory": tmp_path}
     given["server"] = {**serving.directories, "audit": tmp_path / "server"}
     given["client"] = {**dialing.directories, "audit": tmp_path / "client"}
+    served = f"{SOURCE}\n\ndef roots():\n    return {{'ledger': ledger_for}}\n"
+    (tmp_path / "child_service.py").write_text(served, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(PAGE.parents[2])]))
+    given["command"] = [sys.executable, "-m", "caprpc", "serve", "child_service:roots", "--fd", "{fd}"]
+    for option, value in {**serving.directories, "audit": tmp_path / "child"}.items():
+        given["command"] += [f"--{option}", str(value)]
     yield given
     if "service" in given:
         given["service"].stop(0.0)
