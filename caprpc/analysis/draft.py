@@ -70,6 +70,8 @@ def _offer(policy: Policy, facet: str, facets: Mapping[str, Need], kept: set[str
     iterated = facets.get(f"{facet}/iterator")
     keys = [key for key in offer.grants if key in used]
     yield ""
+    if not offer.rule.startswith(f"{policy.file}:"):
+        yield f"# Shared until now ({offer.rule}): rename it, or take it out there, for a name stands only once."
     yield f"[offer.{facet}]"
     yield f'interface = "{offer.interface}"'
     for operation, word in _WORDS.items():

@@ -169,12 +169,17 @@ def _directory() -> Schema:
     never = _table(
         {"id": _LABEL, "text": _TEXT, "reach": _list(_NAME), "except": _list(_LABEL)}, ["id", "text", "reach"]
     )
-    files = {"policies": _list(_FILE), "contracts": _FILE, "tests": _list(_FILE), "audit": _TEXT, "revoked": _TEXT}
+    listed = {"policies": _list(_FILE), "contracts": _FILE, "facets": _list(_FILE), "tests": _list(_FILE)}
+    paths = {"audit": _TEXT, "revoked": _TEXT}
     return _file(
         "directory",
-        {"version": _range(1, MAX_VERSION, integer=True), **files, "never": _tables(never)},
+        {"version": _range(1, MAX_VERSION, integer=True), **listed, **paths, "never": _tables(never)},
         ["version", "policies", "contracts", "audit"],
     )
+
+
+def _facets() -> Schema:
+    return _file("facets", {"offer": _named(_OFFER)}, ["offer"])
 
 
 def _tests() -> Schema:
@@ -231,6 +236,7 @@ def _signers() -> Schema:
 SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {
     "policy": _policy,
     "directory": _directory,
+    "facets": _facets,
     "tests": _tests,
     "contracts": _contracts,
     "signers": _signers,

@@ -21,6 +21,7 @@ from caprpc.policy.model import Policy
 from caprpc.policy.names import file_fault, trust_domain
 from caprpc.policy.parse import parse_policy
 from caprpc.policy.problems import Problems, suggest
+from caprpc.policy.shared import NO_SHARED, SharedFacets
 from caprpc.policy.source import decode, opened_directory, read_file
 from caprpc.policy.text import TomlDocument, TomlProblem
 
@@ -29,7 +30,11 @@ NOTE_FILE: Final = "caprpc.note"
 """Signatures over all other files; not one of them, so that signing changes no digest."""
 LANGUAGE_VERSION: Final = 1
 MAX_VERSION: Final = 2**63 - 1
-_INDEX_KEYS: Final = ("caprpc", "kind", "version", "policies", "contracts", "tests", "audit", "revoked", "never")
+_FILE_KINDS: Final = {"policies": "no policy", "facets": "no file of facets", "tests": "no test file"}
+_INDEX_KEYS: Final = (
+    *("caprpc", "kind", "version", "policies", "contracts", "facets", "tests"),
+    *("audit", "revoked", "never"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,7 @@ class _Loader:
         version = index.integer("version", 1, MAX_VERSION)
         listed = index.words("policies", file_fault)
         contracts_file = index.word("contracts", file_fault)
+        facets = index.words("facets", file_fault)
         tests = index.words("tests", file_fault)
         audit = index.word("audit", text_fault)
         revoked = index.word("revoked", text_fault)
@@ -182,20 +188,22 @@ class _Loader:
                 index.missing(key, example)
         never_tables = index.tables("never")
         index.finish(_INDEX_KEYS)
-        self._check_listing(index, listed, tests, contracts_file)
+        self._check_listing(index, contracts_file, {"policies": listed, "facets": facets, "tests": tests})
         contracts = self._contracts(contracts_file)
-        policies = [policy for file in listed if (policy := self._policy(file, contracts)) is not None]
+        shared = self._shared(facets, contracts)
+        policies = [policy for file in listed if (policy := self._policy(file, contracts, shared)) is not None]
         by_peer = self._by_peer(policies)
         expectations = [one for file in tests for one in self._expectations(file)]
-        nevers = read_invariants(never_tables, policies, contracts)
+        nevers = read_invariants(never_tables, policies, contracts, shared.elsewhere)
         check_invariants(nevers, policies, self._problems)
         for policy in policies:
-            warn_unused(policy, self._problems)
+            warn_unused(policy, shared.elsewhere, self._problems)
             check_references(policy, contracts, self._problems)
             if policy.not_after is not None and not now < policy.not_after:
                 self._problems.warn(
                     policy.file, f"policy {policy.name} ended at {policy.not_after.isoformat()}", code="expired"
                 )
+        shared.warn_unused(policies, self._problems)
         note = self._note()
         audit_directory = self._outside(index, "audit", audit)
         revoked_file = self._outside(index, "revoked", revoked)
@@ -241,7 +249,7 @@ class _Loader:
         if not table.has("kind"):
             table.missing("kind", f'kind = "{expected_kind}"')
             return None
-        kind = table.choice("kind", ("directory", "contracts", "policy", "tests"))
+        kind = table.choice("kind", ("directory", "contracts", "policy", "facets", "tests"))
         if kind is not None and kind != expected_kind:
             table.complain(
                 "kind",
@@ -252,20 +260,15 @@ class _Loader:
         # A file of another kind would only give a list of unknown keys.
         return table if kind == expected_kind else None
 
-    def _check_listing(
-        self, index: Table, listed: Mapping[str, str], tests: Mapping[str, str], contracts_file: str | None
-    ) -> None:
-        expected = {INDEX_FILE, NOTE_FILE, *listed, *tests}
-        for reserved in {INDEX_FILE, contracts_file} & set(listed):
-            self._problems.add(
-                listed[str(reserved)], f"{reserved!r} is no policy", "take it out of 'policies'", code="unlisted-file"
-            )
-        for file in {INDEX_FILE, contracts_file, *listed} & set(tests):
-            self._problems.add(
-                tests[str(file)], f"{file!r} is no test file", "take it out of 'tests'", code="unlisted-file"
-            )
-        if contracts_file is not None:
-            expected.add(contracts_file)
+    def _check_listing(self, index: Table, contracts_file: str | None, listed: Mapping[str, Mapping[str, str]]) -> None:
+        expected = {INDEX_FILE} if contracts_file is None else {INDEX_FILE, contracts_file}
+        for key, files in listed.items():
+            for file in sorted(expected & set(files)):
+                self._problems.add(
+                    files[file], f"{file!r} is {_FILE_KINDS[key]}", f"take it out of {key!r}", code="unlisted-file"
+                )
+            expected |= set(files)
+        expected.add(NOTE_FILE)
         for entry in sorted(os.listdir(self._descriptor)):
             if entry not in expected:
                 hint = suggest(entry, expected) if entry.endswith(".toml") else ""
@@ -285,11 +288,18 @@ class _Loader:
         table = None if file is None else self._open(file, "contracts")
         return None if table is None else parse_contracts(table)
 
-    def _policy(self, file: str, contracts: Mapping[str, InterfaceContract] | None) -> Policy | None:
+    def _shared(self, files: Mapping[str, str], contracts: Mapping[str, InterfaceContract] | None) -> SharedFacets:
+        opened = [(file, self._open(file, "facets")) for file in files if file not in self._digests]
+        tables = [(file, self._digests[file], table) for file, table in opened if table is not None]
+        return SharedFacets.read(tables, contracts) if tables else NO_SHARED
+
+    def _policy(
+        self, file: str, contracts: Mapping[str, InterfaceContract] | None, shared: SharedFacets
+    ) -> Policy | None:
         if file in self._digests:
             return None
         table = self._open(file, "policy")
-        return None if table is None else parse_policy(table, file, self._digests[file], contracts)
+        return None if table is None else parse_policy(table, file, self._digests[file], contracts, shared)
 
     def _expectations(self, file: str) -> list[Expectation]:
         table = None if file in self._digests else self._open(file, "tests")

@@ -1,6 +1,6 @@
 """``[[never]]``: what no policy may ever let a peer reach, and what no peer can reach although it is written down."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from caprpc.contract import InterfaceContract
@@ -43,11 +43,14 @@ def reachable(policy: Policy) -> dict[str, str]:
 
 
 def read_invariants(
-    tables: Sequence[Table], policies: Sequence[Policy], contracts: Mapping[str, InterfaceContract] | None
+    tables: Sequence[Table],
+    policies: Sequence[Policy],
+    contracts: Mapping[str, InterfaceContract] | None,
+    shared: Iterable[str] = (),
 ) -> list[Never]:
     """Return the invariants; one that speaks of something unknown is an error, for it would never fail."""
     nevers: dict[str, Never] = {}
-    facets = {facet for policy in policies for facet in policy.offers if "/" not in facet}
+    facets = {facet for policy in policies for facet in policy.offers if "/" not in facet} | set(shared)
     names = {policy.name for policy in policies}
     for table in tables:
         name = table.word("id", label_fault)
@@ -97,14 +100,14 @@ def check_invariants(nevers: Sequence[Never], policies: Sequence[Policy], proble
                     )
 
 
-def warn_unused(policy: Policy, problems: Problems) -> None:
-    """Warn of facets that the peer can never hold.
+def warn_unused(policy: Policy, shared: Collection[str], problems: Problems) -> None:
+    """Warn of facets of the policy's own that the peer can never hold.
 
     A warning only: an operator who takes a root away in a hurry must not be stopped by what hung on it.
     """
     held = reachable(policy)
     for name, offer in policy.offers.items():
-        if name not in held and "/" not in name:
+        if name not in held and name not in shared and "/" not in name:
             given = f"no root, restore, lend or result gives the peer the facet {name}"
             problems.warn(offer.rule, given, "use it or delete it", code="unreachable-facet")
 
@@ -116,12 +119,13 @@ def check_references(policy: Policy, contracts: Mapping[str, InterfaceContract] 
         contract = None if contracts is None else contracts.get(offer.interface)
         for key, grant in offer.grants.items():
             declared = None if contract is None else contract.members.get(key)
+            place = "" if grant.rule.startswith(f"{policy.file}:") else f" in {policy.file}"
             for parameter in () if declared is None else declared.parameters:
                 if parameter.reference is not None and parameter.reference not in accepted:
                     problems.add(
                         grant.rule,
                         f"the peer may pass a {parameter.reference} to {grant.member!r} ({parameter.name}), and "
                         "nothing says what we may do with it",
-                        f"write [accept.{parameter.reference}], or do not grant the member",
+                        f"write [accept.{parameter.reference}]{place}, or do not grant the member",
                         code="no-accept",
                     )

@@ -177,7 +177,7 @@ class Policy:
     audit_arguments: Literal["none", "digest"]
     """What stands in a record for argument values that the policy does not record."""
     digest: str
-    """``sha256:`` and the digest of the file."""
+    """``sha256:`` and the digest of the file, or of the file and the shared ones that it uses."""
 
 
 Number = int | Decimal

@@ -18,6 +18,7 @@ from caprpc.policy.rules import argument_rules, member_limit
 
 _TABLES: Final = ("args", "limit", "returns", "record")
 _FORWARDING: Final = ("forward", "forward_from")
+_NOWHERE: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({})
 _ENDINGS: Final = frozenset({OP_CLOSE, OP_EXIT})
 """Operations that only give something up: limits never keep a peer from them."""
 
@@ -27,14 +28,31 @@ def iterator_facet(facet: str) -> str:
     return f"{facet}/iterator"
 
 
-def read_offers(table: Table | None, contracts: Mapping[str, InterfaceContract] | None) -> dict[str, Offer]:
-    """Return all facets, those of iterators included; ``contracts`` is None if they could not be read."""
+Elsewhere = Mapping[str, tuple[str, str]]
+"""Facets that another file offers: the interface of each, and where it stands."""
+
+
+def read_offers(
+    table: Table | None, contracts: Mapping[str, InterfaceContract] | None, elsewhere: Elsewhere = _NOWHERE
+) -> dict[str, Offer]:
+    """Return all facets, those of iterators included.
+
+    Args:
+        table: ``[offer]``, if there is one.
+        contracts: None if they could not be read.
+        elsewhere: What may be named as if it stood here, and whose names are taken.
+    """
     if table is None:
         return {}
     offers: dict[str, Offer] = {}
     tables = table.subtables(name_fault)
-    interfaces = {name: _peek_interface(inner) for name, inner in tables.items()}
+    interfaces = {name: interface for name, (interface, _) in elsewhere.items()}
+    interfaces |= {name: peek_interface(inner) for name, inner in tables.items()}
     for name, inner in tables.items():
+        if name in elsewhere:
+            hint = "give this one another name: none of the two would be the plain truth"
+            table.complain(name, f"the facet {name} stands at {elsewhere[name][1]}, too", hint, code="duplicate")
+            continue
         if name == OPAQUE:
             table.complain(
                 name, f"{OPAQUE!r} is not a name for a facet", "it means: nothing may be done with it", code="bad-name"
@@ -50,7 +68,8 @@ def known_keys() -> tuple[str, ...]:
     return ("interface", *LISTS, *FLAGS, *_TABLES, *_FORWARDING)
 
 
-def _peek_interface(table: Table) -> str:
+def peek_interface(table: Table) -> str:
+    """Return what an offer says it is for, before it is checked; empty if it does not."""
     value = table.take("interface")
     return value if isinstance(value, str) else ""
 

@@ -10,11 +10,12 @@ from caprpc.policy.contracts import GENERIC
 from caprpc.policy.document import Table, shown
 from caprpc.policy.limits import read_limits
 from caprpc.policy.listed import FLAGS, LISTS, listed
-from caprpc.policy.model import ITERATOR, Accepted, Lend, LendKey, Lifetime, Offer, Policy, Root
+from caprpc.policy.model import ITERATOR, Accepted, Lend, LendKey, Lifetime, Offer, Policy, Restorable, Root
 from caprpc.policy.names import anchor_fault, label_fault, name_fault, spiffe_fault
 from caprpc.policy.offers import read_offers
 from caprpc.policy.problems import Where, suggest
 from caprpc.policy.restores import read_restores
+from caprpc.policy.shared import NO_SHARED, SharedFacets
 
 AuditLevel = Literal["deny", "decision", "outcome"]
 AuditDurability = Literal["os", "group", "sync"]
@@ -38,10 +39,13 @@ _KEYS = (
 )
 
 
-def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None) -> Policy | None:
+def parse_policy(
+    top: Table, file: str, digest: str, contracts: Contracts | None, shared: SharedFacets = NO_SHARED
+) -> Policy | None:
     """Return the policy of a file; None, or one with holes, after noting at least one problem.
 
-    ``contracts`` is None if they could not be read; then nothing is checked against them.
+    ``contracts`` is None if they could not be read; then nothing is checked against them. Facets of ``shared`` may be
+    named like those of the file.
     """
     name = top.word("name", label_fault)
     if not top.has("name"):
@@ -56,12 +60,14 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
     if not top.has("peer"):
         top.missing("peer", "[peer] with ca and spiffe: whose certificate this policy is for")
     anchors, principals = _read_peer(peer)
-    offers = read_offers(top.table("offer"), contracts)
+    own = read_offers(top.table("offer"), contracts, shared.elsewhere)
+    offers = {**shared.offers, **own}
     roots_table = top.table("roots")
     roots = _read_roots(roots_table, offers)
     restores = read_restores(top.table("restore"), offers)
     accepts = _read_accepts(top.table("accept"), contracts)
     lends = _read_lends(top, offers, contracts)
+    used = shared.used(own, _facets_named(roots, restores, lends))
     limits, connections = read_limits(top.table("limits"))
     level, durability, arguments = _read_audit(top.table("audit"))
     top.finish(_KEYS)
@@ -81,7 +87,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
         peer_rule=peer_rule,
         roots_rule=roots_table.where() if roots_table is not None else peer_rule,
         roots=MappingProxyType(roots),
-        offers=MappingProxyType(offers),
+        offers=MappingProxyType({**own, **used}),
         accepts=MappingProxyType(accepts),
         lends=MappingProxyType(lends),
         restores=MappingProxyType(restores),
@@ -91,7 +97,7 @@ def parse_policy(top: Table, file: str, digest: str, contracts: Contracts | None
         audit_on_failure="refuse",
         audit_durability=durability,
         audit_arguments=arguments,
-        digest=digest,
+        digest=shared.digest(digest, used),
     )
 
 
@@ -263,6 +269,14 @@ def _target_fault(text: str) -> str:
     if not dot:
         return "is not INTERFACE.MEMBER"
     return name_fault(interface) or name_fault(member)
+
+
+def _facets_named(
+    roots: Mapping[str, Root], restores: Mapping[str, Restorable], lends: Mapping[LendKey, Lend]
+) -> list[str]:
+    named = [root.facet for root in roots.values()]
+    named += [restorable.facet for restorable in restores.values()]
+    return [*named, *(lend.facet for lend in lends.values())]
 
 
 def _written(offers: Mapping[str, Offer]) -> list[str]:

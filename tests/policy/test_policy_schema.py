@@ -26,6 +26,18 @@ bearer = true
 max_for_s = 60
 """
 
+FACETS = """\
+caprpc = 1
+kind = "facets"
+[offer.AdminRO]
+interface = "Ledger"
+set = ["limit"]
+[offer.AdminRO.args.limit]
+value = { min = 1 }
+[offer.AdminRO.limit.limit]
+per_second = 1
+"""
+
 FLAGGED = """
 [[interface.Flagged.member]]
 operation = "call"
@@ -166,9 +178,11 @@ def test_keys_are_those_that_the_parser_takes(directory, monkeypatch, tmp_path):
         finish(table, known)
 
     kinds = {"caprpc.toml": "directory", "org-b.toml": "policy", "contracts.toml": "contracts"}
-    kinds |= {"tests.toml": "tests", "signers.toml": "signers"}
+    kinds |= {"shared.toml": "facets", "tests.toml": "tests", "signers.toml": "signers"}
     monkeypatch.setattr(Table, "finish", spy)
-    directory.replace("contracts =", 'tests = ["tests.toml"]\ncontracts =', "caprpc.toml")
+    directory.replace("contracts =", 'facets = ["shared.toml"]\ntests = ["tests.toml"]\ncontracts =', "caprpc.toml")
+    directory.write("shared.toml", FACETS)
+    assert mistakes(FACETS) == []
     directory.write("tests.toml", TESTS)
     directory.replace('tags   = ["external"]', 'tags   = ["external"]\nnot_before = 2026-01-01T00:00:00Z')
     directory.write("org-b.toml", (directory.path / "org-b.toml").read_text() + RESTORE)
