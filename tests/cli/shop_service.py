@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -9,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
 
-from caprpc import Interface, attribute, method
+from caprpc import Interface, attribute, current, method
 from caprpc.interfaces import TextLines
 from caprpc.testing.deployment import Deployment
 
@@ -77,6 +78,10 @@ class Shop(Interface):
     def hidden(self) -> str: ...
 
 
+TOLD_TO_STOP = threading.Event()
+"""Set when a call of ``wait`` has seen that nobody waits for it any more."""
+
+
 class TheShop(Shop):
     def __init__(self):
         self.title = "corner shop"
@@ -114,7 +119,11 @@ class TheShop(Shop):
     def wait(self, seconds, function):
         # The caller knows now that the call runs.
         function("waiting")
-        self.never.wait(seconds)
+        call, until = current(), time.monotonic() + seconds
+        while time.monotonic() < until and not self.never.wait(0.02):
+            if call.cancelled:
+                TOLD_TO_STOP.set()
+                break
         return "waited"
 
     def die(self):

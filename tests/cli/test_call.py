@@ -126,7 +126,11 @@ def test_a_file_that_is_not_utf_8_is_named_with_byte_and_line(call, tmp_path):
         (["shop.count", "lines", "@print"], 65, "write @PATH"),
         (["shop.count", "@/nowhere/lines", "@print"], 66, "No such file"),
         (["shop.fail"], 70, "reference number R-"),
-        (["shop.buy"], 70, "buy: OutOfStock: no more of these\n  raised by buy of"),
+        (
+            ["shop.buy"],
+            70,
+            "buy: OutOfStock: no more of these\n  answered at the peer's side, not here: call of Shop.buy",
+        ),
         (["shop.hidden"], 77, "does not offer this"),
         (["nothing.add", "1"], 77, "reference number R-"),
         (["shop.add", "1", "--peer", "spiffe://test.example/other"], 77, "other expected"),

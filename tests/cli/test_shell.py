@@ -111,7 +111,7 @@ def test_text_of_a_peer_cannot_steer_the_terminal(script):
         ('shop.add("x")', 65, "expected int"),
         ("shop.size = 13", 65, "does not declare 'size'"),
         ("shop.fail()", 70, "RemoteError (internal): "),
-        ("shop.buy()", 70, "OutOfStock: no more of these\n  raised by buy of"),
+        ("shop.buy()", 70, "OutOfStock: no more of these\n  answered at the peer's side, not here: call of Shop.buy"),
         ("shop.hidden()", 77, "does not offer this"),
         ('open("/nowhere/lines")', 66, "No such file"),
     ],
@@ -231,6 +231,25 @@ def test_the_session_on_the_how_to_page_is_what_happens(script, repository_root)
     assert script(*typed).stdout.splitlines() == shown
 
 
+@pytest.fixture
+def told_to_stop(site):
+    """An event that is set when the service's ``wait`` sees that it was cancelled."""
+    event = sys.modules["shop_service"].TOLD_TO_STOP
+    event.clear()
+    return event
+
+
+def test_an_answer_that_takes_too_long_is_cancelled(shell, told_to_stop):
+    shell._timeout_s = 0.3
+    with pytest.raises(caprpc.DeadlineExceeded, match="--timeout"):
+        shell.language.run("shop.wait(20, print)")
+    assert told_to_stop.wait(60), "the method was told, over a connection that goes on"
+
+
+def test_a_script_whose_answer_takes_too_long_may_be_run_again(script):
+    assert script("shop.wait(20, print)", options=["--timeout", "0.3"]).exit_code == 75
+
+
 class Terminal:
     """A shell at a terminal of its own."""
 
@@ -264,12 +283,13 @@ def terminal(site, repository_root):
     opened.close()
 
 
-def test_ctrl_c_cancels_the_running_call_and_ctrl_d_leaves(terminal):
+def test_ctrl_c_cancels_the_running_call_and_ctrl_d_leaves(terminal, told_to_stop):
     terminal.wait_for("caprpc> ")
     terminal.type("shop.wait(20, print)\n")
     terminal.wait_for('"waiting"')
     terminal.process.send_signal(2)
     terminal.wait_for("cancelled")
+    assert told_to_stop.wait(60), "the method was told"
     terminal.wait_for("caprpc> ")
     terminal.type("shop.add(20, 22)\n")
     terminal.wait_for("42")
