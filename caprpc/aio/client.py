@@ -50,6 +50,7 @@ class Client:
         reconnect: bool | Reconnect = False,
         on_connect: OnConnect | None = None,
         on_disconnect: OnDisconnect | None = None,
+        pin_policy: str | None = None,
     ) -> "Connecting":
         """Connect to a server; returns once it has proved its identity and accepted ours.
 
@@ -60,12 +61,13 @@ class Client:
             reconnect: Connect again after a loss, and ask again for the roots that are in use.
             on_connect: Called with the identity of the peer each time that it was reached, before it is used.
             on_disconnect: Called with the identity and a ``ConnectionLost`` each time that the connection has ended.
+            pin_policy: The digest of the policy that the peer has promised to hold us to, ``sha256:...``.
 
         Raises:
-            ConnectRefused: Nobody listens there, or one side does not accept the other.
-            ConfigurationError: The URL names no address.
+            ConnectRefused: Nobody listens there, one side does not accept the other, or the policy is another.
+            ConfigurationError: The URL names no address, or ``pin_policy`` is no digest.
         """
-        wish = Wish(peer, timeout_s, Hooks.given(on_connect, on_disconnect))
+        wish = Wish(peer, timeout_s, Hooks.given(on_connect, on_disconnect), pin_policy)
         return self._connect(lambda: AddressRoute(address_of(url)), wish, Reconnect.given(reconnect))
 
     def connect_subprocess(
@@ -156,6 +158,11 @@ class Peer:
     def connection_id(self) -> str:
         """The connection's id, the same in the audit logs of both sides; another one after each reconnect."""
         return self._connection.link.session.opening.connection_id
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest of the policy that the peer held us to when we connected; empty if it announced none."""
+        return self._connection.link.session.opening.peer_policy
 
     @property
     def one_way_failures(self) -> int:
@@ -268,6 +275,7 @@ def connect(
     reconnect: bool | Reconnect = False,
     on_connect: OnConnect | None = None,
     on_disconnect: OnDisconnect | None = None,
+    pin_policy: str | None = None,
 ) -> Connecting:
     """Connect to a server with an identity and policies of our own; closing the peer closes the audit log, too.
 
@@ -288,6 +296,7 @@ def connect(
             reconnect=reconnect,
             on_connect=on_connect,
             on_disconnect=on_disconnect,
+            pin_policy=pin_policy,
         )
 
     return _owning(lambda: Client(identity=identity, policies=policies, audit=audit), dial)

@@ -14,7 +14,7 @@ from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, Visit
-from caprpc.objects.refusals import refusal
+from caprpc.objects.refusals import check_pin, refusal
 from caprpc.objects.sides import Wish
 from caprpc.session import Closer, Ended
 from caprpc.sockets import AddressRoute, Route, address_of, not_connected
@@ -74,6 +74,7 @@ class Dialed:
         if ended is not None:
             raise refusal(text, ended)
         try:
+            check_pin(text, wish.policy, self.connection.link.session.opening.peer_policy)
             await self._let_in(wish.hooks)
         except BaseException:
             await self.close()

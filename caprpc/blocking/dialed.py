@@ -14,7 +14,7 @@ from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, Visit
-from caprpc.objects.refusals import refusal
+from caprpc.objects.refusals import check_pin, refusal
 from caprpc.objects.sides import Wish
 from caprpc.objects.work import AnyJob
 from caprpc.session import Answer, BatchAnswer, Closer, Ended
@@ -65,6 +65,7 @@ class Dialed:
         self._spare = Spare(self.connection, lambda now: _keep_log(admission, now))
         try:
             self._open(route.text, deadline)
+            check_pin(route.text, wish.policy, self.connection.link.session.opening.peer_policy)
             self.opened_at = time.monotonic()
             self._spare.start()
             self._let_in(wish.hooks)

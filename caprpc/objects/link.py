@@ -287,7 +287,10 @@ class Link:
             log.redactor if policy.audit_arguments == "digest" else None,
         )
         opening = Opening(
-            acceptor=self.channel.server_side, our_leaf_key=self._our_leaf_key, peer_leaf_key=peer.leaf_key
+            acceptor=self.channel.server_side,
+            our_leaf_key=self._our_leaf_key,
+            peer_leaf_key=peer.leaf_key,
+            policy=policy.digest,
         )
         root = root_export(self._admission.served.roots, peer, admitted.guard)
         session = Session(peer, admitted.guard, root, opening, now)

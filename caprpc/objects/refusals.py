@@ -15,6 +15,20 @@ def refusal(address: str, event: Ended) -> ConnectRefused:
     return ConnectRefused(f"{address}: {event.detail}{advice}", code=event.code, reference=event.reference)
 
 
+def check_pin(address: str, pinned: str | None, announced: str) -> None:
+    """Check that a peer holds us to the policy that it promised; to be done before anything is called.
+
+    Raises:
+        ConnectRefused: It announces another, or none.
+    """
+    if pinned is not None and pinned != announced:
+        raise ConnectRefused(
+            f"{address}: the peer holds us to the policy {announced or '(it announces none)'}, and {pinned} is pinned "
+            "(pin_policy). Ask its operator what has changed; nothing was called",
+            code="policy",
+        )
+
+
 def presented(uri: str, dialed: str) -> tuple[str, str]:
     """Return name and secret of a sturdy reference that may be presented to the peer which was dialed.
 

@@ -4,6 +4,7 @@ Wire protocol, section 3.
 """
 
 import hashlib
+import re
 import secrets
 from typing import Final
 
@@ -25,6 +26,10 @@ FEATURE_PIPELINE: Final = "pipeline"
 FEATURES: Final = (FEATURE_DEADLINE, FEATURE_PIPELINE, FEATURE_WITNESS)
 """What we speak. The acceptor offers, the dialer chooses from it, and both use what was chosen."""
 
+POLICY_PREFIX: Final = "policy:"
+"""In WELCOME, in front of the digest of the policy that the acceptor holds the dialer to; not a feature to agree on."""
+_POLICY: Final = re.compile(r"policy:(sha256:[0-9a-f]{64})")
+
 _LEAST: Final = PeerLimits(1024, 1, 1, 1, 16, 64, 32, 0)
 """A peer that accepts smaller frames cannot receive our errors, and short keys cost no look at their length."""
 
@@ -41,14 +46,20 @@ class Opening:
         "our_leaf_key",
         "peer_leaf_key",
         "peer_limits",
+        "peer_policy",
+        "policy",
         "sends",
     )
 
-    def __init__(self, *, acceptor: bool, our_leaf_key: str, peer_leaf_key: str) -> None:
+    def __init__(self, *, acceptor: bool, our_leaf_key: str, peer_leaf_key: str, policy: str = "") -> None:
         self.acceptor = acceptor
         self.our_leaf_key = our_leaf_key
         self.peer_leaf_key = peer_leaf_key
         self.nonce = secrets.token_bytes(NONCE_BYTES)
+        self.policy = policy
+        """The digest of our policy for the peer, as an acceptor announces it; empty: it announces none."""
+        self.peer_policy = ""
+        """The digest that the acceptor has announced; empty if it has announced none."""
         self.connection_id = ""
         self.peer_limits = _LEAST
         self.accepted = _LEAST
@@ -62,8 +73,12 @@ class Opening:
         """Return our first message."""
         values = value_limits(limits)
         self.accepted = PeerLimits(limits.max_frame_bytes, limits.in_flight, limits.imports, **values)
-        kind = Welcome if self.acceptor else Hello
-        return kind([VERSION], self.nonce, self.accepted, sorted(self.features))
+        features = sorted(self.features)
+        if not self.acceptor:
+            return Hello([VERSION], self.nonce, self.accepted, features)
+        if self.policy:
+            features.append(f"{POLICY_PREFIX}{self.policy}")
+        return Welcome([VERSION], self.nonce, self.accepted, features)
 
     def receive(self, message: Welcome | Hello) -> None:
         """Check the peer's first message and take over what it says.
@@ -77,6 +92,9 @@ class Opening:
             raise RemoteProtocolError("a feature that is named twice")
         if self.acceptor and not self.features.issuperset(message.features):
             raise RemoteProtocolError("features that we have not offered")
+        announced = [match[1] for feature in message.features if (match := _POLICY.fullmatch(feature))]
+        if len(announced) > 1:
+            raise RemoteProtocolError("two policies announced")
         if len(message.nonce) != NONCE_BYTES:
             raise RemoteProtocolError(f"nonce of {len(message.nonce)} bytes, {NONCE_BYTES} expected")
         theirs = message.limits
@@ -87,6 +105,7 @@ class Opening:
         ):
             raise RemoteProtocolError("limits under which nothing can be called")
         self.peer_limits = theirs
+        self.peer_policy = "".join(announced)
         self.features = self.features.intersection(message.features)
         ours, other = (self.nonce, message.nonce), (self.our_leaf_key, self.peer_leaf_key)
         nonces = ours if self.acceptor else ours[::-1]
