@@ -1,7 +1,7 @@
 """Servers that we start ourselves, at the other end of a socket pair; they end with us."""
 
 import socket
-import subprocess  # nosec B404: it runs what the operator has written down, without a shell
+import subprocess  # nosec B404
 from collections.abc import Sequence
 from typing import Final
 
@@ -49,7 +49,7 @@ class ChildRoute(Route):
             number = theirs.fileno()
             command = [word.replace(DESCRIPTOR, str(number)) for word in self._command]
             try:
-                self._process = subprocess.Popen(  # noqa: S603  # nosec B603: as above
+                self._process = subprocess.Popen(  # noqa: S603  # nosec B603
                     command, pass_fds=(number,), stdin=subprocess.DEVNULL
                 )
             except OSError as exc:
