@@ -62,11 +62,11 @@ def deployed(service, tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module")
-def connected(service, deployed, tmp_path_factory):
-    """The names that stand for the service while it runs."""
+@pytest.fixture
+def connected(service, deployed, tmp_path):
+    """The names that stand for a service of its own for each row: some of them change what others read."""
     serving, dialing = deployed
-    logs = tmp_path_factory.mktemp("logs")
+    logs = tmp_path / "logs"
     running = caprpc.Server({"ledger": service.LedgerOfAcme()}, **serving.directories, audit=logs / "server")
     url = running.listen("127.0.0.1:0")
     with running, caprpc.connect(url, **dialing.directories, audit=logs / "client") as peer:

@@ -14,7 +14,7 @@ from caprpc import ids
 from caprpc.policy import OPAQUE, Guard, MemberLimit, PolicySet, PrincipalQuotas, Refused
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.model import Accepted, Grant, Lend, Offer, Root
-from caprpc.policy.narrowing import narrower_limit
+from caprpc.policy.narrowing import narrower_limit, narrower_result
 from caprpc.policy.quotas import Usage
 
 FACETS = ("A", "B")
@@ -196,3 +196,19 @@ def test_narrowed_limit_lets_no_more_through_than_either(one, other, waits):
 )
 def test_burst_that_follows_from_a_rate_does_not_grow(old, new, burst):
     assert narrower_limit(old, new).burst == burst
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "left"),
+    [
+        (None, None, None),
+        (None, "A", None),
+        ("A", None, None),
+        ("A", "A", "A"),
+        ("A", "B", "opaque"),
+        ("A", "opaque", "opaque"),
+        ("opaque", "A", "opaque"),
+    ],
+)
+def test_a_result_is_what_both_give(old, new, left):
+    assert narrower_result(old, new) == left
