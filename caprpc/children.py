@@ -20,6 +20,8 @@ KILL_S: Final = 2.0
 class ChildRoute(Route):
     """A process to start; owns at most one that runs. Each connection gets a fresh one."""
 
+    close_waits = True
+
     def __init__(self, command: Sequence[str]) -> None:
         """Take program and arguments; ``{fd}`` in them is replaced.
 

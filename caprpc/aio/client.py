@@ -109,7 +109,7 @@ class Client:
             try:
                 await connected._open(wish, plan)
             except BaseException:
-                await asyncio.to_thread(route.close)
+                await close_route(route)
                 raise
             self._peers.add(connected)
             return connected
@@ -216,7 +216,7 @@ class Peer:
             await self._keeper.close()
         else:
             await self._only.close()
-        await asyncio.to_thread(self._route.close)
+        await close_route(self._route)
         self._on_close(self)
 
     async def __aenter__(self) -> Self:
@@ -262,6 +262,14 @@ class Connecting:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._peer.close()
+
+
+async def close_route(route: Route) -> None:
+    """Let go of a way to a server; a process that has to end is waited for on a thread."""
+    if route.close_waits:
+        await asyncio.to_thread(route.close)
+    else:
+        route.close()
 
 
 def connect(

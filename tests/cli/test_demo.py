@@ -147,6 +147,8 @@ interface = "LineCounter"
 call = ["misbehave"]
 [accept.TextLines]
 call = ["readlines"]
+[accept.Callable]
+invoke = true
 """
 CLIENT = """
 [peer]

@@ -26,6 +26,7 @@ AT_THE_EDGE = {
     "exports": [(CONNECTION, "test_exports")],
     "imports": [(CONNECTION, "test_imports")],
     "callback_depth": [(CONNECTION, "test_callback_depth_is_counted_over_both_sides")],
+    "pipeline_depth": [("session/test_session_pipelining.py", "test_depth_is_limited")],
     "call_timeout_s": [(CONNECTION, "test_call_timeout_of_a_client")],
     "hello_timeout_s": [(TIME, "test_first_message_must_come_in_time"), (CONNECTION, "test_hello_timeout")],
     "idle_s": [(TIME, "test_silence_is_met_with_a_ping_and_then_with_the_end"), (CONNECTION, "test_idle")],

@@ -133,9 +133,8 @@ def test_sensitive_is_a_tuple_of_names(sensitive):
 
 
 def test_sensitive_names_a_parameter():
-    class Vault(Interface):
-        @method(effect="read", sensitive=("passwrd",))
-        def open(self, password: str) -> bool: ...
-
     with pytest.raises(TypeError, match="sensitive names passwrd, which is no parameter of it"):
-        contract_of(Vault)
+
+        class Vault(Interface):
+            @method(effect="read", sensitive=("passwrd",))
+            def open(self, password: str) -> bool: ...

@@ -278,7 +278,9 @@ def ask_for_blobs(world, running, made):
 
 def test_write_high_water_bytes(world, driver):
     made = count_blobs(world)
-    running = world.serve(driver, connection=f"write_high_water_bytes = 65536\nin_flight = {MANY}")
+    running = world.serve(
+        driver, connection=f"write_high_water_bytes = 65536\nin_flight = {MANY}\nprincipal_in_flight = {2 * MANY}"
+    )
     peer, vault, calls = ask_for_blobs(world, running, made)
     # The kernel takes some of them; without the limit all of them would have been made.
     assert settled(made) < MANY / 2
@@ -289,7 +291,10 @@ def test_write_high_water_bytes(world, driver):
 
 def test_answers_below_the_high_water_are_made_although_the_peer_reads_none(world, driver):
     made = count_blobs(world)
-    running = world.serve(driver, connection=f"write_high_water_bytes = 67108864\nin_flight = {MANY}")
+    running = world.serve(
+        driver,
+        connection=f"connections = 1\nwrite_high_water_bytes = 67108864\nin_flight = {MANY}\nprincipal_in_flight = {2 * MANY}",
+    )
     peer, _, calls = ask_for_blobs(world, running, made)
     assert settled(made) == MANY
     assert all(isinstance(peer.answer(call.question), m.Return) for call in calls)
@@ -297,7 +302,9 @@ def test_answers_below_the_high_water_are_made_although_the_peer_reads_none(worl
 
 def test_signs_of_life_are_answered_when_the_high_water_has_gone_down(world, driver):
     made = count_blobs(world)
-    running = world.serve(driver, connection=f"write_high_water_bytes = 65536\nin_flight = {MANY}")
+    running = world.serve(
+        driver, connection=f"write_high_water_bytes = 65536\nin_flight = {MANY}\nprincipal_in_flight = {2 * MANY}"
+    )
     peer, vault, calls = ask_for_blobs(world, running, made)
     settled(made)
     peer.send(m.Ping(7))
