@@ -293,7 +293,7 @@ def test_answers_below_the_high_water_are_made_although_the_peer_reads_none(worl
     made = count_blobs(world)
     running = world.serve(
         driver,
-        connection=f"connections = 1\nwrite_high_water_bytes = 67108864\nin_flight = {MANY}\nprincipal_in_flight = {2 * MANY}",
+        connection=f"connections = 1\nwrite_high_water_bytes = 67108864\nin_flight = {MANY}",
     )
     peer, _, calls = ask_for_blobs(world, running, made)
     assert settled(made) == MANY
