@@ -21,7 +21,9 @@ from rpcbench.cases import MIB, NAP_S, PAYLOAD
 from rpcbench.site import Identity, Site
 
 ROOT: Final = "bench"
-SERVER_LIMITS: Final = ServerLimits(max_unauthenticated=2_000, accept_per_s=100_000.0, accept_burst=10_000)
+SERVER_LIMITS: Final = ServerLimits(
+    max_unauthenticated=2_000, unauthenticated_per_address=2_000, accept_per_s=100_000.0, accept_burst=10_000
+)
 
 _MEMBERS: Final = ("noop", "echo", "echo_bytes", "callback", "items", "pieces", "nap", "count_lines", "link")
 _DIRECTORY: Final = """\
@@ -44,8 +46,9 @@ ca = ["{ca}"]
 spiffe = ["{spiffe}"]
 
 [limits]
-connections = 1024
+connections = 512
 in_flight = 128
+principal_in_flight = 65_536
 
 [audit]
 level = "{level}"
