@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any, Final
 from uuid import UUID
 
-from caprpc.interface.forms import Form, plain_form
+from caprpc.interface.forms import PLAIN_TYPES, Form, plain_form
 from caprpc.interface.mismatch import Mismatch, type_name
 from caprpc.interface.references import ReferenceReader, ReferenceWriter
 
@@ -118,4 +118,5 @@ def _check(raw: Any, depth: int) -> None:
             _check(part, depth - 1)
 
 
-ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ATOMS | _CONTAINERS, _ATOMS | _CONTAINERS, atoms=_ATOMS)
+_ALL: Final = _ATOMS | _CONTAINERS
+ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ALL, _ALL, atoms=_ATOMS, trees=PLAIN_TYPES)

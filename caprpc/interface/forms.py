@@ -15,6 +15,9 @@ from caprpc.interface.references import ReferenceReader, ReferenceWriter
 if TYPE_CHECKING:
     from caprpc.interface.shape import Shape
 
+PLAIN_TYPES: Final[frozenset[type]] = frozenset({NoneType, bool, int, float, str, bytes, list, dict})
+"""What MessagePack knows."""
+
 ArrayType = type[tuple[Any, ...]] | type[set[Any]] | type[frozenset[Any]]
 Encode = Callable[[Any, ReferenceWriter, str], Any]
 Decode = Callable[[Any, ReferenceReader], Any]
@@ -39,6 +42,9 @@ class Form:
     atoms: frozenset[type] = frozenset()
     """Types whose objects both directions hand on after checking nothing but the type, so that a list of them
     takes one pass in C."""
+    trees: frozenset[type] = frozenset()
+    """Types whose values both directions hand on without a look at what is in them, if that is plain: nothing but what
+    MessagePack knows, with texts as keys."""
     shapes: "tuple[Shape, ...]" = ()
     """The references that may occur in it."""
 
@@ -57,7 +63,7 @@ def plain_form(python_type: type, text: str) -> Form:
         return raw
 
     only = frozenset({python_type})
-    return Form(text, encode, decode, only, only, plain=python_type, atoms=only)
+    return Form(text, encode, decode, only, only, plain=python_type, atoms=only, trees=only)
 
 
 def float_form() -> Form:
@@ -78,9 +84,8 @@ def float_form() -> Form:
             raise Mismatch("float", type_name(raw))
         return raw
 
-    return Form(
-        "float", encode, decode, frozenset({float, int}), frozenset({float}), plain=float, atoms=frozenset({float})
-    )
+    only = frozenset({float})
+    return Form("float", encode, decode, frozenset({float, int}), only, plain=float, atoms=only, trees=only)
 
 
 def literal_form(text: str, values: tuple[object, ...]) -> Form:
@@ -113,7 +118,8 @@ def list_form(item: Form) -> Form:
         return decode_items(raw, refs)
 
     only = frozenset({list})
-    return Form(text, encode, decode, only, only, shapes=item.shapes)
+    trees = only if _is_open(item) else frozenset[type]()
+    return Form(text, encode, decode, only, only, trees=trees, shapes=item.shapes)
 
 
 def sequence_form(item: Form) -> Form:
@@ -218,7 +224,9 @@ def _table_form(
             raise Mismatch(text, "dict with equal keys")
         return table if finish is None else finish(table)
 
-    return Form(text, encode, decode, local_types, frozenset({dict}), shapes=_shapes((key, value)))
+    only = frozenset({dict})
+    trees = only if finish is None and key.plain is str and _is_open(value) else frozenset[type]()
+    return Form(text, encode, decode, local_types, only, trees=trees, shapes=_shapes((key, value)))
 
 
 def _behind(view: MappingProxyType[Any, Any]) -> object:
@@ -263,7 +271,10 @@ def union_form(alternatives: tuple[Form, ...]) -> Form:
 
     local_types = None if fallback is not None else frozenset(by_local)
     atoms = frozenset(atom for form in alternatives for atom in form.atoms)
-    return Form(text, encode, decode, local_types, frozenset(by_raw), atoms=atoms, shapes=_shapes(alternatives))
+    trees = frozenset(tree for form in alternatives for tree in form.trees)
+    return Form(
+        text, encode, decode, local_types, frozenset(by_raw), atoms=atoms, trees=trees, shapes=_shapes(alternatives)
+    )
 
 
 def _claim(text: str, owners: dict[type, Form], types: Iterable[type], form: Form) -> None:
@@ -271,6 +282,11 @@ def _claim(text: str, owners: dict[type, Form], types: Iterable[type], form: For
         other = owners.setdefault(claimed, form)
         if other is not form:
             raise TypeError(f"{text}: {other.text} and {form.text} look alike on the wire; declare one of them")
+
+
+def _is_open(item: Form) -> bool:
+    """Say whether every plain tree passes an item's form."""
+    return item.trees >= PLAIN_TYPES
 
 
 def _shapes(parts: tuple[Form, ...]) -> "tuple[Shape, ...]":

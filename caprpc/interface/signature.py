@@ -1,7 +1,7 @@
 """Signatures: declared parameters and result, compiled once, checked on every call in both directions."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -53,9 +53,11 @@ class Signature:
         "_encoders",
         "_plain",
         "_positional",
+        "arg_trees",
         "member",
         "parameters",
         "result",
+        "result_trees",
         "returns_references",
         "scalar_result",
         "scalars",
@@ -88,12 +90,27 @@ class Signature:
         self._plain = plain if by_position and None not in plain else None
         self.scalars = self._plain if self._plain is not None and _SCALARS.issuperset(self._plain) else None
         """Types of the parameters if each travels as the encoder has it, else None."""
+        trees = tuple(parameter.form.trees for parameter in parameters)
+        self.arg_trees = trees if by_position and all(trees) else None
+        """Types of arguments that fit as they are if all in them is plain (``Form.trees``), for each parameter."""
+        self.result_trees = result.trees
+        """Types of results that fit as they are if all in them is plain (``Form.trees``)."""
         self.scalar_result = result.plain if result.plain in _SCALARS else None
         """Type of the result if it travels as the encoder has it, else None."""
         self.takes_references = any(parameter.form.shapes for parameter in parameters)
         """Whether an argument may be a reference."""
         self.returns_references = bool(result.shapes)
         """Whether the result may be or hold a reference."""
+
+    def passes(self, args: Sequence[Any]) -> bool:
+        """Say whether arguments fit as they are, one for each parameter, if all in them is plain (``Form.trees``)."""
+        trees = self.arg_trees
+        if trees is None or len(args) != len(trees):
+            return False
+        for value, types in zip(args, trees, strict=True):  # noqa: SIM110 - a generator costs more than the rest
+            if type(value) not in types:
+                return False
+        return True
 
     def encode_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], refs: ReferenceWriter) -> list[Any]:
         """Check our own arguments and return the raw pair ``[args, kwargs]`` that travels.
@@ -123,8 +140,10 @@ class Signature:
         by_name = self._by_name
         return [raw_args, {n: self._encode(self.parameters[by_name[n]], v, refs) for n, v in kwargs.items()}]
 
-    def decode_args(self, raw: Any, refs: ReferenceReader) -> tuple[list[Any], dict[str, Any]]:
+    def decode_args(self, raw: Any, refs: ReferenceReader, *, plain: bool = False) -> tuple[list[Any], dict[str, Any]]:
         """Check a peer's raw arguments and return what the member is called with, declared defaults filled in.
+
+        ``plain`` says that nothing in them is but what MessagePack knows, with texts as keys.
 
         Raises:
             ArgumentError: The arguments do not fit; nothing ran. Names the parameter and what is expected.
@@ -135,8 +154,10 @@ class Signature:
         if type(raw_args) is not list or type(raw_kwargs) is not dict:
             raise ArgumentError("", "a list of arguments and a map of keyword arguments")
         if not raw_kwargs:
-            plain = self._plain
-            if plain is not None and (not (raw_args or plain) or tuple(map(type, raw_args)) == plain):
+            types = self._plain
+            if types is not None and (not (raw_args or types) or tuple(map(type, raw_args)) == types):
+                return raw_args, {}
+            if plain and self.passes(raw_args):
                 return raw_args, {}
             if self._decoders is not None and len(raw_args) == len(self._decoders):
                 return self._decode_all(raw_args, refs), {}
@@ -164,12 +185,14 @@ class Signature:
         except RecursionError:
             raise TypeError(f"{self.member} returned a value that holds itself or is nested too deep") from None
 
-    def decode_result(self, raw: Any, refs: ReferenceReader) -> Any:
-        """Check a peer's raw result against the declared type and return it.
+    def decode_result(self, raw: Any, refs: ReferenceReader, *, plain: bool = False) -> Any:
+        """Check a peer's raw result against the declared type and return it; ``plain`` as for ``decode_args``.
 
         Raises:
             ResultError: The peer returned something else.
         """
+        if plain and type(raw) in self.result_trees:
+            return raw
         try:
             return self.result.decode(raw, refs)
         except (Mismatch, RecursionError):

@@ -171,6 +171,7 @@ class AttenuateMember:
     operation = OP_ATTENUATE
     errors: tuple[type[Exception], ...] = ()
     scalars = None
+    arg_trees = None
     returns_references = True
 
     def __init__(self, stub: Stub, terms: Terms) -> None:
@@ -209,7 +210,7 @@ class AttenuateMember:
             only = [list(key) for key in sorted(kept)]
         return [[only, _plain(terms.args), terms.uses, _float(terms.for_s), _float(terms.rate), None], {}]
 
-    def decode_result(self, raw: object, reader: "Reader") -> object:
+    def decode_result(self, raw: object, reader: "Reader", *, plain: bool = False) -> object:
         """Read the derived reference."""
         if not isinstance(raw, RemoteReference | OwnReference):
             raise ArgumentError("", "a reference")
@@ -236,7 +237,7 @@ class EndMember:
         """Return itself: a boolean goes out, and nothing comes back."""
         return self
 
-    def decode_result(self, raw: object, _reader: object) -> None:
+    def decode_result(self, raw: object, _reader: object, *, plain: bool = False) -> None:
         """Read nothing."""
         if raw is not None:
             raise ArgumentError("", "nothing")
@@ -251,6 +252,7 @@ class ServedImplicit:
     blocking = False
     takes_references = False
     scalar_result = None
+    result_trees: frozenset[type] = frozenset()
     errors: tuple[type[Exception], ...] = ()
     parameters = (None,)
 
@@ -271,7 +273,7 @@ class ServedImplicit:
         """Return itself."""
         return self
 
-    def decode_args(self, raw: object, _refs: object) -> tuple[list[Any], dict[str, Any]]:
+    def decode_args(self, raw: object, _refs: object, *, plain: bool = False) -> tuple[list[Any], dict[str, Any]]:
         """Read the terms of a peer, and derive the right.
 
         Raises:

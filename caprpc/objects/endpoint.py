@@ -17,7 +17,7 @@ from caprpc.errors import (
     declared_text,
 )
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ATTENUATE, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
-from caprpc.interface import ArgumentError, Member, NoReferences
+from caprpc.interface import ArgumentError, Member, NoReferences, Signature
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.attenuation import implicit_plan
 from caprpc.objects.batches import BatchJob, prepare_batch
@@ -153,7 +153,8 @@ class Endpoint:
             flavor = Flavor.ASYNC if plan.is_async else Flavor.BLOCKING
             reader = Reader(session, self.stubs, flavor, answer.scope, right=answer.export.right)
         try:
-            args, kwargs = signature.decode_args(codec.unpack(answer.payload, session.limits), reader)
+            raw, plain = codec.unpack_tree(answer.payload, session.limits)
+            args, kwargs = signature.decode_args(raw, reader, plain=plain)
             if permit.arguments:
                 permit.check_arguments(signature.named(args, kwargs))
             if permit.operation == OP_NEXT:
@@ -196,30 +197,15 @@ class Endpoint:
             if permit.operation == OP_NEXT:
                 keep_for_later(answer.obj, value)
             return
+        if not plan.bounded and type(value) in signature.result_trees:
+            payload = self._plain_result(value, signature)
+            if payload is not None:
+                self._end(job, "ok", "")
+                session.return_(answer, payload)
+                return
         writer = ResultWriter(session, permit, answer.export, self.connection)
         try:
-            if type(value) is signature.scalar_result:
-                raw = value
-                payload = codec.pack_scalars(value, session.opening.sends)
-            elif permit.operation == OP_NEXT and not isinstance(answer.obj, Forwarder):
-                raw, payload = encode_chunk(
-                    lambda chunk: codec.pack(signature.encode_result(chunk, writer), session.opening.sends),
-                    session,
-                    answer.obj,
-                    value,  # type: ignore[arg-type]  # it is what ``ServedIterator.pull`` gives
-                    writer,
-                )
-            else:
-                raw = signature.encode_result(value, writer)
-                payload = codec.pack_payload(raw, session.opening.sends)
-                raw = value if permit.operation == OP_NEXT else raw
-            if len(payload) > session.largest_payload:
-                self._too_large(payload)
-            if plan.bounded:
-                if permit.operation == OP_NEXT:
-                    check_chunk(answer.export, raw, len(payload))
-                else:
-                    check_result(permit, raw, len(payload))
+            raw, payload = self._encoded(job, value, writer)
         except (IteratorBusy, Exceeded) as exc:
             session.exports.take_back(writer.handed_over)
             self._keep_back(job, exc)
@@ -237,6 +223,46 @@ class Endpoint:
         if handed_over and answer.answer_id not in session.answers:
             session.exports.take_back(handed_over)
         session.return_(answer, payload, handed_over[0] if handed_over and type(raw) is RemoteReference else None)
+
+    def _encoded(self, job: Job, value: object, writer: ResultWriter) -> tuple[Any, Any]:
+        """Return the raw result and its payload, within what the peer takes and what the policy lets out."""
+        answer, session, plan = job.answer, self.session, job.plan
+        permit, signature = plan.permit, plan.member.signature
+        if type(value) is signature.scalar_result:
+            raw = value
+            payload = codec.pack_scalars(value, session.opening.sends)
+        elif permit.operation == OP_NEXT and not isinstance(answer.obj, Forwarder):
+            raw, payload = encode_chunk(
+                lambda chunk: codec.pack(signature.encode_result(chunk, writer), session.opening.sends),
+                session,
+                answer.obj,
+                value,  # type: ignore[arg-type]  # it is what ``ServedIterator.pull`` gives
+                writer,
+            )
+        else:
+            raw = signature.encode_result(value, writer)
+            payload = codec.pack_payload(raw, session.opening.sends)
+            raw = value if permit.operation == OP_NEXT else raw
+        if len(payload) > session.largest_payload:
+            self._too_large(payload)
+        if plan.bounded:
+            if permit.operation == OP_NEXT:
+                check_chunk(answer.export, raw, len(payload))
+            else:
+                check_result(permit, raw, len(payload))
+        return raw, payload
+
+    def _plain_result(self, value: object, signature: Signature) -> Any:
+        """Encode a result of whose type no more is declared; None if it must be looked at, or is too large."""
+        session = self.session
+        try:
+            if type(value) is signature.scalar_result:
+                payload = codec.pack_scalars(value, session.opening.sends)
+            else:
+                payload = codec.pack_plain(value, session.opening.sends)
+        except ValueError:
+            return None
+        return payload if payload is not None and len(payload) <= session.largest_payload else None
 
     def fail(self, job: Job | BatchJob, exc: BaseException) -> None:
         """Reply with an error: declared errors cross with their text, everything else is ``internal``."""

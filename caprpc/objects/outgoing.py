@@ -75,16 +75,21 @@ class Outgoing:
         if not target.alive or target.right or rights.get((member.operation, member.name)) is not accepts:
             self._check(target, member)
         signature = member.signature
-        if not kwargs and tuple(map(type, args)) == signature.scalars:
-            try:
-                payload = codec.pack_scalars((args, kwargs), session.opening.sends)
-            except ValueError as exc:
-                self._name_limits_of_peer(exc)
-                raise
-            question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, origin)
-            if signature.returns_references:
-                question.homes = {}
-            return question
+        if not kwargs:
+            payload = None
+            if tuple(map(type, args)) == signature.scalars:
+                try:
+                    payload = codec.pack_scalars((args, kwargs), session.opening.sends)
+                except ValueError as exc:
+                    self._name_limits_of_peer(exc)
+                    raise
+            elif signature.arg_trees is not None and signature.passes(args):
+                payload = codec.pack_plain_call(args, session.opening.sends)
+            if payload is not None:
+                question = session.ask(target, member.operation, member.name, payload, _NOTHING, None, origin)
+                if signature.returns_references:
+                    question.homes = {}
+                return question
         writer = ArgumentWriter(session, target, member.name, self._connection)
         try:
             payload = codec.pack_payload(signature.encode_args(args, kwargs, writer), session.opening.sends)
@@ -183,9 +188,9 @@ class Outgoing:
         if type(outcome) is Return:
             session = self._session
             try:
-                raw = codec.unpack(outcome.payload, session.limits)
+                raw, plain = codec.unpack_tree(outcome.payload, session.limits)
                 if not member.signature.returns_references:
-                    return member.signature.decode_result(raw, _VALUES_ONLY)
+                    return member.signature.decode_result(raw, _VALUES_ONLY, plain=plain)
                 target = question.target
                 through = (None, ()) if target is None else (target.right, target.chain)
                 scope = None if target is None else target.scope

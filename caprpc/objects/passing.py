@@ -18,6 +18,7 @@ class PassOnMember:
     operation = OP_ATTENUATE
     errors: tuple[type[Exception], ...] = ()
     scalars = None
+    arg_trees = None
     returns_references = True
 
     def __init__(self, stub: Stub, chain: tuple[str, ...]) -> None:
@@ -34,7 +35,7 @@ class PassOnMember:
         """Write terms that take nothing away."""
         return [[None, None, None, None, None, list(self._chain)], {}]
 
-    def decode_result(self, raw: object, reader: Any) -> Stub:
+    def decode_result(self, raw: object, reader: Any, *, plain: bool = False) -> Stub:
         """Read the reference."""
         if not isinstance(raw, RemoteReference | OwnReference):
             raise ArgumentError("", "a reference")

@@ -61,6 +61,7 @@ class RestoreMember:
     operation = OP_RESTORE
     takes_references = False
     scalar_result = None
+    result_trees: frozenset[type] = frozenset()
     blocking = True
     """It reads the store, and a restorer may take its time."""
     errors: tuple[type[Exception], ...] = ()
@@ -71,7 +72,7 @@ class RestoreMember:
         """Return itself."""
         return self
 
-    def decode_args(self, raw: Any, _refs: object) -> tuple[list[object], dict[str, object]]:
+    def decode_args(self, raw: Any, _refs: object, *, plain: bool = False) -> tuple[list[object], dict[str, object]]:
         """Return the secret as the one argument; whether it is any is not looked at here.
 
         Raises:

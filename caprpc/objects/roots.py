@@ -141,6 +141,7 @@ class RootListing:
     operation = OP_ROOT
     takes_references = False
     scalar_result = None
+    result_trees: frozenset[type] = frozenset()
     errors: tuple[type[Exception], ...] = ()
 
     def __init__(self, *, blocking: bool = False) -> None:
@@ -156,7 +157,7 @@ class RootListing:
         """Return no parameters."""
         return ()
 
-    def decode_args(self, raw: object, _refs: object) -> tuple[list[object], dict[str, object]]:
+    def decode_args(self, raw: object, _refs: object, *, plain: bool = False) -> tuple[list[object], dict[str, object]]:
         """Refuse arguments.
 
         Raises:

@@ -22,7 +22,7 @@ from caprpc.limits import DEFAULT_LIMITS, KIB, Limits
 from caprpc.wire.frame import HEADER_BYTES
 from caprpc.wire.messages import AnyMessage, BulkCall, BulkReturn, Call, Return
 from caprpc.wire.scan import EXPANSION_FREE_BYTES, scan
-from caprpc.wire.trees import Builder, Flattener, plain_budget
+from caprpc.wire.trees import Builder, Flattener, NotPlain, plain_budget, plain_copy
 
 _WHOLE_CHECK_BYTES: Final = 64 * KIB
 """Larger messages and values are not encoded again to see whether they are canonical: their heads are read instead."""
@@ -160,6 +160,47 @@ def pack_scalars(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
         return pack(_as_lists(value), limits)
 
 
+def pack_plain_call(args: tuple[Any, ...], limits: Limits = DEFAULT_LIMITS) -> bytes | None:
+    """Return what ``pack`` returns for ``[args, {}]``; None if something in it is not plain: ``pack`` must see it."""
+    depth = limits.max_depth - 2
+    if depth < 0:
+        return None
+    try:
+        tree = [plain_copy(value, depth) for value in args]
+    except NotPlain:
+        return None
+    return _packed_plain([tree, {}], limits)
+
+
+def pack_plain(value: Any, limits: Limits = DEFAULT_LIMITS) -> bytes | None:
+    """Return what ``pack`` returns; None if something in it is not plain: ``pack`` must see it."""
+    try:
+        tree = plain_copy(value, limits.max_depth)
+    except NotPlain:
+        return None
+    return _packed_plain(tree, limits)
+
+
+def _packed_plain(tree: Any, limits: Limits) -> bytes | None:
+    """Encode a plain tree that is ours alone; small ones break no bound, so that nothing needs to be counted."""
+    try:
+        blob = _encode(tree)
+    except (OverflowError, UnicodeEncodeError):
+        return None
+    size = len(blob)
+    if size > EXPANSION_FREE_BYTES or size > limits.max_items:
+        try:
+            return pack(tree, limits)
+        except ValueError:
+            return None
+    if size > limits.max_key_bytes and _long_head_in(blob):
+        try:
+            _check_keys(tree, limits)
+        except RemoteProtocolError:
+            return None
+    return blob
+
+
 def pack_scalar_calls(calls: list[tuple[tuple[Any, ...], dict[str, Any]]], limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Return what ``pack`` returns, for ``(args, {})`` of calls of one member that takes scalars, checked already."""
     try:
@@ -210,20 +251,29 @@ def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
     Raises:
         RemoteProtocolError: The blob is malformed, not canonical, or over a limit.
     """
+    return unpack_tree(blob, limits)[0]
+
+
+def unpack_tree(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, bool]:
+    """Return what ``unpack`` does, and whether the value is plain: no extension, so no reference, is anywhere in it.
+
+    Raises:
+        RemoteProtocolError: As for ``unpack``.
+    """
     size = len(blob)
     try:
         if size <= limits.max_depth and _BIN_8 not in blob and size <= limits.max_items:
             # Too short to break any bound: depth and items cost a byte each.
             value = _unpackb(blob, ext_hook=_see_extension)
             if _encode(value) == blob:
-                return value
+                return value, True
             raise RemoteProtocolError("value that is not in its canonical form")
-        return _flat(blob, limits, _see_extension)
+        return _flat(blob, limits, _see_extension), True
     except _ExtensionSeen:
         pass
     except _DECODE_ERRORS as exc:
         raise _malformed(blob, exc) from None
-    return _extended(blob, limits)
+    return _extended(blob, limits), False
 
 
 def _flattened(value: Any, limits: Limits) -> bytes:

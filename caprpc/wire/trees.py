@@ -98,6 +98,45 @@ def plain_budget(value: Any, depth: int, budget: int, max_key_bytes: int) -> int
     return budget
 
 
+class NotPlain(Exception):
+    """A tree holds what the encoder must not take as it is."""
+
+
+def plain_copy(value: Any, depth: int) -> Any:
+    """Return a copy of a tree that nobody else can change, for the encoder to take as it is.
+
+    Args:
+        value: Of any type.
+        depth: How many more containers may open.
+
+    Raises:
+        NotPlain: It is nested deeper, or not everything is of a type that MessagePack knows, with texts as dict keys.
+            Integers and keys may still be too large.
+    """
+    kind = type(value)
+    if kind is dict:
+        table = value.copy()
+        if depth <= 0 or not _TEXT.issuperset(map(type, table)):
+            raise NotPlain
+        if not _NATIVE.issuperset(map(type, table.values())):
+            for key, item in table.items():
+                if type(item) not in _NATIVE:
+                    table[key] = plain_copy(item, depth - 1)
+        return table
+    if kind is list:
+        items = value.copy()
+        if depth <= 0:
+            raise NotPlain
+        if not _NATIVE.issuperset(map(type, items)):
+            for index, item in enumerate(items):
+                if type(item) not in _NATIVE:
+                    items[index] = plain_copy(item, depth - 1)
+        return items
+    if kind in _NATIVE:
+        return value
+    raise NotPlain
+
+
 class Flattener:
     """Turns one value into a flat tree that nobody else can change, within ``limits`` for the whole message."""
 

@@ -10,7 +10,7 @@ from caprpc.errors import CapRPCError
 from caprpc.ids import OP_CALL
 from caprpc.interface import ArgumentError, Interface, NoReferences, ResultError, method, shape_of
 from caprpc.interfaces import TextLines
-from caprpc.wire.codec import pack, unpack
+from caprpc.wire.codec import pack, unpack, unpack_tree
 from caprpc.wire.values import OwnReference, RemoteReference
 
 NOWHERE = NoReferences()
@@ -299,3 +299,70 @@ def test_signature_says_what_travels_as_it_is():
     assert signature("table").scalars is None
     assert signature("table").scalar_result is None
     assert signature("lend").scalars is None
+
+
+class Loose(Interface):
+    @method(effect="read")
+    def take(self, anything: Any, table: dict[str, Any], rows: list[Any], note: str | None) -> dict[str, Any]: ...
+
+    @method(effect="read")
+    def strict(self, rows: list[int]) -> list[int]: ...
+
+    @method(effect="read")
+    def ordered(self, rows: dict[int, Any], /, *, more: Any) -> float: ...
+
+
+def loose(name):
+    return shape_of(Loose).members[OP_CALL, name].signature
+
+
+FITTING = [[1, {"x": [2]}], {"a": {"b": None}}, [[], "y"], None]
+
+
+def test_plain_values_of_open_types_pass_as_they_are():
+    take = loose("take")
+    assert take.passes(FITTING)
+    args, kwargs = take.decode_args([FITTING, {}], NOWHERE, plain=True)
+    assert args is FITTING
+    assert kwargs == {}
+    result = {"a": [{"b": 1}]}
+    assert take.decode_result(result, NOWHERE, plain=True) is result
+    assert take.decode_args([FITTING, {}], NOWHERE) == take.decode_args([FITTING, {}], NOWHERE, plain=True)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [1, [], [], None],
+        [1, {}, {}, None],
+        [1, {}, [], 1],
+        [1, {}, []],
+        [1, {}, [], None, None],
+        [(1,), {}, [], None],
+    ],
+)
+def test_plain_values_of_other_types_are_looked_at(args):
+    assert not loose("take").passes(args)
+
+
+def test_types_that_say_what_is_in_them_are_looked_at():
+    for name in ("strict", "ordered"):
+        assert not loose(name).passes([[1]])
+        assert not loose(name).passes([{1: 2}])
+    with pytest.raises(ArgumentError):
+        loose("strict").decode_args([[["x"]], {}], NOWHERE, plain=True)
+    with pytest.raises(ResultError):
+        loose("strict").decode_result(["x"], NOWHERE, plain=True)
+    with pytest.raises(ResultError):
+        loose("take").decode_result([], NOWHERE, plain=True)
+
+
+@pytest.mark.parametrize("reference", [RemoteReference(1, 1), OwnReference(1)])
+def test_references_in_open_types_are_refused(reference):
+    for holder in (reference, [reference], {"a": [reference]}):
+        raw, plain = unpack_tree(pack([[holder, {}, [], None], {}]))
+        with pytest.raises(ArgumentError):
+            loose("take").decode_args(raw, NOWHERE, plain=plain)
+        raw, plain = unpack_tree(pack({"a": holder}))
+        with pytest.raises(ResultError):
+            loose("take").decode_result(raw, NOWHERE, plain=plain)

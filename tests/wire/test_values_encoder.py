@@ -10,9 +10,13 @@ from fractions import Fraction
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.wire.codec import pack, pack_scalars, unpack
+from caprpc.wire.codec import pack, pack_plain, pack_plain_call, pack_scalars, unpack, unpack_tree
+from caprpc.wire.trees import plain_copy
+from caprpc.wire.values import RemoteReference
 
 
 class Text(str):
@@ -115,6 +119,97 @@ def test_scalars_by_the_short_way_have_the_same_errors():
         pack_scalars((("\ud800",), {}))
     with pytest.raises(ValueError, match="max_int_bits"):
         pack_scalars(((2**5_000,), {}))
+
+
+PLAIN_TREES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+TREES = st.recursive(
+    PLAIN_TREES | st.decimals() | st.dates(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.integers() | st.text(), inner),
+)
+NARROW = replace(DEFAULT_LIMITS, max_depth=4, max_items=24, max_key_bytes=8, max_int_bits=72)
+
+
+@given(TREES)
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, NARROW], ids=["default", "narrow"])
+def test_plain_trees_have_the_same_encoding_by_the_short_way(limits, tree):
+    for short, value in ((pack_plain(tree, limits), tree), (pack_plain_call((tree, 1), limits), [[tree, 1], {}])):
+        if short is not None:
+            assert short == pack(value, limits)
+
+
+@pytest.mark.parametrize("tree", [[], {}, {"a": [1, {"b": None}], "c": "x" * 200}, [[["y"]]], [True, 1.5, b"z"], 7])
+def test_the_short_way_is_taken_for_plain_trees(tree):
+    assert pack_plain(tree) == pack(tree)
+    assert pack_plain_call((tree,)) == pack([[tree], {}])
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        *(Text("a"), Number(1), Level.HIGH, Point(1, 2), Record(), Hostile(), OrderedDict(a=1), (1,), {1}),
+        *(Decimal(1), object(), {1: 2}, {Text("a"): 1}, {b"a": 1}, {"k" * 129: 1}, {"a": {"k" * 129: "x" * 200}}),
+        *(2**70, [2**70], "\ud800", {"\ud800": 1}),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_the_short_way_leaves_everything_else_to_the_long_one(tree):
+    for holder in (tree, [tree], {"a": [tree]}):
+        assert pack_plain(holder) is None
+        assert pack_plain_call((1, holder)) is None
+
+
+@pytest.mark.parametrize("most", range(1, 6))
+def test_the_short_way_opens_no_more_containers_than_the_receiver_does(most):
+    limits = replace(DEFAULT_LIMITS, max_depth=most)
+    tree = 1
+    for opened in range(1, 8):
+        tree = {"a": tree} if opened % 2 else [tree]
+        assert (pack_plain(tree, limits) is not None) == (opened <= most)
+        assert (pack_plain_call((tree,), limits) is not None) == (opened + 2 <= most)
+    assert (pack_plain_call((1,), limits) is not None) == (most >= 2)
+    tree = []
+    tree.append(tree)
+    assert pack_plain(tree, limits) is None
+
+
+def test_the_short_way_sends_no_more_than_the_receiver_takes():
+    for value, limits in (
+        ([1] * 30, replace(DEFAULT_LIMITS, max_items=29)),
+        ({str(i): i for i in range(15)}, replace(DEFAULT_LIMITS, max_items=29)),
+        ([{}] * 9_000, DEFAULT_LIMITS),
+    ):
+        with pytest.raises(ValueError, match=r"limits\.max_items|memory"):
+            pack(value, limits)
+        assert pack_plain(value, limits) is None
+    assert unpack(pack_plain([1] * 30, replace(DEFAULT_LIMITS, max_items=31))) == [1] * 30
+
+
+def test_the_short_way_encodes_a_copy():
+    """What another thread does to a value in between changes nothing in what is sent."""
+    inner = {"b": [1, {"c": 2}]}
+    copy = plain_copy(inner, 8)
+    inner["b"][1][7] = object()
+    inner["b"].append(Text("x"))
+    assert copy == {"b": [1, {"c": 2}]}
+
+
+@given(TREES)
+def test_a_value_is_plain_if_no_extension_is_in_it(tree):
+    try:
+        blob = pack(tree)
+    except ValueError:
+        return
+    value, plain = unpack_tree(blob)
+    assert plain == (pack_plain(value) is not None)
+
+
+def test_a_reference_is_never_in_a_plain_value():
+    reference = RemoteReference(1, 1)
+    for holder in (reference, [reference], {"a": [reference]}, [[{"a": reference}], {}], (reference,)):
+        assert unpack_tree(pack(holder)) == (holder, False)
 
 
 def test_hint_says_what_to_pass_instead():
