@@ -44,10 +44,10 @@ class Range:
         if len(self.hashes) != sum(1 for _ in _subtrees(self.begin, self.end)):
             raise ValueError(f"{len(self.hashes)} hashes for the leaves {self.begin} to {self.end}")
 
-    def append(self, leaf: bytes) -> None:
-        """Add the next leaf."""
-        start, width, hashes = self.end, 1, self.hashes
-        self.end = start + 1
+    def append(self, leaf: bytes, width: int = 1) -> None:
+        """Add the next leaf, or the root of the next complete subtree, whose ``width`` divides ``end``."""
+        start, hashes = self.end, self.hashes
+        self.end = start + width
         while start & width and start - width >= self.begin:
             leaf = sha256(b"\x01" + hashes.pop() + leaf).digest()
             start -= width
@@ -65,6 +65,23 @@ class Range:
     def parts(self) -> Iterator[tuple[Span, bytes]]:
         """Return each complete subtree with the leaves it holds."""
         return zip(_subtrees(self.begin, self.end), self.hashes, strict=True)
+
+
+def fold(start: int, leaves: Sequence[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Return roots and widths of the fewest complete subtrees that hold some leaves, the first of which is ``start``.
+
+    Level by level, which takes half of what appending each leaf does.
+    """
+    at, left = 0, len(leaves)
+    while left:
+        width = 1 << (left.bit_length() - 1)
+        if start:
+            width = min(width, start & -start)
+        nodes = leaves[at : at + width]
+        while len(nodes) > 1:
+            nodes = [sha256(b"\x01" + one + other).digest() for one, other in zip(nodes[::2], nodes[1::2], strict=True)]
+        yield nodes[0], width
+        start, at, left = start + width, at + width, left - width
 
 
 def inclusion_spans(index: int, size: int) -> list[Span]:

@@ -23,7 +23,7 @@ from caprpc.audit.checkpoints import (
     parse_frontier,
     save_keys,
 )
-from caprpc.audit.merkle import Range, consistency_spans, hashes_from_leaves
+from caprpc.audit.merkle import Range, consistency_spans, fold, hashes_from_leaves
 from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteError, NoteSigner
 from caprpc.audit.record import GENESIS, MAX_LINE_BYTES, FieldValue
 from caprpc.audit.relation import Relation
@@ -284,24 +284,26 @@ class Sealer:
         leaf, offset = self._place.hash.encode(), self._place.offset
         if not offset:
             self._begin(data.partition(b"\n")[0])
-        try:
-            for line in data.split(b"\n")[:-1]:
-                if line[_PREV] != leaf:
-                    return False
-                digest = sha256(b"\0" + line)
-                leaf = digest.hexdigest().encode()
-                offset += len(line) + 1
-                self._push(digest.digest(), notes)
-        finally:
-            self._place = Head(self.tree.end, leaf.decode(), self._place.segment, offset)
-        return True
+        leaves: list[bytes] = []
+        follows = True
+        for line in data.split(b"\n")[:-1]:
+            if line[_PREV] != leaf:
+                follows = False
+                break
+            digest = sha256(b"\0" + line)
+            leaf = digest.hexdigest().encode()
+            offset += len(line) + 1
+            leaves.append(digest.digest())
+        self._place = Head(self.tree.end + len(leaves), leaf.decode(), self._place.segment, offset)
+        self._push(leaves, notes)
+        return follows
 
     def _walk(self, fd: int, name: str, end: int, notes: list[Note]) -> None:
         """Add records one by one: what a crash or a full disk left stands between them."""
         place = self._place
         walk = Walk(place.seq, place.hash)
         for record in walk.records(fd, name, place.offset):
-            self._push(bytes.fromhex(record.leaf), notes)
+            self._push([bytes.fromhex(record.leaf)], notes)
             self._place = Head(walk.seq, walk.leaf, place.segment, walk.good)
             if walk.good >= end:
                 return
@@ -311,21 +313,33 @@ class Sealer:
         if len(self._keys) > 1 and b'"%b"' % str(self._keys[1].signer.key).encode() in line:
             self._named = 2
 
-    def _push(self, leaf: bytes, notes: list[Note]) -> None:
-        self.tree.append(leaf)
-        size = self.tree.end
-        for one in self.ranges:
-            if one.end == size - 1:
-                one.append(leaf)
-        latest = self.latest
-        if latest is None or size > latest.checkpoint.size:
-            if size % RECORDS_PER_CHECKPOINT == 0:
-                notes.append(self._sign())
-        elif size == latest.checkpoint.size and self.tree.root() != latest.checkpoint.root:
-            raise self._tampered(f"the tree of {size} records has another root than the checkpoint of it")
+    def _push(self, leaves: list[bytes], notes: list[Note]) -> None:
+        """Add leaves; stop at each size at which a checkpoint is due, or there was one."""
+        tree, taken = self.tree, 0
+        while taken < len(leaves):
+            start, latest = tree.end, self.latest
+            known = 0 if latest is None else latest.checkpoint.size
+            stops = [one.end for one in self.ranges]
+            stop = min(size for size in (_next_due(start), known, *stops, start + len(leaves) - taken) if size > start)
+            for root, width in fold(start, leaves[taken : taken + stop - start]):
+                for one in self.ranges:
+                    if one.end == tree.end:
+                        one.append(root, width)
+                tree.append(root, width)
+            taken += stop - start
+            if latest is None or stop > known:
+                if stop % RECORDS_PER_CHECKPOINT == 0:
+                    notes.append(self._sign())
+            elif stop == known and tree.root() != latest.checkpoint.root:
+                raise self._tampered(f"the tree of {stop} records has another root than the checkpoint of it")
 
     def _tampered(self, what: str) -> AuditError:
         return AuditError(
             f"{self._storage.path}: the audit log was changed after it was written: {what}\n"
             f"  hint: keep the directory for an auditor (caprpc audit verify {self._storage.path}) and start a new one"
         )
+
+
+def _next_due(size: int) -> int:
+    """Return the next size of a tree at which a checkpoint is due."""
+    return size - size % RECORDS_PER_CHECKPOINT + RECORDS_PER_CHECKPOINT

@@ -10,6 +10,7 @@ from caprpc.audit.merkle import (
     Range,
     consistency_from_ranges,
     consistency_spans,
+    fold,
     hashes_from_leaves,
     inclusion_spans,
     is_consistent,
@@ -95,6 +96,21 @@ def test_consistency_comes_from_what_is_kept_as_from_all_leaves():
         for old in range(1, new + 1):
             kept = consistency_from_ranges(tree(old), tree(new, begin=old))
             assert kept == hashes_from_leaves(LEAVES, consistency_spans(old, new))
+
+
+def test_leaves_folded_together_are_those_appended_one_by_one():
+    for begin in (0, 1, 6, 8):
+        for start in range(begin, 40):
+            for stop in range(start, MOST):
+                found = tree(start, begin)
+                widths = []
+                for root, width in fold(start, LEAVES[start:stop]):
+                    assert found.end % width == 0
+                    found.append(root, width)
+                    widths.append(width)
+                expected = tree(stop, begin)
+                assert (found.end, found.hashes) == (expected.end, expected.hashes)
+                assert len(widths) <= 2 * stop.bit_length()
 
 
 def test_what_is_kept_stays_small():
