@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
-from caprpc.policy import OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy
+from caprpc.policy import ENDINGS, NO_LIMIT, OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class Right:
     def name(self) -> str:
         """``Ledger.post``, or ``TextLines (iterate)`` for operations without a name."""
         return member_name(self.held.offer.interface, self.grant.operation, self.grant.member)
+
+    @property
+    def limits(self) -> str:
+        """Its limits, and those that it shares with all members of the facet; empty if there are none."""
+        return limits_text(self.held.offer, self.grant)
 
 
 def member_name(interface: str, operation: int, member: str) -> str:
@@ -131,6 +136,17 @@ def accepted_of(policy: Policy) -> Iterator[str]:
 def limit_text(limit: MemberLimit) -> str:
     """Return the limits of a member as reports show them: ``per_second = 2, in_flight = 4``, or an empty text."""
     return ", ".join(f"{name} = {bound:g}" for name, bound in asdict(limit).items() if bound is not None)
+
+
+def limits_text(offer: Offer, grant: Grant) -> str:
+    """Return the limits of a member and of its facet: ``per_second = 2; facet: per_day = 500``."""
+    own, together = limit_text(grant.limit), limit_text(together_of(offer, grant))
+    return "; ".join(part for part in (own, f"facet: {together}" if together else "") if part)
+
+
+def together_of(offer: Offer, grant: Grant) -> MemberLimit:
+    """Return the limit of a facet as far as it is one of this member: what gives something up is never limited."""
+    return NO_LIMIT if grant.operation in ENDINGS else offer.limit
 
 
 def rule_text(grant: Grant) -> str:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from caprpc.analysis.authority import member_name, rule_toml
+from caprpc.analysis.authority import limits_text, member_name, rule_toml
 from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.policy import ArgumentRule, Grant, Key, Policy, PolicySet
 
@@ -27,7 +27,8 @@ def cedar(policies: PolicySet) -> str:
             lines += _statement(policy, "root", (OP_RESTORE, entry.name), None, entry.rule)
         for offer in policy.offers.values():
             for key, grant in offer.grants.items():
-                lines += _statement(policy, offer.name, key, grant, grant.rule, member_name(offer.interface, *key))
+                name = member_name(offer.interface, *key)
+                lines += _statement(policy, offer.name, key, grant, grant.rule, name, limits_text(offer, grant))
     return "\n".join(lines) + "\n"
 
 
@@ -49,9 +50,14 @@ def is_expressed(rule: ArgumentRule) -> bool:
     return all(number is None or (type(number) is int and abs(number) <= _LONGEST) for number in numbers)
 
 
-def _statement(policy: Policy, facet: str, key: Key, grant: Grant | None, rule: str, name: str = "") -> Iterator[str]:
+def _statement(
+    policy: Policy, facet: str, key: Key, grant: Grant | None, rule: str, name: str = "", limits: str = ""
+) -> Iterator[str]:
     yield ""
     yield f"// {rule} {name}".rstrip()
+    if limits:
+        # Cedar decides one request and counts none: what is counted beside it is said where its tools show it.
+        yield f"@limits({_text(limits)})"
     if len(policy.principals) == 1:
         principal = f"principal == Peer::{_text(next(iter(policy.principals)))}"
     else:

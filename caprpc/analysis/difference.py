@@ -95,6 +95,7 @@ class _Comparison:
         elif new is None and old is not None:
             self._note("gone", "identity", "", f"{old.name}, issued by {self._anchor}", "", old.peer_rule, "")
         self._walk()
+        self._compare_counters()
         self._compare_accepts()
         if old is not None and new is not None:
             self._compare_frames(old, new)
@@ -145,6 +146,8 @@ class _Comparison:
         offer = new or old
         if offer is None:
             return
+        if old is not None and new is not None:
+            self._compare_whole(old, new, way)
         for key in dict.fromkeys((*before, *after)):
             subject = member_name(offer.interface, *key)
             one, other = before.get(key), after.get(key)
@@ -154,6 +157,33 @@ class _Comparison:
                 self._note("gone", subject, way, _grant_text(one), "", one.rule, "")
             elif one is not None and other is not None:
                 self._compare_grants(subject, way, one, other)
+
+    def _compare_counters(self) -> None:
+        """Note facets that were split: what counted calls together counts them apart, and lets more through."""
+        apart: dict[str, set[str]] = {}
+        for was, now in self._seen:
+            if was and now and "/" not in was:
+                apart.setdefault(was, set()).add(now)
+        for was, names in sorted(apart.items()):
+            if self._old is None or self._new is None or len(names) == 1:
+                continue
+            old = self._old.offers[was]
+            if not _is_counted(old):
+                continue
+            text = ", ".join(sorted(names))
+            rules = (old.limit_rule or old.rule, self._new.offers[min(names)].rule)
+            self._note("wider", f"{old.interface}: counters of facet {was}", "", "one for all ways", text, *rules)
+
+    def _compare_whole(self, old: Offer, new: Offer, way: str) -> None:
+        """Compare the limits that all members of a facet share; iterators have those of what they come from."""
+        if "/" in new.name:
+            return
+        change = compare(forward=limit_no_wider(new.limit, old.limit), backward=limit_no_wider(old.limit, new.limit))
+        if change is not Change.SAME:
+            verdict: Verdict = "wider" if change is Change.WIDER else "narrower"
+            was, now = limit_text(old.limit) or "none", limit_text(new.limit) or "none"
+            rules = (old.limit_rule or old.rule, new.limit_rule or new.rule)
+            self._note(verdict, f"{new.interface}: limits of the facet", way, was, now, *rules)
 
     def _compare_grants(self, subject: str, way: str, old: Grant, new: Grant) -> None:
         rules = compare(
@@ -248,6 +278,10 @@ def _lent(policy: Policy) -> Iterator[Step]:
     texts = {lend.rule: f"lent to {lend_name(lend)}" for lend in policy.lends.values()}
     for step in lends_of(policy):
         yield Step(texts[step.rule], step.facet, step.rule)
+
+
+def _is_counted(offer: Offer) -> bool:
+    return offer.limit.is_counted or any(grant.limit.is_counted for grant in offer.grants.values())
 
 
 def _offer(policy: Policy | None, step: Step | None) -> Offer | None:

@@ -8,7 +8,7 @@ from caprpc.analysis.authority import lend_name, quoted, rule_toml
 from caprpc.analysis.usage import Need
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_NEXT, OP_SET
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.policy import OPAQUE, Key, Lend, Policy, grant_line
+from caprpc.policy import OPAQUE, Key, Lend, MemberLimit, Policy, grant_line
 
 _WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
 
@@ -93,14 +93,16 @@ def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kep
     if iterated and iterators is not None:
         # Iterators that members return take the limits of ``iterate``, whether or not that is granted itself.
         grants.setdefault("iterate", iterators.grants[OP_NEXT, ""])
+    if bounds := _bounds(policy.offers[facet].limit):
+        yield f"[offer.{facet}.limit]"
+        yield from bounds
     for word, grant in grants.items():
         if grant.arguments:
             yield f"[offer.{facet}.args.{word}]"
             yield from (f"{parameter} = {rule_toml(rule)}" for parameter, rule in grant.arguments.items())
-        bounds = {name: bound for name, bound in asdict(grant.limit).items() if bound is not None}
-        if bounds:
+        if bounds := _bounds(grant.limit):
             yield f"[offer.{facet}.limit.{word}]"
-            yield from (f"{name} = {bound}" for name, bound in bounds.items())
+            yield from bounds
     results = {word: grant.returns for word, grant in grants.items() if grant.returns is not None}
     written = {
         word: result if result in kept else OPAQUE
@@ -114,6 +116,10 @@ def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kep
     if recorded:
         yield f"[offer.{facet}.record]"
         yield from (f"{word} = [{', '.join(map(quoted, sorted(names)))}]" for word, names in recorded.items())
+
+
+def _bounds(limit: MemberLimit) -> list[str]:
+    return [f"{name} = {bound}" for name, bound in asdict(limit).items() if bound is not None]
 
 
 def _word(key: Key) -> str:

@@ -8,7 +8,7 @@ from typing import Final
 from caprpc.analysis.authority import held_by, is_made, lend_name, member_name
 from caprpc.contract import InterfaceContract, ParameterContract
 from caprpc.errors import PolicyError
-from caprpc.policy import Policy, PolicySet
+from caprpc.policy import MemberLimit, Policy, PolicySet
 
 EXPIRES_SOON: Final = timedelta(days=30)
 """A month: long enough to get a renewal reviewed."""
@@ -137,8 +137,7 @@ def _granted(policies: PolicySet, policy: Policy) -> Iterator[Finding]:
             contract = policies.contracts.get(held.offer.interface)
             declared = None if contract is None else contract.members.get(key)
             effect = "" if declared is None else declared.effect
-            limit = grant.limit
-            unlimited = limit.per_second is None and limit.per_hour is None and limit.per_day is None
+            unlimited = not (_has_rate(grant.limit) or _has_rate(held.offer.limit))
             if EXTERNAL_TAG in policy.tags and key[1] and effect not in {"", "read"} and unlimited:
                 text = f"{name} has the effect {effect!r} and no rate"
                 yield Finding("write-without-rate", grant.rule, text, _limit_hint(held.offer.name, key, "per_hour"))
@@ -148,6 +147,10 @@ def _parameters(policies: PolicySet, interface: str, key: tuple[int, str]) -> tu
     contract = policies.contracts.get(interface)
     declared = None if contract is None else contract.members.get(key)
     return () if declared is None else declared.parameters
+
+
+def _has_rate(limit: MemberLimit) -> bool:
+    return limit.per_second is not None or limit.per_hour is not None or limit.per_day is not None
 
 
 def _limit_hint(facet: str, key: tuple[int, str], bound: str = "timeout_s") -> str:

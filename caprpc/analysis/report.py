@@ -15,7 +15,6 @@ from caprpc.analysis.authority import (
     is_made,
     lend_name,
     lifetime_text,
-    limit_text,
     member_name,
     rights_of,
     rule_text,
@@ -132,7 +131,7 @@ def _matrix(policies: PolicySet) -> Iterator[str]:
     rights: dict[str, dict[str, bool]] = {policy.name: {} for policy in policies.policies}
     for policy in policies.policies:
         for right in rights_of(policy):
-            narrowed = bool(right.grant.arguments) or bool(limit_text(right.grant.limit))
+            narrowed = bool(right.grant.arguments) or bool(right.limits)
             rights[policy.name][right.name] = rights[policy.name].get(right.name, True) and narrowed
     declared = [
         (_rank(member.effect), member_name(interface, *key), member.effect)
@@ -227,7 +226,7 @@ def _peer(policies: PolicySet, policy: Policy) -> Iterator[str]:
                 f"<code>{escape(right.name)}</code>",
                 _effect(effect),
                 escape(rule_text(right.grant) or "any"),
-                escape(limit_text(right.grant.limit) or "none"),
+                escape(right.limits or "none"),
                 _soft(right.grant.returns or "values"),
                 escape(right.held.way),
                 _rule(right.grant.rule),

@@ -9,11 +9,13 @@ from typing import Final, Literal
 from caprpc.analysis.authority import held_by, member_name
 from caprpc.audit.reader import Record
 from caprpc.ids import OP_CLOSE, OP_EXIT, OP_RESTORE, OP_ROOT, OPERATION_NAMES
-from caprpc.policy import Grant, Key, MemberLimit, Offer, Policy, PolicySet
+from caprpc.policy import ENDINGS, Grant, Key, MemberLimit, Offer, Policy, PolicySet
 
 _CODES: Final = {name: code for code, name in OPERATION_NAMES.items()}
 _RATES: Final[Mapping[str, float]] = {"per_second": 1.0, "per_hour": 3_600.0, "per_day": 86_400.0}
 _NO_LIMIT: Final = MemberLimit()
+_WHOLE: Final[Key] = (-1, "")
+"""Stands for all members of a facet together."""
 _NEAR: Final = 0.5
 """A limit is never approached if the most that was seen is below half of it."""
 
@@ -94,6 +96,8 @@ def unused(policies: PolicySet, events: Iterable[Event]) -> list[Unused]:
         policy = policy_for(policies, event.peer)
         if policy is not None and event.permitted:
             seen.setdefault((policy.name, event.facet, event.key), _Seen()).note(event.at)
+            if event.key[0] not in {OP_ROOT, OP_RESTORE, *ENDINGS}:
+                seen.setdefault((policy.name, event.facet.partition("/")[0], _WHOLE), _Seen()).note(event.at)
     return [line for policy in policies.policies for line in _unused_of(policy, seen)]
 
 
@@ -115,15 +119,21 @@ def _unused_of(policy: Policy, seen: Mapping[tuple[str, str, Key], _Seen]) -> It
                 if key[0] not in {OP_CLOSE, OP_EXIT}:
                     yield Unused("grant", grant.rule, f"{policy.name}: {name} ({held.offer.name}) was never used")
                 continue
-            for bound, peak in used.peaks.items():
-                limit = {
-                    "per_second": grant.limit.per_second,
-                    "per_hour": grant.limit.per_hour,
-                    "per_day": grant.limit.per_day,
-                }[bound]
-                if limit is not None and peak < _NEAR * limit:
-                    text = f"{policy.name}: {name} has {bound} = {limit:g}, and at most {peak} were seen"
-                    yield Unused("limit", grant.rule, text)
+            for text in _far(grant.limit, used):
+                yield Unused("limit", grant.rule, f"{policy.name}: {name} has {text}")
+        together = seen.get((policy.name, held.offer.name, _WHOLE))
+        if together is not None and "/" not in held.offer.name:
+            for text in _far(held.offer.limit, together):
+                yield Unused("limit", held.offer.limit_rule, f"{policy.name}: facet {held.offer.name} has {text}")
+
+
+def _far(limit: MemberLimit, used: _Seen) -> Iterator[str]:
+    """Yield the rates that the log never came near."""
+    bounds = {"per_second": limit.per_second, "per_hour": limit.per_hour, "per_day": limit.per_day}
+    for name, bound in bounds.items():
+        peak = used.peaks[name]
+        if bound is not None and peak < _NEAR * bound:
+            yield f"{name} = {bound:g}, and at most {peak} were seen"
 
 
 @dataclass(frozen=True, slots=True)

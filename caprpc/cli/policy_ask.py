@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from caprpc.analysis.authority import Held, Right, accepted_of, held_by, limit_text, rights_of, rule_text
+from caprpc.analysis.authority import Held, Right, accepted_of, held_by, rights_of, rule_text
 from caprpc.analysis.decide import Answer, Line, Request, Verdict, decide, operation_code, policies_of
 from caprpc.analysis.usage import event_of
 from caprpc.audit import Selection, select
@@ -103,7 +103,7 @@ def list_rights(directory: Path, peer: str | None, member: str | None, form: str
 
 def _row(right: Right) -> tuple[str, ...]:
     grant = right.grant
-    rules, limits, gives = rule_text(grant) or "any", limit_text(grant.limit) or "none", grant.returns or "values"
+    rules, limits, gives = rule_text(grant) or "any", right.limits or "none", grant.returns or "values"
     return (right.policy.name, right.name, right.held.offer.name, rules, limits, gives, right.held.way, grant.rule)
 
 

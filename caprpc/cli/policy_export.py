@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from caprpc.analysis.authority import accepted_of, lend_name, lifetime_text, limit_text, rights_of, rule_text
+from caprpc.analysis.authority import accepted_of, lend_name, lifetime_text, rights_of, rule_text
 from caprpc.analysis.cedar import cedar
 from caprpc.analysis.difference import difference
 from caprpc.analysis.report import Sources, html_report
@@ -56,7 +56,7 @@ def export(directory: Path, form: str) -> int:
                 right.name,
                 right.held.offer.name,
                 rule_text(right.grant),
-                limit_text(right.grant.limit),
+                right.limits,
                 right.grant.returns or "",
                 right.held.way,
                 right.grant.rule,
@@ -122,7 +122,7 @@ def _policy(policy: Policy) -> dict[str, object]:
                 "member": right.name,
                 "facet": right.held.offer.name,
                 "arguments": rule_text(right.grant),
-                "limits": limit_text(right.grant.limit),
+                "limits": right.limits,
                 "gives": right.grant.returns,
                 "through": right.held.way,
                 "rule": right.grant.rule,

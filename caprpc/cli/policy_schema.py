@@ -18,6 +18,7 @@ from caprpc.policy.document import MAX_LIST, MAX_TEXT_CHARS
 from caprpc.policy.expectations import OPERATIONS
 from caprpc.policy.limits import CONNECTIONS, INTEGERS, RANGES
 from caprpc.policy.listed import FLAGS, LISTS
+from caprpc.policy.model import FACET_LIMITS
 from caprpc.policy.names import (
     ANCHOR_GRAMMAR,
     DOMAIN_GRAMMAR,
@@ -101,13 +102,21 @@ _RULES: Final[Mapping[str, Schema]] = {
     "chars": _list({"type": "string", "pattern": "^[ -~](?:-[ -~])?$"}),
 }
 _LIMIT: Final = {key: _range(*LIMIT_RANGES[key], integer=key in LIMIT_INTEGERS) for key in LIMIT_RANGES}
+_MEMBER_LIMIT: Final[Schema] = {**_table(_LIMIT), "dependentRequired": {"burst": ["per_second"]}}
+_LIMITS: Final[Schema] = {
+    **_named(_MEMBER_LIMIT),
+    # A number beside the members' tables limits the facet as a whole; a member may have the name of a limit.
+    "properties": {key: {"anyOf": [_LIMIT[key], _MEMBER_LIMIT]} for key in FACET_LIMITS},
+    "if": {"properties": {"burst": {"type": "integer"}}, "required": ["burst"]},
+    "then": {"required": ["per_second"]},
+}
 _OFFER: Final = _table(
     {
         "interface": _NAME,
         **_LISTS,
         **_FLAGS,
         "args": _named(_named(_table({part: _RULES[part] for part in PARTS}))),
-        "limit": _named({**_table(_LIMIT), "dependentRequired": {"burst": ["per_second"]}}),
+        "limit": _LIMITS,
         "returns": _named(_NAME),
         "record": _named(_list(_NAME)),
         "forward": _TRUE,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 _NEW_CERTIFICATE: Final = "Have the peer's certificate issued anew; caprpc pki issue makes one that fits."
+_FACET_RATE: Final = "The peer calls members of this facet, all taken together, more often than its policy allows."
 
 ADVICE: Final[Mapping[str, tuple[str, str]]] = {
     "not-granted": (
@@ -19,6 +20,13 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "A wrong type is the caller's to mend. If the value shall be allowed, widen the args rule above, and reload.",
     ),
     "rule-error": ("An argument rule could not be applied to the value that came.", "Mend the args rule above."),
+    "facet_per_second": (_FACET_RATE, "Raise per_second under limit of the facet in the rule above, or wait."),
+    "facet_per_hour": (_FACET_RATE, "Raise per_hour under limit of the facet in the rule above, or wait."),
+    "facet_per_day": (_FACET_RATE, "Raise per_day under limit of the facet in the rule above, or wait."),
+    "facet_in_flight": (
+        "The peer has too many calls running through this facet, to all of its members together.",
+        "Raise in_flight under limit of the facet in the rule above, or wait.",
+    ),
     "per_second": ("The peer calls more often than its policy allows.", "Raise per_second in the rule above, or wait."),
     "per_hour": ("The peer calls more often than its policy allows.", "Raise per_hour in the rule above, or wait."),
     "per_day": ("The peer calls more often than its policy allows.", "Raise per_day in the rule above, or wait."),

@@ -12,15 +12,29 @@ from caprpc.policy.directory import NOTE_FILE, PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
-from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Restorable, Root
+from caprpc.policy.model import (
+    ENDINGS,
+    NO_LIMIT,
+    Accepted,
+    Grant,
+    Key,
+    Lend,
+    MemberLimit,
+    Offer,
+    Policy,
+    Restorable,
+    Root,
+)
 from caprpc.policy.names import OPAQUE, spiffe_fault
 from caprpc.policy.pools import Pool, Pools, buffer_share
 from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
 
 __all__ = [
+    "ENDINGS",
     "MOST_DERIVATIONS",
     "NOTE_FILE",
+    "NO_LIMIT",
     "OPAQUE",
     "OVER",
     "REASONS",

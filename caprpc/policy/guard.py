@@ -27,7 +27,7 @@ from caprpc.policy.model import (
 )
 from caprpc.policy.names import OPAQUE
 from caprpc.policy.narrowing import narrower_lends, narrower_limit, narrower_result
-from caprpc.policy.quotas import Limiter, Usage
+from caprpc.policy.quotas import BothLimiters, Limiter, Usages
 from caprpc.policy.refused import Refused
 from caprpc.policy.restores import narrower_restores
 from caprpc.policy.tables import PermitTable
@@ -42,7 +42,7 @@ _IMPLICIT: Final = (OP_ATTENUATE, OP_REVOKE)
 class Permit:
     """Evidence that the policy lets the peer do one thing; constructed in this module and nowhere else.
 
-    If ``in_flight`` is not None, ``give_back()`` must be called once when the operation has ended, however it ended.
+    If ``limiter`` is not None, ``give_back()`` must be called once when the operation has ended, however it ended.
     """
 
     facet: str
@@ -53,7 +53,7 @@ class Permit:
     """The line that grants it, such as ``org-b.toml:23``."""
     policy: str
     """Digest of the policy that granted it."""
-    limiter: Limiter | None
+    limiter: Limiter | BothLimiters | None
     in_flight: int | None
     timeout_s: float | None
     max_items: int | None
@@ -88,7 +88,7 @@ class Permit:
                 raise self._refused("argument", rule, f"{parameter}: {fault}")
 
     def give_back(self, calls: int = 1) -> None:
-        """Note that the operation has ended; only needed if ``in_flight`` is not None."""
+        """Note that the operation has ended; only needed if ``limiter`` is not None."""
         if self.limiter is not None:
             self.limiter.give_back(calls)
 
@@ -137,7 +137,7 @@ class PrincipalQuotas:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._usages: dict[tuple[str, str], Usage] = {}
+        self.usages = Usages()
         self._compiled: CompiledPolicy | None = None
         self._connections = 0
 
@@ -154,14 +154,6 @@ class PrincipalQuotas:
         with self._lock:
             if self._connections > 0:
                 self._connections -= 1
-
-    def limiter(self, facet: str, grant: Grant) -> Limiter | None:
-        """Return what counts calls to a member through a facet, or None if nothing needs counting."""
-        if not grant.limit.is_counted:
-            return None
-        with self._lock:
-            usage = self._usages.setdefault((facet, grant.member or f"#{grant.operation}"), Usage())
-        return usage.limiter(grant.limit)
 
     def compiled(self, policy: Policy) -> CompiledPolicy:
         """Return what a policy permits, compiled once for all connections of the principal."""
@@ -330,7 +322,7 @@ def _root_table(policy: Policy) -> PermitTable:
 
 def _table(offer: Offer, policy: Policy, quotas: PrincipalQuotas) -> PermitTable:
     permits = {
-        key: _permit(offer.name, grant, policy.digest, quotas.limiter(offer.name, grant))
+        key: _permit(offer.name, grant, policy.digest, quotas.usages.limiter(offer.name, grant, offer.limit))
         for key, grant in offer.grants.items()
     }
     return _with_implicit(permits, offer, policy)
@@ -341,7 +333,9 @@ def _with_implicit(permits: dict[Key, Permit], offer: Offer, policy: Policy) -> 
     grants = (Grant(code, "", offer.rule, _NO_ARGUMENTS, NO_LIMIT, None, frozenset()) for code in _IMPLICIT)
     narrow, end = (_permit(offer.name, grant, policy.digest, None) for grant in grants)
     implicit = {(OP_ATTENUATE, ""): narrow}
-    return PermitTable(permits, offer.rule, policy.digest, implicit=implicit, ending=end, passing=offer.passing)
+    return PermitTable(
+        permits, offer.rule, policy.digest, implicit=implicit, ending=end, passing=offer.passing, limit=offer.limit
+    )
 
 
 def narrowed(permit: Permit, arguments: Mapping[str, ArgumentRule]) -> Permit:
@@ -350,7 +344,7 @@ def narrowed(permit: Permit, arguments: Mapping[str, ArgumentRule]) -> Permit:
     return permit if rules == permit.arguments else replace(permit, arguments=rules, origin=permit.origin or permit)
 
 
-def _permit(facet: str, grant: Grant, digest: str, limiter: Limiter | None) -> Permit:
+def _permit(facet: str, grant: Grant, digest: str, limiter: Limiter | BothLimiters | None) -> Permit:
     return Permit(
         facet=facet,
         operation=grant.operation,
@@ -374,7 +368,9 @@ def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: Princip
     if offer is None or offer.interface != facet.interface:
         return PermitTable({}, policy.peer_rule, policy.digest)
     permits: dict[Key, Permit] = {}
-    for key, was in facet.permits.items():
+    old = facet.permits
+    together = narrower_limit(old.limit, offer.limit)
+    for key, was in old.items():
         new = offer.grants.get(key)
         if new is None:
             continue
@@ -387,8 +383,9 @@ def _narrower(facet: Facet, offer: Offer | None, policy: Policy, quotas: Princip
             returns=narrower_result(was.returns, new.returns),
             record=was.record & new.record,
         )
-        permits[key] = _permit(facet.name, grant, policy.digest, quotas.limiter(facet.name, grant))
-    old = facet.permits
+        limiter = quotas.usages.limiter(facet.name, grant, together)
+        permits[key] = _permit(facet.name, grant, policy.digest, limiter)
     if not old.implicit:
-        return PermitTable(permits, offer.rule, policy.digest)
-    return _with_implicit(permits, replace(offer, passing=offer.passing.within(old.passing)), policy)
+        return PermitTable(permits, offer.rule, policy.digest, limit=together)
+    narrower = replace(offer, passing=offer.passing.within(old.passing), limit=together)
+    return _with_implicit(permits, narrower, policy)

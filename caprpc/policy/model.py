@@ -9,6 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Literal
 
+from caprpc.ids import OP_CLOSE, OP_EXIT
 from caprpc.limits import Limits
 from caprpc.policy.arguments import ArgumentRule
 
@@ -19,6 +20,8 @@ OPAQUE_INTERFACE: Final = "Opaque"
 """Interface of the facet that permits nothing."""
 ITERATOR: Final = "Iterator"
 CALLABLE: Final = "Callable"
+ENDINGS: Final = frozenset({OP_CLOSE, OP_EXIT})
+"""Operations that only give something up: limits never keep a peer from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ class MemberLimit:
 
 
 NO_LIMIT: Final = MemberLimit()
+FACET_LIMITS: Final = ("per_second", "per_hour", "per_day", "burst", "in_flight")
+"""What may be limited for all members of a facet together; the others are about one call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,10 @@ class Offer:
     """The line of the table header: what an audit record of a denial points at."""
     grants: Mapping[Key, Grant]
     passing: Passing = NO_PASSING
+    limit: MemberLimit = NO_LIMIT
+    """Of all its members together, iterators that come from them included; nothing but ``FACET_LIMITS``."""
+    limit_rule: str = ""
+    """The line of that limit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,19 @@ from types import MappingProxyType
 from typing import Final
 
 from caprpc.contract import InterfaceContract
-from caprpc.ids import OP_CLOSE, OP_EXIT, OP_GET, OP_NEXT, OP_SET
+from caprpc.ids import OP_CLOSE, OP_GET, OP_NEXT, OP_SET
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.contracts import GENERIC
 from caprpc.policy.document import Table, shown
 from caprpc.policy.listed import FLAGS, LISTS, Listed, listed
-from caprpc.policy.model import ITERATOR, NO_LIMIT, Grant, MemberLimit, Offer, Passing
+from caprpc.policy.model import ENDINGS, ITERATOR, NO_LIMIT, Grant, MemberLimit, Offer, Passing
 from caprpc.policy.names import OPAQUE, name_fault, spiffe_fault
 from caprpc.policy.problems import suggest
-from caprpc.policy.rules import argument_rules, member_limit
+from caprpc.policy.rules import LIMIT_RANGES, argument_rules, facet_limit, member_limit
 
 _TABLES: Final = ("args", "limit", "returns", "record")
 _FORWARDING: Final = ("forward", "forward_from")
 _NOWHERE: Final[Mapping[str, tuple[str, str]]] = MappingProxyType({})
-_ENDINGS: Final = frozenset({OP_CLOSE, OP_EXIT})
-"""Operations that only give something up: limits never keep a peer from them."""
 
 
 def iterator_facet(facet: str) -> str:
@@ -111,6 +109,7 @@ class _Offer:
         words = self._words(found)
         arguments = argument_rules(narrow["args"], words)
         limits = self._limits(narrow["limit"], words)
+        together = self._together(narrow["limit"])
         records = self._records(narrow["record"], words)
         returns = self._returns(narrow["returns"], words)
         grants = {
@@ -119,19 +118,20 @@ class _Offer:
                 member=item.key[1],
                 rule=item.rule,
                 arguments=MappingProxyType(
-                    arguments.get(item.word, {}) if item.key[0] not in {OP_GET, *_ENDINGS} else {}
+                    arguments.get(item.word, {}) if item.key[0] not in {OP_GET, *ENDINGS} else {}
                 ),
-                limit=NO_LIMIT if item.key[0] in _ENDINGS else limits.get(item.word, NO_LIMIT),
+                limit=NO_LIMIT if item.key[0] in ENDINGS else limits.get(item.word, NO_LIMIT),
                 returns=self._result(item, returns),
                 record=records.get(item.word, frozenset()),
             )
             for item in found
         }
-        offer = Offer(self._name, interface, table.where(), MappingProxyType(grants), passing)
+        rule = "" if narrow["limit"] is None else narrow["limit"].where()
+        offer = Offer(self._name, interface, table.where(), MappingProxyType(grants), passing, together, rule)
         if not table.has("iterate"):
             return [offer]
         iterators = _derived(self._name, table.where("iterate"), limits.get("iterate", NO_LIMIT))
-        return [offer, replace(iterators, passing=passing)]
+        return [offer, replace(iterators, passing=passing, limit=together, limit_rule=rule)]
 
     def _contract(self, interface: str | None) -> InterfaceContract | None:
         if interface is None or self._contracts is None:
@@ -167,10 +167,18 @@ class _Offer:
     def _limits(self, table: Table | None, words: Mapping[str, list[Listed]]) -> dict[str, MemberLimit]:
         return {word: member_limit(inner) for word, inner in self._narrowed(table, words)}
 
+    @staticmethod
+    def _together(table: Table | None) -> MemberLimit:
+        """Return the limit of the facet as a whole: values that stand beside the tables of the members."""
+        return NO_LIMIT if table is None else facet_limit(table, _whole(table))
+
     def _narrowed(self, table: Table | None, words: Mapping[str, list[Listed]]) -> Iterator[tuple[str, Table]]:
         if table is None:
             return
+        whole = _whole(table)
         for word in table.names(name_fault):
+            if word in whole:
+                continue
             if word not in words:
                 _not_granted(table, word, words)
             elif (inner := table.table(word)) is not None:
@@ -253,7 +261,7 @@ class _Offer:
 
     def _result(self, item: Listed, returns: Mapping[str, str]) -> str | None:
         facet = returns.get(item.word)
-        if item.key[0] in {*_ENDINGS, OP_SET}:
+        if item.key[0] in {*ENDINGS, OP_SET}:
             return None
         if facet is not None:
             return facet
@@ -269,6 +277,11 @@ def _derived(facet: str, rule: str, limit: MemberLimit) -> Offer:
         for operation, operation_limit in ((OP_NEXT, limit), (OP_CLOSE, NO_LIMIT))
     }
     return Offer(iterator_facet(facet), ITERATOR, rule, MappingProxyType(grants))
+
+
+def _whole(table: Table) -> frozenset[str]:
+    """Return the keys that limit the facet: those with a value, where a member would have a table."""
+    return frozenset(key for key in LIMIT_RANGES if table.has(key) and not isinstance(table.take(key), dict))
 
 
 def _not_granted(table: Table, word: str, words: Mapping[str, object]) -> None:

@@ -3,7 +3,11 @@
 from typing import Final
 
 _LIMITS: Final = frozenset(
-    {"per_second", "per_hour", "per_day", "in_flight", "principal_in_flight", "depth", "imports", "batch", "rate"}
+    {
+        *("per_second", "per_hour", "per_day", "in_flight"),
+        *("facet_per_second", "facet_per_hour", "facet_per_day", "facet_in_flight"),
+        *("principal_in_flight", "depth", "imports", "batch", "rate"),
+    }
 )
 
 _CODES: Final = {"argument": "invalid-arguments", "cancelled": "cancelled", "draining": "unavailable"}
@@ -29,7 +33,8 @@ REASONS: Final = _LIMITS | {
 """Every reason of a refusal, for the audit log.
 
 Of the guard: ``not-granted`` (forbidden and absent alike), ``closed`` (a reload took the policy away), ``argument``,
-``rule-error`` (a rule could not be evaluated), and the limits of a member. Of the floors above: a reference that the
+``rule-error`` (a rule could not be evaluated), and the limits of a member or, with ``facet_``, of all members of a
+facet together. Of the floors above: a reference that the
 peer does not hold (``no-reference``), whose right has ended or is used up (``revoked``, ``expired``, ``uses``,
 ``rate``), limits of the connection, calls that come when nothing may begin any more, and what is wrong with a sturdy
 reference that was presented (``sturdy-...``), or that too many were presented in vain (``guesses``).

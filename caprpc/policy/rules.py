@@ -9,7 +9,7 @@ from caprpc.contract import ParameterContract
 from caprpc.policy.arguments import ArgumentRule, Tagged
 from caprpc.policy.document import Table, exact_number, kind
 from caprpc.policy.listed import Listed
-from caprpc.policy.model import MemberLimit
+from caprpc.policy.model import FACET_LIMITS, MemberLimit
 from caprpc.policy.names import name_fault, template_fault
 from caprpc.policy.problems import suggest
 
@@ -124,9 +124,28 @@ def member_limit(table: Table) -> MemberLimit:
     table.finish(MemberLimit.__dataclass_fields__)
     if not table.keys:
         table.problems.add(table.place(), "the limit limits nothing", "delete the table", code="useless-rule")
+    _check_burst(table, limit)
+    return limit
+
+
+def facet_limit(table: Table, keys: frozenset[str]) -> MemberLimit:
+    """Return the limit of a facet as a whole, which stands under ``keys``."""
+    for key in sorted(keys.difference(FACET_LIMITS)):
+        hint = f"write it for a member: [....limit.MEMBER] {key} = ..."
+        table.complain(key, f"{key!r} is a limit of one member, not of a facet", hint, code="bad-value")
+    chosen = {
+        key: _integer(table, key) if key in LIMIT_INTEGERS else _number(table, key)
+        for key in FACET_LIMITS
+        if key in keys
+    }
+    limit = MemberLimit(**chosen)  # type: ignore[arg-type]  # integers were read as integers
+    _check_burst(table, limit)
+    return limit
+
+
+def _check_burst(table: Table, limit: MemberLimit) -> None:
     if limit.burst is not None and limit.per_second is None:
         table.complain("burst", "'burst' needs 'per_second'", "it is how many calls may come at once", code="bad-value")
-    return limit
 
 
 def _number(table: Table, key: str) -> float | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.policy.model import NO_PASSING, Key, Passing
+from caprpc.policy.model import NO_LIMIT, NO_PASSING, Key, MemberLimit, Passing
 
 if TYPE_CHECKING:
     from caprpc.policy.guard import Permit
@@ -14,7 +14,7 @@ _NOTHING: Final[Mapping[Key, "Permit"]] = {}
 class PermitTable(dict[Key, Any]):
     """What a facet permits under one version of the policy, with what a denial must name; never changed."""
 
-    __slots__ = ("ending", "implicit", "passing", "policy", "rule")
+    __slots__ = ("ending", "implicit", "limit", "passing", "policy", "rule")
 
     def __init__(
         self,
@@ -25,6 +25,7 @@ class PermitTable(dict[Key, Any]):
         implicit: Mapping[Key, "Permit"] = _NOTHING,
         ending: "Permit | None" = None,
         passing: Passing = NO_PASSING,
+        limit: MemberLimit = NO_LIMIT,
     ) -> None:
         super().__init__(permits)
         self.rule = rule
@@ -34,3 +35,5 @@ class PermitTable(dict[Key, Any]):
         self.ending = ending
         """Lets the holder of a reference that it has derived end that."""
         self.passing = passing
+        self.limit = limit
+        """Of all members together; the limiters of the permits count against it."""

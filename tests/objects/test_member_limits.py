@@ -184,3 +184,23 @@ def test_use_of_a_lent_object_that_policy_refuses_is_not_counted(world):
         w.pair.run()
     reasons = [record["reason"] for record in w.records("client") if record.get("decision") == "deny"]
     assert reasons == ["not-granted", "uses"]
+
+
+def test_all_members_of_a_facet_share_its_limit_over_a_connection(world):
+    w = world(server_more="[offer.Node.limit]\nper_hour = 4\n")
+    for _ in range(2):
+        w.node.echo([1])
+    list(w.node.count(0))
+    with pytest.raises(RemoteError) as caught:
+        w.node.echo([1])
+    assert caught.value.code == "limit"
+    denied = [record for record in w.records("server") if record.get("reference") == caught.value.reference]
+    assert [record["reason"] for record in denied] == ["facet_per_hour"]
+
+
+def test_running_calls_of_a_facet_are_given_back_when_they_end(world):
+    w = world(server_more="[offer.Node.limit]\nin_flight = 1\n")
+    for _ in range(5):
+        assert w.node.echo([1]) == [1]
+    assert w.node.borrow(w.Leaves("a")) == "a"
+    assert w.node.echo([1]) == [1]

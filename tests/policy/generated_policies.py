@@ -124,6 +124,8 @@ class Draft:
                 if member in calls:
                     lines.append(f"[offer.{facet}.args.{member}]")
                     lines += [f"{parameter} = {{ {rule} }}" for parameter, rule in rules.items()]
+            if together := self.limits[facet].get(""):
+                lines += [f"[offer.{facet}.limit]", together]
             for member, limit in self.limits[facet].items():
                 if member in calls:
                     lines += [f"[offer.{facet}.limit.{member}]", limit]
@@ -165,7 +167,8 @@ class Draft:
         }
 
     def _limits(self, facet: str) -> dict[str, str]:
-        chosen = self.random.sample(("alpha", "beta", "gamma"), self.random.randint(0, 1))
+        # The empty name stands for the facet as a whole.
+        chosen = self.random.sample(("alpha", "beta", "gamma", ""), self.random.randint(0, 1))
         return {member: self.random.choice(_LIMITS) for member in chosen}
 
     def _lends(self) -> list[tuple[str, str, str]]:
