@@ -42,6 +42,7 @@ from caprpc.interface import Interface, attribute, method, register_adapter
 from caprpc.objects.context import CallContext, current, deadline
 from caprpc.objects.describing import Description, MemberDescription, describe, holder, implements, same
 from caprpc.objects.grants import Grants
+from caprpc.objects.health import Health
 from caprpc.objects.iteration import prefetch
 from caprpc.objects.reconnect import Reconnect
 from caprpc.objects.streams import RemoteReader, RemoteWriter, open_stream
@@ -67,6 +68,7 @@ __all__ = [
     "DeadlineExceeded",
     "Denied",
     "Grants",
+    "Health",
     "Interface",
     "IteratorBusy",
     "LimitExceeded",

@@ -20,6 +20,7 @@ from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import AcceptBudget, Place
 from caprpc.objects.grants import Grants
+from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import Policies, serving
 from caprpc.objects.work import sort_out
@@ -110,6 +111,10 @@ class Server(Granting):
     def connections(self) -> int:
         """How many connections there are, those among them whose peer is not known yet."""
         return self._budget.open
+
+    def health(self) -> Health:
+        """Return how the server is: policies, audit log, certificates, connections. From any thread; not for peers."""
+        return health_of(self._admission, self.addresses, self.connections)
 
     async def start(self) -> None:
         """Begin to serve on the running loop.

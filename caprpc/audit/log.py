@@ -127,6 +127,15 @@ class AuditLog:
             raise AuditError(f"{self._storage.path}: no relation with {principal!a} is open")
         return found.witness
 
+    @property
+    def directory(self) -> Path:
+        """Where the log is."""
+        return self._storage.path
+
+    def faults(self) -> tuple[str, ...]:
+        """Return why relations take no records now, a sentence each."""
+        return tuple(fault for opened in list(self._opened.values()) if (fault := opened.relation.fault))
+
     def tick(self, now: float) -> None:
         """Sync what is older than a second, sign it, and write the counts of refusals that are due.
 

@@ -42,6 +42,15 @@ class ChainWriter:
         self.next_key: dict[str, FieldValue] = {}
         """Fields by which the next segment names the key that signs it."""
 
+    @property
+    def fault(self) -> str:
+        """Why no record is taken now, empty if that is not known to be so."""
+        if self._segment.closed:
+            return f"{self._segment.name}: the audit log takes no more records"
+        if self._lost:
+            return f"{self._segment.name}: the last write to the audit log failed"
+        return ""
+
     def _record(self, fields: dict[str, FieldValue]) -> None:
         if self._lost is not None:
             self._mend(1)

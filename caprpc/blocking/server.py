@@ -22,6 +22,7 @@ from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import Place
 from caprpc.objects.grants import Grants
+from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import Policies, serving
@@ -115,6 +116,10 @@ class Server(Granting):
     def connections(self) -> int:
         """How many connections there are, those among them whose peer is not known yet."""
         return self._door.taken
+
+    def health(self) -> Health:
+        """Return how the server is: policies, audit log, certificates, connections. From any thread; not for peers."""
+        return health_of(self._admission, self.addresses, self.connections)
 
     def start(self) -> None:
         """Begin to serve, on threads of the server's own.

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "demo": _Entry("caprpc.cli.demo", "demo", "Run the line counter over mutual TLS, then try to break it."),
     "pki": _Entry("caprpc.cli.pki", "pki", "A private CA for development and small deployments."),
     "serve": _Entry("caprpc.cli.serve", "serve", "Serve the roots that MODULE:FACTORY makes."),
+    "status": _Entry("caprpc.cli.status", "status", "Say how a running server is."),
     "call": _Entry("caprpc.cli.call", "call", "Call one member of one root and print the result."),
     "shell": _Entry("caprpc.cli.shell", "shell", "Try a service by hand, with completion and help."),
     "stubs": _Entry("caprpc.cli.stubs", "stubs", "Write the types of a module's interfaces for asyncio."),

@@ -5,6 +5,7 @@ import queue
 import signal
 import socket
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from caprpc.bundles import SignedPolicies
 from caprpc.cli.exits import EX_OK, EX_OSERR
 from caprpc.cli.logs import log_to_terminal
 from caprpc.cli.modules import ModuleFailed, import_local
+from caprpc.cli.status import StatusSocket
 from caprpc.errors import CapRPCError, ConfigurationError, printable
 from caprpc.limits import ServerLimits
 
@@ -27,6 +29,8 @@ Examples:
       --listen 0.0.0.0:4853 --listen unix:/run/caprpc.sock --aio
 
 With --fd it ends with the connection: see caprpc.connect_subprocess.
+
+With --status SOCKET, caprpc status SOCKET tells how it is.
 
 SIGTERM and Ctrl-C let running calls end, then stop; SIGHUP reads certificates,
 revocation lists and policies again.
@@ -106,6 +110,13 @@ def _limit_options(command: F) -> F:
     show_default=True,
     help="How long running calls may take to end when it stops.",
 )
+@click.option(
+    "--status",
+    "status_path",
+    metavar="SOCKET",
+    type=click.Path(path_type=Path),
+    help="Tell how the server is to whoever reads this socket file, which only its own user may: caprpc status SOCKET.",
+)
 @click.option("--log", "log_file", metavar="FILE", type=click.Path(path_type=Path), help="Keep tracebacks in FILE.")
 @_limit_options
 def serve(
@@ -118,6 +129,7 @@ def serve(
     descriptor: int | None,
     on_loop: bool,
     grace_s: float,
+    status_path: Path | None,
     log_file: Path | None,
     **limits: Any,
 ) -> int:
@@ -129,7 +141,7 @@ def serve(
     if descriptor is not None and addresses:
         raise click.UsageError("--fd and --listen exclude each other: one inherited connection, or addresses")
     roots = load_roots(factory)
-    doors = Doors(addresses or (_DEFAULT_ADDRESS,), descriptor)
+    doors = Doors(addresses or (_DEFAULT_ADDRESS,), descriptor, status_path)
     server_limits = ServerLimits(**limits)
     signed = policies if signers is None else SignedPolicies(policies, signers)
     options: dict[str, Any] = {"identity": identity, "policies": signed, "audit": audit, "limits": server_limits}
@@ -147,11 +159,20 @@ def serve(
 
 
 class Doors:
-    """Where peers come in: addresses, or one connection that was inherited."""
+    """Where peers come in: addresses, or one connection that was inherited; and where the operator asks."""
 
-    def __init__(self, addresses: Iterable[str], descriptor: int | None) -> None:
+    def __init__(self, addresses: Iterable[str], descriptor: int | None, status: Path | None) -> None:
         self._addresses = addresses
         self._descriptor = descriptor
+        self._status = status
+
+    def status(self, server: blocking.Server | aio.Server) -> AbstractContextManager[object]:
+        """Let the operator ask, while what this returns is entered.
+
+        Raises:
+            ConfigurationError: The socket cannot be made.
+        """
+        return nullcontext() if self._status is None else StatusSocket(self._status, server.health)
 
     def open(self, server: blocking.Server | aio.Server) -> list[str]:
         """Let peers in; return the addresses.
@@ -214,16 +235,17 @@ def _serve_with_threads(roots: Mapping[str, object], doors: "Doors", grace_s: fl
     try:
         server = blocking.Server(roots, **options)
         bound = doors.open(server)
-        server.start()
-        _announce(bound)
-        while True:
-            try:
-                if wishes.get(timeout=_LOOK_S) != "reload":
-                    break
-                _reload(server.reload)
-            except queue.Empty:
-                if doors.are_shut(server):
-                    break
+        with doors.status(server):
+            server.start()
+            _announce(bound)
+            while True:
+                try:
+                    if wishes.get(timeout=_LOOK_S) != "reload":
+                        break
+                    _reload(server.reload)
+                except queue.Empty:
+                    if doors.are_shut(server):
+                        break
         _say(f"stopping; running calls may take {grace_s:g} s more")
     finally:
         if server is not None:
@@ -241,16 +263,17 @@ async def _serve_on_loop(roots: Mapping[str, object], doors: "Doors", grace_s: f
     try:
         server = aio.Server(roots, **options)
         bound = doors.open(server)
-        await server.start()
-        _announce(bound)
-        while True:
-            try:
-                if await asyncio.wait_for(wishes.get(), _LOOK_S) != "reload":
-                    break
-                _reload(server.reload)
-            except TimeoutError:
-                if doors.are_shut(server):
-                    break
+        with doors.status(server):
+            await server.start()
+            _announce(bound)
+            while True:
+                try:
+                    if await asyncio.wait_for(wishes.get(), _LOOK_S) != "reload":
+                        break
+                    _reload(server.reload)
+                except TimeoutError:
+                    if doors.are_shut(server):
+                        break
         _say(f"stopping; running calls may take {grace_s:g} s more")
     finally:
         if server is not None:

@@ -20,6 +20,7 @@ from caprpc.interface import interface_closure
 from caprpc.limits import ServerLimits
 from caprpc.objects.epoch import Epoch, Served, read_epoch
 from caprpc.objects.grants import Grants
+from caprpc.objects.health import Vitals
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, Pools, PrincipalQuotas
 from caprpc.tls import TlsChannel, TlsRefused, still_valid, verify_peer
@@ -93,7 +94,8 @@ class Admission:
         self._lock = threading.Lock()
         self._checked: set[object] = set()
         self._reloading = threading.Lock()
-        self._note_at = time.monotonic() + NOTE_PROBLEMS_S
+        self.vitals = Vitals(wall())
+        self.vitals.note_at = time.monotonic() + NOTE_PROBLEMS_S
 
     @classmethod
     def load(
@@ -239,6 +241,7 @@ class Admission:
                     served=self.served if self._accepts else None,
                 )
             except ConfigurationError as exc:
+                self.vitals.refused(self.wall(), str(exc))
                 self.log.general.record("policy", event="refused", detail=str(exc)[:1000])
                 raise
             self.epoch = epoch
@@ -248,6 +251,7 @@ class Admission:
                 live = list(self._live)
             for admitted in live:
                 self._narrow(admitted, epoch)
+            self.vitals.loaded(self.wall())
             self._in_force("reloaded")
         return f"policies version {epoch.policies.version}, {len(epoch.policies.policies)} in force"
 
@@ -276,10 +280,20 @@ class Admission:
         """
         if self.epoch.revoked.refresh():
             self._end_revoked()
-        if now >= self._note_at:
-            self._note_at = now + NOTE_PROBLEMS_S
+        if now >= self.vitals.note_at:
+            self.vitals.note_at = now + NOTE_PROBLEMS_S
             self._note_problems()
-        self.log.tick(now)
+        try:
+            self.log.tick(now)
+        except AuditError as exc:
+            self.vitals.synced(str(exc))
+            raise
+        self.vitals.synced("")
+
+    @property
+    def peers(self) -> int:
+        """How many connections there are whose peer was admitted."""
+        return len(self._live)
 
     def _is_out(self, admitted: Admitted) -> str:
         return self.epoch.revoked.current.refuses(admitted.peer.principal, admitted.peer.leaf_key, admitted.policy.name)
