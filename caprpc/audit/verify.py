@@ -45,6 +45,7 @@ class RelationReport:
         lost: Facts that those gaps count.
         signed: Records up to the last checkpoint: a change there is found even if chain and head were rewritten.
         unsigned: Records behind it.
+        unsigned_s: Seconds from the first of these to the last: a killed process leaves about one.
         keys: Keys that signed, in order, as ``name+id+base64``.
         trust: ``given`` if one of the keys that the caller trusts has signed, ``own`` if nobody said which to trust,
             ``none`` if it cannot be decided: nothing is signed, or none of the trusted keys is for this relation.
@@ -62,6 +63,7 @@ class RelationReport:
     lost: int = 0
     signed: int = 0
     unsigned: int = 0
+    unsigned_s: float = 0.0
     keys: list[str] = field(default_factory=list)
     trust: str = "none"
     damaged_checkpoints: int = 0
@@ -134,7 +136,7 @@ class _RelationCheck:
         origin = origin_of_stem(identity.log_id, files.stem)
         self._trusted = {key for key in trusted if key.name == origin} if trusted is not None else None
         self._seal = SealCheck(directory, files.stem, origin, self._trusted)
-        self._unsigned_from = 0.0
+        self._unsigned_from: float | None = None
         self._unsigned_s = 0.0
         self._named_key = False
         self._doubt: SealBroken | None = None
@@ -167,6 +169,7 @@ class _RelationCheck:
         report.torn = self._walk.torn
         report.signed = self._seal.signed
         report.unsigned = max(self._walk.seq - max(self._seal.signed, self._walk_from), 0)
+        report.unsigned_s = round(self._unsigned_s, 3) if report.unsigned and self._seal.signed else 0.0
         report.keys = [str(key) for key in self._seal.keys]
         report.damaged_checkpoints = self._seal.damaged
         if self._seal.signed:
@@ -253,9 +256,13 @@ class _RelationCheck:
             # If the next record does not follow, this one was edited where it stands, and that says more.
             self._doubt = exc
         mono = record.number("mono") / 1e9
-        if seal.signed != before or record.text("event") == "resume" or not self._unsigned_from:
-            self._unsigned_from, self._unsigned_s = mono, 0.0
-        self._unsigned_s = max(self._unsigned_s, mono - self._unsigned_from)
+        if seal.signed != before:
+            # The next record is the first unsigned one, however long it lets one wait for it.
+            self._unsigned_from, self._unsigned_s = None, 0.0
+        else:
+            if record.text("event") == "resume" or self._unsigned_from is None:
+                self._unsigned_from, self._unsigned_s = mono, 0.0
+            self._unsigned_s = max(self._unsigned_s, mono - self._unsigned_from)
         if record.fields["kind"] == "segment" and "digest" in record.fields:
             self._named_key = True
 

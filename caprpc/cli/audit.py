@@ -214,7 +214,7 @@ def _summary(relation: RelationReport) -> str:
     if relation.signed or relation.problem is None:
         parts.append(f"signed up to record {relation.signed}" if relation.signed else "not signed")
     if relation.unsigned and relation.signed:
-        parts.append(f"{relation.unsigned} records at the end are not signed")
+        parts.append(f"{relation.unsigned} records at the end, over {relation.unsigned_s:.1f} s, are not signed")
     if relation.trust == "given":
         parts.append("by a key you trust")
     if relation.torn:

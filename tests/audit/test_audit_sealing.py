@@ -344,3 +344,16 @@ def test_archived_segments_leave_their_tree(logs, decision, tick):
     frontier.unlink()
     report = the(verify(logs.path, archived=True))
     assert (report.verdict, report.trust) == ("intact", "none")
+
+
+def test_a_record_after_long_idleness_leaves_a_short_tail(logs, decision, tick):
+    log = logs.open()
+    write(log, decision, 2)
+    tick(log)
+    logs.clock.advance(3_600)
+    write(log, decision, 1)
+    logs.clock.advance(0.5)
+    write(log, decision, 1)
+    logs.abandon(log)
+    report = the(logs.verify())
+    assert (report.verdict, report.unsigned, report.unsigned_s) == ("intact", 2, 0.5)
