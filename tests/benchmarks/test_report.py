@@ -187,3 +187,17 @@ def test_chart_is_well_formed_and_has_a_bar_for_each_measured_peer() -> None:
     bars = [each for each in root.iter("{http://www.w3.org/2000/svg}rect") if each.get("class") != "page"]
 
     assert [bar.get("class") for bar in bars] == ["floor", "ours"]
+
+
+def test_target_for_what_is_added_compares_round_by_round() -> None:
+    target = Target("x", Mode.PINNED, "noop", Metric.CPU, 15.0, "caprpc-outcome", ("caprpc-deny",), added=True)
+
+    def judged(*ours: float) -> tuple[float | None, str]:
+        samples = {"caprpc-outcome": [sample(cpu_us=value) for value in ours]}
+        samples["caprpc-deny"] = [sample(cpu_us=value) for value in (100.0, 200.0, 300.0)]
+        verdict = judge(results_with(Mode.PINNED, "noop", samples), (target,))[0]
+        return verdict.measured and round(verdict.measured, 6), verdict.word
+
+    assert judged(115.0, 212.0, 400.0) == (15.0, "met")
+    assert judged(116.0, 216.0, 300.0) == (16.0, "missed")
+    assert judged() == (None, "not measured")

@@ -130,4 +130,4 @@ def _target_cells(verdict: Verdict) -> tuple[str, ...]:
 
 
 def _bound(target: Target, value: float) -> str:
-    return f"{value:.2f} x" if target.against else number(value)
+    return f"{value:.2f} x" if target.against and not target.added else number(value)

@@ -18,7 +18,8 @@ GRPC: Final = ("grpc", "grpc-aio")
 class Target:
     """One promise: a metric of ours is at most (a cost) or at least (a rate) ``bound``.
 
-    With ``against`` the bound is a factor on the best of those peers in ``against_cases``; without, a plain number.
+    With ``against`` the bound is a factor on the best of those peers in ``against_cases``; if it is ``added``, what may
+    be more than there; without, a plain number.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Target:
     subject: str = "caprpc"
     against: tuple[str, ...] = ()
     against_cases: tuple[str, ...] = ()
+    added: bool = False
 
     @property
     def relation(self) -> str:
@@ -62,6 +64,7 @@ class Verdict:
 _PINNED, _FREE = Mode.PINNED, Mode.UNPINNED
 _DENY: Final = "caprpc-deny"
 """Audit level ``deny``: a granted call writes no record, so this is also what stands for "without audit"."""
+_OUTCOME: Final = "caprpc-outcome"
 _PYRO5: Final = ("pyro5",)
 _TUNED: Final = ("rpyc-tuned",)
 _CROWDS: Final = ("crowd-async", "crowd-threads")
@@ -69,6 +72,7 @@ _CROWDS: Final = ("crowd-async", "crowd-threads")
 TARGETS: Final[tuple[Target, ...]] = (
     Target("no-op, CPU: at most 1.6 x the floor", _PINNED, "noop", Metric.CPU, 1.6, against=FLOOR),
     Target("no-op, CPU, without audit: 1.35 x the floor", _PINNED, "noop", Metric.CPU, 1.35, _DENY, FLOOR),
+    Target("no-op: level outcome adds 15 us", _PINNED, "noop", Metric.CPU, 15.0, _OUTCOME, (_DENY,), added=True),
     Target("no-op, CPU: below every TLS peer's", _PINNED, "noop", Metric.CPU, 1.0, against=PEERS),
     Target("no-op, p50: at most half the floor's", _FREE, "noop", Metric.P50, 0.5, against=FLOOR),
     Target("echo, CPU: at most 1.6 x the floor", _PINNED, "echo", Metric.CPU, 1.6, against=FLOOR),
@@ -99,6 +103,11 @@ def judge(results: Results, targets: tuple[Target, ...] = TARGETS) -> list[Verdi
     return [_judge(results, target) for target in targets]
 
 
+def _median_added(ours: dict[int, float], theirs: dict[int, float]) -> float | None:
+    added = [ours[number] - theirs[number] for number in ours.keys() & theirs.keys()]
+    return median(added) if added else None
+
+
 def _judge(results: Results, target: Target) -> Verdict:
     ours = results.values(target.mode, target.case, target.subject, target.metric)
     if not ours:
@@ -109,7 +118,7 @@ def _judge(results: Results, target: Target) -> Verdict:
     for case in target.against_cases or (target.case,):
         for peer in target.against:
             theirs = results.values(target.mode, case, peer, target.metric)
-            ratio = median_ratio(ours, theirs)
+            ratio = _median_added(ours, theirs) if target.added else median_ratio(ours, theirs)
             if ratio is not None:
                 candidates.append((ratio, peer))
     if not candidates:

@@ -11,6 +11,7 @@ REGISTRY: Final = MappingProxyType(
         "floor": "plain_tls",
         "caprpc": "with_caprpc",
         "caprpc-deny": "with_caprpc",
+        "caprpc-outcome": "with_caprpc",
         "caprpc-aio": "with_caprpc_aio",
         "rpyc": "with_rpyc",
         "rpyc-tuned": "with_rpyc",

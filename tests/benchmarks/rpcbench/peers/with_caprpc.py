@@ -125,4 +125,5 @@ def _peer(title: str, level: str) -> Peer:
 PEERS: Final = {
     "caprpc": _peer("CapRPC", "decision"),
     "caprpc-deny": _peer("CapRPC, audit level deny", "deny"),
+    "caprpc-outcome": _peer("CapRPC, audit level outcome", "outcome"),
 }
