@@ -207,6 +207,7 @@ class _Loader:
         note = self._note()
         audit_directory = self._outside(index, "audit", audit)
         revoked_file = self._outside(index, "revoked", revoked)
+        self._check_unchanged()
         if self._problems or version is None or contracts is None or audit_directory is None:
             return None
         return PolicySet(
@@ -277,6 +278,18 @@ class _Loader:
                     f"{shown(entry)} lies in the directory and is not listed",
                     hint if hint.startswith("did") else "list it in 'policies', or move it elsewhere",
                     code="unlisted-file",
+                )
+
+    def _check_unchanged(self) -> None:
+        """Note each file that is not what was read any more: what is being written is not loaded by halves."""
+        for name, digest in self._digests.items():
+            content = read_file(self._descriptor, name, self._problems)
+            if content is not None and "sha256:" + sha256(content).hexdigest() != digest:
+                self._problems.add(
+                    name,
+                    "the file was changed while the directory was read",
+                    f"load again when all is written; write {INDEX_FILE} last",
+                    code="unsafe-file",
                 )
 
     def _note(self) -> bytes | None:
