@@ -57,6 +57,12 @@ format: $(VENV)/.check ## Format the code and fix what ruff can fix by itself
 bench: $(VENV)/.bench ## Measure CapRPC beside other RPC systems (BENCH_ARGS=…)
 	@$(BIN)/python tests/benchmarks/run.py $(BENCH_ARGS)
 
+MUTATION_ARGS ?=
+
+.PHONY: mutation
+mutation: $(VENV)/.test ## Change the policy validator and guard in small ways; a test must notice each (MUTATION_ARGS=…; half an hour)
+	@$(BIN)/python tests/mutation/run.py $(MUTATION_ARGS)
+
 .PHONY: docs
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

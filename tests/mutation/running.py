@@ -25,8 +25,8 @@ PYTEST = (
     # Tests that measure time would fail because of what runs beside them, and count as a kill.
     *("-k", "not less_than_a_second and not time_is_linear"),
 )
-KILLED = frozenset({pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED})
-"""Interrupted: the mutant could not be imported, so that no test of it could be collected."""
+KILLED = frozenset({pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR})
+"""The last two: the mutant could not be imported, so that no test could be collected, or not even pytest begin."""
 
 Covered = Mapping[tuple[str, int], Sequence[str]]
 """For each function, as file and first line, the tests that run it, the fastest first."""
