@@ -162,7 +162,7 @@ def rule_toml(rule: ArgumentRule) -> str:
         "in": None if rule.values is None else _list(_value(value) for _, value in rule.values),
         "prefix": None if rule.prefix is None else quoted(rule.prefix),
         "max_len": None if rule.max_len is None else str(rule.max_len),
-        "chars": None if rule.chars is None else _list(map(quoted, rule.chars)),
+        "chars": None if rule.chars is None else _list(map(quoted, _ranges(rule.chars))),
     }
     return "{ " + ", ".join(f"{name} = {part}" for name, part in parts.items() if part is not None) + " }"
 
@@ -176,6 +176,16 @@ def quoted(text: str) -> str:
         else:
             parts.append(character if " " <= character <= "~" else f"\\U{ord(character):08X}")
     return f'"{"".join(parts)}"'
+
+
+def _ranges(characters: Iterable[str]) -> Iterator[str]:
+    """Yield characters as a policy writes them: three or more in a row as a range such as ``A-Z``."""
+    run: list[str] = []
+    for character in (*sorted(characters), ""):
+        if run and (not character or ord(character) != ord(run[-1]) + 1):
+            yield from (f"{run[0]}-{run[-1]}",) if len(run) > 2 else run
+            run = []
+        run.append(character)
 
 
 def _list(words: Iterable[str]) -> str:

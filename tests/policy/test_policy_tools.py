@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from caprpc.analysis.authority import rule_toml
 from caprpc.analysis.lint import CODES
 from caprpc.cli import main
 from caprpc.cli.policy import policy
+from caprpc.ids import OP_CALL
+from caprpc.policy import ArgumentRule
 from caprpc.policy.problems import CODES as PROBLEM_CODES
 from tests.policy.conftest import FEED
 
@@ -344,3 +347,21 @@ def test_every_problem_has_a_code_of_the_list_and_a_column_within_its_line(run, 
     assert ("unknown-key", 24, 1) in places
     text = run("check", directory.path).stdout
     assert "org-b.toml:18:20: error: interface Ledger has no member 'histori' for 'call' [no-such-member]" in text
+
+
+@pytest.mark.parametrize(
+    ("characters", "shown"),
+    [
+        ("abc", '["a-c"]'),
+        ("ab", '["a", "b"]'),
+        ("azAZ09-_", '["-", "0", "9", "A", "Z", "_", "a", "z"]'),
+        ("".join(map(chr, range(32, 127))), '[" -~"]'),
+        ("+,-.", '["+-."]'),
+    ],
+)
+def test_characters_of_a_rule_are_shown_as_they_may_be_written(load_with, characters, shown):
+    rule = ArgumentRule(chars=frozenset(characters))
+    assert rule_toml(rule) == f"{{ chars = {shown} }}"
+    policies = load_with(('currency = { in = ["EUR", "USD"] }', f"currency = {rule_toml(rule)}"))
+    grant = policies.policies[0].offers["FeedLedger"].grants[OP_CALL, "post"]
+    assert grant.arguments["currency"].chars == frozenset(characters)
