@@ -198,7 +198,9 @@ def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
         click.echo(json.dumps([_held(held) for held in found], indent=2))
     else:
         for held in found:
-            click.echo(f"{held.offer.name} ({held.offer.interface}), in {len(held.path)} steps")
+            click.echo(
+                f"{held.offer.name} ({held.offer.interface}), in {len(held.path)} step{'s' * (len(held.path) > 1)}"
+            )
             for step in held.path:
                 click.echo(f"  {step.text}: {step.facet} ({step.rule})")
     if not found:
