@@ -96,3 +96,8 @@ class Job:
         """Let go of the arguments, so that stubs in them die now and not with the last frame."""
         self.args = []
         self.kwargs = {}
+
+    def drop(self) -> None:
+        """Take note that it will never run, and that nobody is left to be told."""
+        self.forget()
+        self.answer.let_go()

@@ -92,7 +92,13 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     for run in message.runs:
         if run.operation not in OPERATION_NAMES or bool(run.member) != (run.operation in NAMED_OPERATIONS):
             raise RemoteProtocolError(f"operation {run.operation} in a batch")
-        answer.runs.append(_guard_run(session, answer, run, now))
+    try:
+        for run in message.runs:
+            answer.runs.append(_guard_run(session, answer, run, now))
+    except RemoteProtocolError:
+        # Limits are counted for all connections of the principal: what will never run must not stay among them.
+        answer.let_go()
+        raise
     answer.exports = [export for _, export, _ in answer.runs]
     permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
     _watch(session, answer, permits, now)
