@@ -2,10 +2,11 @@
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hostile_peer import reference
-from vault_service import SERVER
+from vault_service import QUICK, SERVER, Safe
 
 from caprpc.ids import OP_CALL
 from caprpc.wire import messages as m
@@ -16,6 +17,9 @@ LIMITED = SERVER.replace(
     "".join(f"[offer.Limited.limit.{name}]\nin_flight = 4\n" for name in ("add", "take", "wait"))
     + "[offer.Limited.returns]",
 )
+FEW = replace(QUICK, workers=8)
+"""Half of them are for one principal: four calls that block have those behind them wait."""
+
 BROKEN = b"\xc1"
 """A payload that breaks the encoding."""
 
@@ -41,7 +45,7 @@ def end_behind_good_calls(peer, vault):
 
 
 def calls_behind_one_that_blocks(peer, vault):
-    peer.send(peer.call(vault, "nap", [200]), *(peer.call(vault, "add", [1, 2]) for _ in range(4)))
+    peer.send(*(peer.call(vault, "nap", [200]) for _ in range(4)), *(peer.call(vault, "add", [1, 2]) for _ in range(4)))
     time.sleep(0.05)
     peer.close()
 
@@ -53,12 +57,22 @@ def blocking_calls_that_are_left(peer, vault):
 
 
 def batch(peer, *runs):
-    return m.Batch(peer.next_question(), list(runs), None)
+    return m.Batch(peer.next_question(), None, list(runs))
 
 
 def broken_run_of_a_batch(peer, vault):
     good = m.Run(vault, OP_CALL, "add", 2, pack([[[1, 2], {}]] * 2))
     peer.send(batch(peer, good, m.Run(vault, OP_CALL, "add", 2, BROKEN)))
+
+
+def broken_call_behind_a_good_batch(peer, vault):
+    good = m.Run(vault, OP_CALL, "add", 4, pack([[[1, 2], {}]] * 4))
+    peer.send(batch(peer, good), peer.call(vault, "noop", payload=BROKEN))
+
+
+def run_without_a_place_to_be_on(peer, vault):
+    good = m.Run(vault, OP_CALL, "add", 4, pack([[[1, 2], {}]] * 4))
+    peer.send(batch(peer, good, m.Run(-5, OP_CALL, "add", 1, pack([[[1, 2], {}]]))))
 
 
 def run_that_does_not_hold_as_many(peer, vault):
@@ -67,7 +81,7 @@ def run_that_does_not_hold_as_many(peer, vault):
 
 def batch_behind_one_that_blocks(peer, vault):
     good = m.Run(vault, OP_CALL, "add", 4, pack([[[1, 2], {}]] * 4))
-    peer.send(peer.call(vault, "nap", [200]), batch(peer, good))
+    peer.send(*(peer.call(vault, "nap", [200]) for _ in range(4)), batch(peer, good))
     time.sleep(0.05)
     peer.close()
 
@@ -87,6 +101,8 @@ WAYS = [
     calls_behind_one_that_blocks,
     blocking_calls_that_are_left,
     broken_run_of_a_batch,
+    broken_call_behind_a_good_batch,
+    run_without_a_place_to_be_on,
     run_that_does_not_hold_as_many,
     batch_behind_one_that_blocks,
     wrong_arguments_that_spend_the_budget,
@@ -95,7 +111,7 @@ WAYS = [
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_calls_that_never_end_do_not_hold_what_may_run_at_once(world, driver, way):
-    running = world.serve(driver, policy=LIMITED)
+    running = world.serve(driver, policy=LIMITED, limits=FEW)
     for _ in range(3):
         peer = world.open(running)
         way(peer, peer.root())
@@ -148,3 +164,44 @@ def _wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_a_call_that_was_refused_and_dropped_gives_its_place_back_once(world, driver):
+    running = world.serve(driver, policy=LIMITED)
+    peer = world.open(running)
+    vault = peer.root()
+    peer.send(*(peer.call(vault, "wait") for _ in range(3)))
+    _wait_until(lambda: world.service.running == 3)
+    other = world.open(running)
+    vault = other.root()
+    other.send(other.call(vault, "wait", ["too much"]), other.call(vault, "noop", payload=BROKEN))
+    other.rest()
+    third = world.open(running)
+    vault = third.root()
+    calls = [third.call(vault, "wait") for _ in range(2)]
+    third.send(*calls)
+    assert third.answer(calls[1].question).code == "limit"
+    world.service.gate.set()
+    assert isinstance(third.answer(calls[0].question), m.Return)
+
+
+class Later(Safe):
+    async def add(self, a, b=0):
+        return a + b
+
+
+@pytest.mark.parametrize(
+    "way", [broken_payload_behind_good_calls, bad_message_behind_good_calls, end_behind_good_calls]
+)
+def test_coroutines_that_are_cancelled_before_they_begin_hold_nothing(world, driver, way):
+    running = world.serve(driver, policy=LIMITED, roots={"vault": Later()})
+    for _ in range(3):
+        peer = world.open(running)
+        way(peer, peer.root())
+        peer.rest()
+    good = world.open(running)
+    vault = good.root()
+    _await_room(good, vault)
+    calls = [good.call(vault, "add", [1, 2]) for _ in range(4)]
+    good.send(*calls)
+    assert [type(good.answer(call.question)) for call in calls] == [m.Return] * 4
