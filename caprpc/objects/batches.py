@@ -39,6 +39,7 @@ class BatchJob:
 
     __slots__ = (
         "answer",
+        "asked",
         "endpoint",
         "failures",
         "is_async",
@@ -53,6 +54,8 @@ class BatchJob:
 
     def __init__(self, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         self.answer = answer
+        self.asked = False
+        """Whether some method in it has made a call that its thread waits for."""
         self.endpoint = endpoint
         self.failures: list[Failure] = []
         self.results: list[Any] = []

@@ -55,7 +55,7 @@ class Plan:
 class Job:
     """One permitted call with its checked arguments, ready to run on whatever thread or task the driver chooses."""
 
-    __slots__ = ("answer", "args", "endpoint", "kwargs", "plan")
+    __slots__ = ("answer", "args", "asked", "endpoint", "kwargs", "plan")
 
     def __init__(
         self, answer: Answer, plan: Plan, args: list[object], kwargs: dict[str, object], endpoint: "Endpoint"
@@ -65,6 +65,8 @@ class Job:
         self.args = args
         self.kwargs = kwargs
         self.endpoint = endpoint
+        self.asked = False
+        """Whether it has made a call that its thread waits for."""
 
     @property
     def members(self) -> set[Member]:
