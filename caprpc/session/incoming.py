@@ -180,9 +180,10 @@ def on_finish(session: "Session", message: m.Finish, _now: float, _events: list[
     session.kept.finish(message.question)
 
 
-def on_revoked(session: "Session", message: m.Revoked, _now: float, _events: list[Event]) -> None:
-    """Learn that references died."""
-    session.imports.revoke(message.exports)
+def on_revoked(session: "Session", message: m.Revoked, now: float, _events: list[Event]) -> None:
+    """Learn that references died; to be told so again is useless."""
+    if not session.imports.revoke(message.exports):
+        session.glitch(now)
 
 
 def on_ping(session: "Session", message: m.Ping, now: float, _events: list[Event]) -> None:
