@@ -197,14 +197,16 @@ def on_pong(session: "Session", _message: m.Pong, now: float, _events: list[Even
     session.glitch(now)
 
 
-def on_goaway(session: "Session", message: m.GoAway, _now: float, events: list[Event]) -> None:
-    """The peer drains or has ended the session."""
+def on_goaway(session: "Session", message: m.GoAway, now: float, events: list[Event]) -> None:
+    """The peer drains or has ended the session; to say again that it drains is useless."""
     if message.code != "drain":
         code = message.code if message.code in CLOSE_CODES else "internal"
         detail = f"the peer ended the connection: {code} {printable(message.text)}".rstrip()
         session.finish_with(Ended(code, detail, by_peer=True, reference=printable(message.reference, 32)), events)
     elif session.state is State.OPEN:
         session.enter(State.PEER_DRAINING)
+    else:
+        session.glitch(now)
 
 
 def on_checkpoint(session: "Session", message: m.Checkpoint | m.Cosigned, now: float, events: list[Event]) -> None:
