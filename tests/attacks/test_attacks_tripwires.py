@@ -179,13 +179,14 @@ class _Evaluated(ast.NodeVisitor):
 
 def test_collecting_garbage_at_every_allocation_neither_deadlocks_nor_loses_anything(world, driver):
     """Finalizers only queue: they run in the middle of anything, on any thread, while any lock is held."""
-    running = world.serve(driver, connection="exports = 200")
+    running = world.serve(driver)
+    failures = []
     with caprpc.connect(running.address, **world.side("alice").directories) as peer:
         vault = peer.root("vault", Vault)
         threshold = gc.get_threshold()
         gc.set_threshold(1)
         try:
-            threads = [threading.Thread(target=_make_cycles, args=(vault, failures := [])) for _ in range(3)]
+            threads = [threading.Thread(target=_make_cycles, args=(vault, failures)) for _ in range(3)]
             for thread in threads:
                 thread.start()
             for thread in threads:
