@@ -183,7 +183,10 @@ class Caller(Stepping):
         return results
 
     def refuse_on_loop(self, what: str) -> None:
-        """Raise if this is the loop's thread."""
+        """Raise if this is the loop's thread. Whatever method it is in, it belongs on a thread from now on."""
+        job = running_job()
+        if job is not None:
+            job.asked = True
         if threading.get_ident() == self._thread:
             raise RuntimeError(
                 f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), "

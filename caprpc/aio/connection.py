@@ -257,7 +257,13 @@ class Connection(Answering, asyncio.BufferedProtocol):
             task = self.loop.create_task(self._run_async(job))
         if not task.done():
             self._tasks[job.answer] = task
-            task.add_done_callback(lambda _task: self._tasks.pop(job.answer, None))
+            task.add_done_callback(lambda ended: self._task_ended(job, ended))
+
+    def _task_ended(self, job: AnyJob, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(job.answer, None)
+        if task.cancelled():
+            # Before it had begun: ``_run_async`` has not seen it, and the call is still to be answered.
+            self.reply_cancelled(job)
 
     async def _run_async(self, job: AnyJob) -> None:
         try:
@@ -361,7 +367,8 @@ class Connection(Answering, asyncio.BufferedProtocol):
             return
         self.closed = True
         self.flush()
-        self.pending.clear()
+        while self.pending:
+            self.pending.pop().drop()
         if self._timer is not None:
             self._timer.cancel()
         if self.link.admitted is not None:

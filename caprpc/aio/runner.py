@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ROOT
@@ -35,7 +36,7 @@ class MethodRunner:
     def __init__(self, threads: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._shares: Shares[Connection] = Shares(threads)
-        self._proofs_left: dict[Member, int] = {}
+        self._proofs_left: dict[Member, float] = {}
 
     def needs_thread(self, job: AnyJob) -> bool:
         """Whether a call must not run on the loop. Members that take references may wait for them, so they never do."""
@@ -63,7 +64,9 @@ class MethodRunner:
         """Learn from a run on the loop."""
         if seconds > SLOW_S:
             for member in job.members:
-                self._proofs_left[member] = _DISTRUST
+                self._proofs_left[member] = max(_DISTRUST, self._proofs_left.get(member, 0))
+        if job.asked:
+            self._has_waited(job)
 
     def close(self) -> None:
         """End the pool's threads once what they run has ended."""
@@ -73,6 +76,14 @@ class MethodRunner:
         if member.operation == OP_ROOT or member.operation in IMPLICIT_OPERATIONS:
             return member.blocking
         return member.blocking or member.takes_references or self._proofs_left.get(member, PROOFS) > 0
+
+    def _has_waited(self, job: AnyJob) -> None:
+        """Have a method that waits for peers never run on the loop again, however fast it was when it did not.
+
+        Which method of a batch it was is unknown: a peer must not be able to slow others down by what it puts together.
+        """
+        if len(job.members) == 1:
+            self._proofs_left.update(dict.fromkeys(job.members, inf))
 
     def _run(self, job: AnyJob, connection: "Connection") -> None:
         try:
@@ -90,10 +101,16 @@ class MethodRunner:
         try:
             value = job.run()
         except BaseException as exc:  # application code: whatever it raises becomes the answer of its call
+            # That it fails fast proves nothing: a peer could have it fail before it does what takes its time.
             soon(connection.reply_error, job, exc)
         else:
+            self._learn(job, time.perf_counter() - started)
             soon(connection.reply, job, value)
-        if time.perf_counter() - started <= FAST_S:
+        if job.asked:
+            self._has_waited(job)
+
+    def _learn(self, job: AnyJob, seconds: float) -> None:
+        if seconds <= FAST_S:
             for member in job.members:
                 self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
 

@@ -347,7 +347,8 @@ class Connection(Answering):
         if self.wire.closed:
             return
         self.flush()
-        self.pending.clear()
+        while self.pending:
+            self.pending.pop().drop()
         for sleep in self._followers:
             _wake(sleep)
         self._let_go()

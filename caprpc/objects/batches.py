@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from inspect import iscoroutine
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import AuditError, RemoteProtocolError, cut_text, declared_text
@@ -38,10 +39,12 @@ class BatchJob:
 
     __slots__ = (
         "answer",
+        "asked",
         "endpoint",
         "failures",
         "is_async",
         "members",
+        "planned",
         "results",
         "route",
         "todo",
@@ -51,6 +54,8 @@ class BatchJob:
 
     def __init__(self, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         self.answer = answer
+        self.asked = False
+        """Whether some method in it has made a call that its thread waits for."""
         self.endpoint = endpoint
         self.failures: list[Failure] = []
         self.results: list[Any] = []
@@ -61,6 +66,8 @@ class BatchJob:
         """What it runs."""
         self.unrecorded = False
         """The audit log did not take an outcome: no result may leave."""
+        self.planned = 0
+        """How many of its calls, from the first, are in ``todo`` or have been answered."""
         self.route = ""
         """For whom the run is that is being planned, for the audit log."""
         self.waits = False
@@ -121,6 +128,12 @@ class BatchJob:
 
     def forget(self) -> None:
         """Do nothing: arguments of a batch are values, and those of calls that did not run are still to be answered."""
+
+    def drop(self) -> None:
+        """Take note that what has not run never will, and that nobody is left to be told."""
+        for _, permit, *_ in self.todo:
+            ended(permit)
+        self.todo = []
 
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""
@@ -203,6 +216,22 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
         RemoteProtocolError: A payload breaks the encoding, or does not hold as many calls as it says.
     """
     job = BatchJob(answer, endpoint)
+    try:
+        _plan_all(job, answer, endpoint)
+    except BaseException:
+        # Limits are counted for all connections of the principal: what will never run must not stay among them.
+        held = [verdict if isinstance(verdict, list) else [None] * run.count for run, _, verdict in answer.runs]
+        for permit in list(chain.from_iterable(held))[job.planned :]:
+            if permit is not None:
+                ended(permit)
+        answer.runs = []
+        job.drop()
+        raise
+    answer.runs = []
+    return job
+
+
+def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
     recorder = endpoint.recorder
     for run, export, verdict in answer.runs:
         start = len(job.results)
@@ -221,6 +250,7 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
                 job.refuse(position, refused.code, reference)
             for permit in verdict if isinstance(verdict, list) else ():
                 ended(permit)
+            job.planned = start + run.count
             continue
         member: Member = export.shape.members[run.operation, run.member]
         if isinstance(export.obj, Forwarder):
@@ -231,8 +261,6 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
         job.is_async = job.is_async or is_async
         job.route = route_of(export, export.obj)
         _plan_run(job, run, start, verdict, member, function)
-    answer.runs = []
-    return job
 
 
 def _plan_run(
@@ -252,6 +280,7 @@ def _plan_run(
     job.members.add(member)
     answer = job.answer
     if _plan_alike(job, start, permits, member, function, calls):
+        job.planned = start + run.count
         return
     for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:
@@ -263,6 +292,7 @@ def _plan_run(
             refused = exc if isinstance(exc, Refused) else refusal_of(permit, "argument", permit.rule)
             recorder.denied(answer.answer_id, refused, reference)
             ended(permit)
+            job.planned = position + 1
             job.endpoint.session.glitch(job.endpoint.session.now)
             if isinstance(exc, Refused):
                 job.refuse(position, exc.code, reference)
@@ -272,6 +302,7 @@ def _plan_run(
         if recorder.wants_decisions:
             recorder.permitted(answer, permit, member, args, kwargs, job.route)
         job.todo.append((position, permit, member, function, args, kwargs))
+        job.planned = position + 1
 
 
 def _plan_alike(

@@ -55,7 +55,7 @@ class Plan:
 class Job:
     """One permitted call with its checked arguments, ready to run on whatever thread or task the driver chooses."""
 
-    __slots__ = ("answer", "args", "endpoint", "kwargs", "plan")
+    __slots__ = ("answer", "args", "asked", "endpoint", "kwargs", "plan")
 
     def __init__(
         self, answer: Answer, plan: Plan, args: list[object], kwargs: dict[str, object], endpoint: "Endpoint"
@@ -65,6 +65,8 @@ class Job:
         self.args = args
         self.kwargs = kwargs
         self.endpoint = endpoint
+        self.asked = False
+        """Whether it has made a call that its thread waits for."""
 
     @property
     def members(self) -> set[Member]:
@@ -96,3 +98,8 @@ class Job:
         """Let go of the arguments, so that stubs in them die now and not with the last frame."""
         self.args = []
         self.kwargs = {}
+
+    def drop(self) -> None:
+        """Take note that it will never run, and that nobody is left to be told."""
+        self.forget()
+        self.answer.let_go()

@@ -23,7 +23,7 @@ from caprpc.objects.attenuation import implicit_plan
 from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
-from caprpc.objects.dispatch import Job, Plan, ended, refusal_of
+from caprpc.objects.dispatch import Job, Plan, refusal_of
 from caprpc.objects.forwarding import Forwarder, NotForwarded, waiting
 from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder, route_of
@@ -126,7 +126,7 @@ class Endpoint:
         except TypeError as exc:
             reference = new_reference()
             self.recorder.failed(answer, permit, reference, exc)
-            ended(permit)
+            answer.let_go()
             self.session.raise_(answer, "internal", reference=reference)
             return None
         if isinstance(answer.obj, Forwarder):
@@ -314,7 +314,7 @@ class Endpoint:
         else:
             code, refused, text = "limit", refusal_of(permit, "imports", "limits.imports"), ""
         self.recorder.denied(answer.answer_id, refused, reference)
-        ended(permit)
+        answer.let_go()
         self.session.raise_(answer, code, reference=reference, text=text)
         self.session.glitch(self.session.now)
 
@@ -323,7 +323,7 @@ class Endpoint:
         reference, permit, session = new_reference(), job.plan.permit, self.session
         refused = refusal_of(permit, exc.reason, permit.rule, exc.detail)
         job.answer.taken = False
-        ended(permit)
+        job.answer.let_go()
         try:
             self.recorder.denied(job.answer.answer_id, refused, reference)
             self.recorder.commit()
@@ -354,11 +354,10 @@ class Endpoint:
         self.session.raise_(job.answer, "limit", reference=reference)
 
     def _end(self, job: Job, outcome: str, error: str) -> None:
-        permit = job.plan.permit
-        ended(permit)
+        job.answer.let_go()
         if self.recorder.wants_outcomes:
             try:
-                self.recorder.outcome(job.answer, permit, outcome, error)
+                self.recorder.outcome(job.answer, job.plan.permit, outcome, error)
             except AuditError:
                 # What cannot be recorded is not told: this takes the place of the reply.
                 self.session.raise_(job.answer, "internal", reference=new_reference())

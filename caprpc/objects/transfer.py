@@ -292,7 +292,8 @@ class Reader:
         session = self._session
         if isinstance(reference, OwnReference):
             homes = self._homes
-            home = session.exports.home(reference.export) if homes is None else homes.get(reference.export)
+            exports, number = session.exports, reference.export
+            home = exports.home(number, session.now) if homes is None else homes.get(number)
             if home is None:
                 raise RemoteProtocolError(f"our own export {reference.export} comes home, which was not handed over")
             source, declared = home

@@ -42,8 +42,10 @@ def sort_out(link: Link, events: list[Event]) -> Work:
     try:
         _sort(link, todo, work)
     except RemoteProtocolError as exc:
+        _drop(events, work)
         _sort_rest(link, todo, link.protocol_error(exc), work)
     except AuditError as exc:
+        _drop(events, work)
         _sort_rest(link, todo, link.abort("internal", f"the audit log takes no records: {exc}"), work)
     if link.admitted is not None:
         work.jobs = link.endpoint.commit(work.jobs)
@@ -60,8 +62,10 @@ def admit(link: Link, answer: Answer) -> Job | Work:
         job = endpoint.prepare(answer)
         endpoint.recorder.commit()
     except RemoteProtocolError as exc:
+        answer.let_go()
         return sort_out(link, link.protocol_error(exc))
     except AuditError as exc:
+        answer.let_go()
         work = sort_out(link, [])
         endpoint.session.raise_(answer, "internal", reference=new_reference())
         _LOG.error("a call was refused because the audit log takes no records: %s", exc)
@@ -69,12 +73,21 @@ def admit(link: Link, answer: Answer) -> Job | Work:
     return job if job is not None else Work()
 
 
+def _drop(events: list[Event], work: Work) -> None:
+    """Have no call of one read run, neither those that are planned nor those that nobody has looked at."""
+    for job in work.jobs:
+        job.drop()
+    work.jobs.clear()
+    for event in events:
+        if isinstance(event, Answer | BatchAnswer):
+            event.let_go()
+
+
 def _sort_rest(link: Link, todo: Iterator[Event], aborted: list[Event], work: Work) -> None:
     """Sort what is left when the connection has to end: whoever waits is told, and no call of the peer runs any more.
 
     The session may have ended before, by a later message of the same read: then its end is in ``todo``.
     """
-    work.jobs.clear()
     _sort(link, (event for event in (*todo, *aborted) if isinstance(event, _ENDINGS)), work)
 
 

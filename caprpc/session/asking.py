@@ -34,6 +34,7 @@ class Asking(Tables, ABC):
     peer: PeerIdentity
     state: State
     limits: Limits
+    now: float
     opening: Opening
     largest_payload: int
     queued_bytes: int
@@ -208,7 +209,7 @@ class Asking(Tables, ABC):
         found = {}
         for reference in references_in(payload, self.limits):
             if isinstance(reference, OwnReference):
-                home = self.exports.home(reference.export)
+                home = self.exports.home(reference.export, self.now)
                 if home is None:
                     raise RemoteProtocolError(f"our export {reference.export} comes home, which was not handed over")
                 found[reference.export] = home

@@ -80,6 +80,7 @@ class Answer:
         "answer_id",
         "cancelled",
         "cause",
+        "counted",
         "depth",
         "export",
         "meta",
@@ -104,6 +105,14 @@ class Answer:
         self.scope: Scope | None = None
         self.taken = False
         self.cancelled = False
+        self.counted = True
+        """Whether it is among the calls that run, where the policy limits those."""
+
+    def let_go(self) -> None:
+        """Count no more among the calls that run: it has ended, or will never start. Only the first time does it."""
+        if self.counted:
+            self.counted = False
+            self.permit.give_back()
 
 
 class BatchAnswer:
@@ -127,6 +136,13 @@ class BatchAnswer:
         self.depth = 0 if cause is None else cause.depth + 1
         self.scope: Scope | None = None
         self.cancelled = False
+
+    def let_go(self) -> None:
+        """Have none of its calls count among those that run: nobody has planned them, and nobody will."""
+        for _, _, permits in self.runs:
+            for permit in permits if isinstance(permits, list) else ():
+                permit.give_back()
+        self.runs = []
 
 
 class Refusal:

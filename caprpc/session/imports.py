@@ -200,16 +200,23 @@ class Imports:
             if isinstance(member, Import):
                 self._forget(member)
 
-    def revoke(self, export_ids: Iterable[int]) -> None:
-        """Take note of what the peer has revoked, and give back its counts, so that both sides can forget it."""
+    def revoke(self, export_ids: Iterable[int]) -> bool:
+        """Take note of what the peer has revoked, and give back its counts, so that both sides can forget it.
+
+        Returns whether any of it was new: nothing is revoked twice.
+        """
+        revoked, news = self._revoked, False
         for export_id in export_ids:
-            self._revoked[export_id] = None
+            if export_id not in revoked:
+                revoked[export_id], news = None, True
             imported = self._by_id.get(export_id)
             if imported is not None:
                 imported.die(revoked=True)
                 self.release_now(imported)
-        while len(self._revoked) > self.limit:
-            del self._revoked[next(iter(self._revoked))]
+        if len(revoked) > self.limit:
+            # All at once: deleting from the front of a dict passes over what was deleted before, each time.
+            self._revoked = dict.fromkeys(list(revoked)[len(revoked) - self.limit :])
+        return news
 
     def clear(self) -> None:
         """The connection has ended: every import is dead."""

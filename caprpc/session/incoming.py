@@ -92,7 +92,13 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     for run in message.runs:
         if run.operation not in OPERATION_NAMES or bool(run.member) != (run.operation in NAMED_OPERATIONS):
             raise RemoteProtocolError(f"operation {run.operation} in a batch")
-        answer.runs.append(_guard_run(session, answer, run, now))
+    try:
+        for run in message.runs:
+            answer.runs.append(_guard_run(session, answer, run, now))
+    except RemoteProtocolError:
+        # Limits are counted for all connections of the principal: what will never run must not stay among them.
+        answer.let_go()
+        raise
     answer.exports = [export for _, export, _ in answer.runs]
     permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
     _watch(session, answer, permits, now)
@@ -174,9 +180,10 @@ def on_finish(session: "Session", message: m.Finish, _now: float, _events: list[
     session.kept.finish(message.question)
 
 
-def on_revoked(session: "Session", message: m.Revoked, _now: float, _events: list[Event]) -> None:
-    """Learn that references died."""
-    session.imports.revoke(message.exports)
+def on_revoked(session: "Session", message: m.Revoked, now: float, _events: list[Event]) -> None:
+    """Learn that references died; to be told so again is useless."""
+    if not session.imports.revoke(message.exports):
+        session.glitch(now)
 
 
 def on_ping(session: "Session", message: m.Ping, now: float, _events: list[Event]) -> None:
@@ -190,14 +197,16 @@ def on_pong(session: "Session", _message: m.Pong, now: float, _events: list[Even
     session.glitch(now)
 
 
-def on_goaway(session: "Session", message: m.GoAway, _now: float, events: list[Event]) -> None:
-    """The peer drains or has ended the session."""
+def on_goaway(session: "Session", message: m.GoAway, now: float, events: list[Event]) -> None:
+    """The peer drains or has ended the session; to say again that it drains is useless."""
     if message.code != "drain":
         code = message.code if message.code in CLOSE_CODES else "internal"
         detail = f"the peer ended the connection: {code} {printable(message.text)}".rstrip()
         session.finish_with(Ended(code, detail, by_peer=True, reference=printable(message.reference, 32)), events)
     elif session.state is State.OPEN:
         session.enter(State.PEER_DRAINING)
+    else:
+        session.glitch(now)
 
 
 def on_checkpoint(session: "Session", message: m.Checkpoint | m.Cosigned, now: float, events: list[Event]) -> None:

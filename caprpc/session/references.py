@@ -163,11 +163,17 @@ class Exports:
         """Return what the peer names, or None."""
         return self._by_id.get(export_id)
 
-    def home(self, export_id: int) -> "Home | None":
-        """Return what an own reference of the peer stands for; None if it was not handed over, or ended long ago."""
+    def home(self, export_id: int, now: float) -> "Home | None":
+        """Return what an own reference of the peer stands for; None if it was not handed over, or ended long ago.
+
+        The object is None if the reference has been revoked or has expired.
+        """
         export = self._by_id.get(export_id)
         if export is None:
             return self.gone.get(export_id)
+        if export.right is not None and export.right.refusal(now) in ENDED:
+            # Its holder has lost it, although nothing has been asked of it since, and no sweep has come by.
+            return None, export.shape
         return (export.source, export.shape) if export_id else None
 
     def hand_over(

@@ -204,6 +204,17 @@ def test_a_ping_flood_ends_the_connection_after_its_budget(world, driver):
     assert served(world, running)
 
 
+def test_saying_again_that_one_drains_spends_the_budget(world, driver):
+    running = world.serve(driver, connection="glitch_burst = 50\nglitch_per_s = 0.2")
+    peer = world.open(running)
+    vault = peer.root()
+    peer.send(*(m.GoAway("drain", "", "") for _ in range(50)))
+    assert peer.value(vault, "add", [1, 2]) == 3
+    peer.send(*(m.GoAway("drain", "", "") for _ in range(10)))
+    assert peer.rest()[-1].code == "protocol-error"
+    assert served(world, running)
+
+
 def test_coalesced_frames_are_answered_at_once(world, driver):
     running = world.serve(driver)
     for count in (2, 3, 20, 50):

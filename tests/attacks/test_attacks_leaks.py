@@ -1,6 +1,8 @@
 """What a hostile client may learn: results, exceptions, refusals. CAP-CB, CAP-SI, CAP-TY, CAP-CO-16."""
 
 import asyncio
+import time
+from contextlib import suppress
 
 import pytest
 from hostile_peer import NOTHING, reference
@@ -290,6 +292,29 @@ def test_recursion_through_callbacks_ends_at_its_limit(world, driver):
         depth += 1
     assert answers == ["limit"] or answers == ["internal"]
     assert 2 <= depth <= 6
+
+
+@pytest.mark.parametrize("lie", ["nothing", "the first"])
+def test_a_peer_that_lies_about_what_it_calls_for_keeps_to_the_limits(world, driver, lie):
+    """Who calls on behalf of nothing, or always of the same, nests no deeper than calls may be in flight."""
+    running = world.serve(driver, connection="in_flight = 8\ncall_timeout_s = 3")
+    peer = world.open(running)
+    vault = peer.root()
+    peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+    calls = []
+    with suppress(TimeoutError):
+        for number in range(1, 40):
+            meta = m.Meta(calls[0].question) if calls and lie == "the first" else None
+            peer.send(peer.call(vault, "call_back", [reference(number, 1)], meta=meta))
+            message = peer.receive(0.5)
+            if isinstance(message, m.Call):
+                calls.append(message)
+    assert 2 <= len(calls) <= 16
+    other = world.open(running, "alice")
+    started = time.monotonic()
+    assert other.value(other.root(), "add", [1, 2]) == 3
+    assert time.monotonic() - started < 0.5
+    peer.close()
 
 
 def test_functions_that_were_lent_for_a_call_are_dead_after_it(world, driver):

@@ -439,9 +439,9 @@ def test_own_reference_is_known_although_its_end_stands_behind_it(half):
     payload = pack([OwnReference(export.export_id)])
     one.hear(m.Return(question.question_id, payload), m.Release([(export.export_id, 1)]))
     assert question.homes[export.export_id][0] is source
-    assert one.session.exports.home(export.export_id)[0] is source
+    assert one.session.exports.home(export.export_id, 0.0)[0] is source
     one.said()
-    assert one.session.exports.home(export.export_id) is None
+    assert one.session.exports.home(export.export_id, 0.0) is None
 
 
 def test_own_reference_that_was_never_handed_over_ends_the_session(half):
