@@ -14,7 +14,7 @@ from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
 from caprpc.policy.model import Accepted, Grant, Key, Lend, MemberLimit, Offer, Policy, Restorable, Root
 from caprpc.policy.names import OPAQUE, spiffe_fault
-from caprpc.policy.pools import Pool, Pools, buffer_share
+from caprpc.policy.pools import Holding, Pool, Pools, buffer_share
 from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
 
@@ -32,6 +32,7 @@ __all__ = [
     "Facet",
     "Grant",
     "Guard",
+    "Holding",
     "Key",
     "Lend",
     "MemberLimit",

@@ -3,7 +3,19 @@
 from typing import Final
 
 _LIMITS: Final = frozenset(
-    {"per_second", "per_hour", "per_day", "in_flight", "principal_in_flight", "depth", "imports", "batch", "rate"}
+    {
+        "per_second",
+        "per_hour",
+        "per_day",
+        "in_flight",
+        "principal_in_flight",
+        "principal_callbacks",
+        "principal_pipelined",
+        "depth",
+        "imports",
+        "batch",
+        "rate",
+    }
 )
 
 _CODES: Final = {"argument": "invalid-arguments", "cancelled": "cancelled", "draining": "unavailable"}
