@@ -1,7 +1,7 @@
 """References whose declaration is not here: what the peer has announced of them is all that is known.
 
-For tools that try a service by hand. Arguments are values, checked by the peer alone; results are values, and references
-which are as little known. Programs declare what they use.
+For tools that try a service by hand. Arguments are values, checked by the peer alone; results are values, and
+references which are as little known. Programs declare what they use.
 """
 
 from collections.abc import Mapping
