@@ -56,6 +56,10 @@ class Limits:
     """A peer that takes nothing for this long is gone."""
     principal_in_flight: int = 256
     """As ``in_flight``, of all connections of the peer's principal: four that do all they may, or eight with half."""
+    principal_callbacks: int = 256
+    """Calls of the peer within calls of ours, of all its connections; ``callback_depth`` bounds each chain of them."""
+    principal_pipelined: int = 256
+    """Calls of the peer that wait for an answer, of all its connections; ``pipeline_depth`` bounds each chain."""
     principal_exports: int = 16_384
     """As ``exports``, of all its connections: one entry is about 600 bytes, so 10 MB."""
     principal_imports: int = 16_384

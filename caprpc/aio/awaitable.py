@@ -21,6 +21,8 @@ class CallAwaitable(asyncio.Future[Any]):
     member: Member | None = None
     promised: Promised | None = None
     """What has been made of it by ``pipe`` before there was room to send it."""
+    first: "CallAwaitable | None" = None
+    """The call itself, where this one stands for all attempts at it."""
     deadline: float
     conclude: Callable[[Question], Any]
     abandoned: Callable[[Question], None]

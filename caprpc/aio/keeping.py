@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from caprpc.aio.awaitable import CallAwaitable
 from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
+from caprpc.aio.deferred import begin_later
 from caprpc.aio.dialed import Dialed
 from caprpc.errors import CapRPCError, ConnectionLost, ReferenceDead, RemoteError
 from caprpc.interface import Member, Shape
 from caprpc.objects.admission import Admission
+from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall
+from caprpc.objects.promises import Promised
 from caprpc.objects.reconnect import (
     NO_ATTEMPTS,
     Attempts,
@@ -50,6 +53,7 @@ class Keeper:
     def __init__(self, admission: Admission, route: Route, wish: Wish, plan: Reconnect) -> None:
         self.plan = plan
         self.holdings = Holdings()
+        self.one_way = OneWayCalls()
         self._admission = admission
         self._route = route
         self._wish = wish
@@ -171,6 +175,8 @@ class KeptCaller(Caller):
     def __init__(self, connection: Connection, loop: "AbstractEventLoop", keeper: Keeper) -> None:
         super().__init__(connection, loop)
         self._keeper = keeper
+        # Their failures are counted for the peer, whatever connection they were made on.
+        self.one_way = keeper.one_way
 
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
@@ -185,7 +191,47 @@ class KeptCaller(Caller):
             first = super().call_async(target, member, args, kwargs)
         except _LOST as exc:
             return self._again(exc, None, attempts, [target], make)
-        return first if attempts.ended else self._again(None, first, attempts, [target], make)
+        if attempts.ended:
+            return first
+        outer = self._again(None, first, attempts, [target], make)
+        if isinstance(first, CallAwaitable):
+            outer.owner, outer.first = self, first
+        return outer
+
+    def keep(self, future: CallAwaitable) -> Any:
+        """Return the promise of what a call returns; a pipeline is not made again after a loss."""
+        if future.first is None:
+            return super().keep(future)
+        promise = super().keep(future.first)
+        # Whoever holds the promise learns how the call ended; nobody awaits all attempts at it any more.
+        future.add_done_callback(_look_at)
+        return promise
+
+    def step_async(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Make a step of a pipeline; the first one waits for a connection, and a promise dies with its own."""
+        if isinstance(target, Promised) or not self.is_over:
+            return super().step_async(target, member, args, kwargs)
+
+        async def make() -> Any:
+            lost = ConnectionLost("no connection", may_have_run=False)
+            self._keeper.holdings.check([target], lost)
+            caller = await self._keeper.after(self._connection, self._until())
+            return Caller.step_async(caller, await caller._now(target), member, args, kwargs)
+
+        return begin_later(target, member, make, self._loop)
+
+    async def oneway_async(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> None:
+        """Make a call whose answer nobody waits for; it waits for a connection, and is not made again."""
+
+        def make(caller: Caller, now: list[Import]) -> "asyncio.Future[Any]":
+            return self._loop.create_task(Caller.oneway_async(caller, now[0], member, args, kwargs))
+
+        try:
+            await super().oneway_async(target, member, args, kwargs)
+        except _LOST as exc:
+            await self._again(exc, None, NO_ATTEMPTS, [target], make)
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
         """Ask for a root; it is asked for again after every loss."""
@@ -320,6 +366,11 @@ class KeptCaller(Caller):
             # It was obtained while the connection was being lost, and was not known when the others were renewed.
             holdings.renew(held, await self.acquire(held))
         return stub._caprpc_import
+
+
+def _look_at(done: "asyncio.Future[Any]") -> None:
+    if not done.cancelled():
+        done.exception()
 
 
 def _caller_of(dialed: Dialed) -> KeptCaller:

@@ -11,7 +11,9 @@ from caprpc.blocking.dialed import Dialed
 from caprpc.blocking.futures import CallFuture
 from caprpc.errors import CapRPCError, ConnectionLost, ReferenceDead, RemoteError
 from caprpc.interface import Member, Shape
+from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall
+from caprpc.objects.promises import Promised
 from caprpc.objects.reconnect import (
     NO_ATTEMPTS,
     Attempts,
@@ -46,6 +48,7 @@ class Keeper:
         """Make the first connection; what that raises is raised, and nothing is tried again."""
         self.plan = plan
         self.holdings = Holdings()
+        self.one_way = OneWayCalls()
         self._dial = dial
         self._backoff = Backoff(plan)
         self._changed = threading.Condition()
@@ -176,6 +179,8 @@ class KeptCaller(Caller):
     def __init__(self, connection: Connection, keeper: Keeper) -> None:
         super().__init__(connection)
         self._keeper = keeper
+        # Their failures are counted for the peer, whatever connection they were made on.
+        self.one_way = keeper.one_way
 
     def call(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a call and wait for its answer, over as many connections as it may take."""
@@ -243,6 +248,26 @@ class KeptCaller(Caller):
                 exc, NO_ATTEMPTS, [target], lambda caller, now: Caller.start(caller, now[0], member, args, kwargs)
             )
             return future
+
+    def oneway(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+        """Make a call whose answer nobody waits for; it waits for a connection, and is not made again."""
+        try:
+            super().oneway(target, member, args, kwargs)
+        except _LOST as exc:
+            self._again(
+                exc, NO_ATTEMPTS, [target], lambda caller, now: Caller.oneway(caller, now[0], member, args, kwargs)
+            )
+
+    def step(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Make a step of a pipeline; the first one waits for a connection, and a promise dies with its own."""
+        try:
+            return super().step(target, member, args, kwargs)
+        except _LOST as exc:
+            if isinstance(target, Promised):
+                raise
+            return self._again(
+                exc, NO_ATTEMPTS, [target], lambda caller, now: Caller.step(caller, now[0], member, args, kwargs)
+            )
 
     def release(self, stub: Stub) -> None:
         """Give a reference back now, and for good."""

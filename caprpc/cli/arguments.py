@@ -5,7 +5,7 @@ import binascii
 import collections.abc
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -18,7 +18,7 @@ import click
 
 from caprpc.cli.results import as_json
 from caprpc.ids import OP_CALL, OP_GET, OP_SET
-from caprpc.interface import Member, interface_info, shape_of
+from caprpc.interface import Member, Shape, interface_info
 from caprpc.interface.annotations import strip, text_of, union_members
 from caprpc.interface.declaration import MethodDeclaration
 from caprpc.interface.file_adapters import TextFileAdapter
@@ -44,13 +44,12 @@ class Unfit(Exception):
     """A value does not fit an annotation; says what was expected."""
 
 
-def find_member(interface: Callable[..., Any], name: str, count: int) -> Member:
+def member_in(shape: Shape, name: str, count: int) -> Member:
     """Return the member that ``ROOT.name`` with so many arguments means: a method, or an attribute to get or set.
 
     Raises:
         click.UsageError: The interface has no such member.
     """
-    shape = shape_of(interface)
     operations = (OP_CALL, OP_GET) if count == 0 else (OP_CALL, OP_SET)
     for operation in operations:
         member = shape.members.get((operation, name))
@@ -60,6 +59,32 @@ def find_member(interface: Callable[..., Any], name: str, count: int) -> Member:
         raise click.UsageError(f"{shape.name}.{name} is an attribute that is read only; it takes no argument")
     known = ", ".join(sorted({key for _, key in shape.members if key}))
     raise click.UsageError(f"{shape.name} has no member {name!r}; it has: {known or 'none'}")
+
+
+def plain_arguments(words: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """Return positional and named arguments as the JSON that they are; what is no JSON is a text.
+
+    Raises:
+        click.UsageError: One is named twice.
+    """
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for word in words:
+        name, equals, rest = word.partition("=")
+        if not equals or not name.isidentifier():
+            args.append(_json_or_text(word))
+        elif name in kwargs:
+            raise click.UsageError(f"{name} is given twice")
+        else:
+            kwargs[name] = _json_or_text(rest)
+    return args, kwargs
+
+
+def _json_or_text(word: str) -> Any:
+    try:
+        return json.loads(word)
+    except (ValueError, RecursionError):
+        return word
 
 
 class Arguments:

@@ -7,15 +7,15 @@ from typing import Any, Final
 import click
 
 from caprpc import blocking
-from caprpc.cli.arguments import Arguments, ArgumentUnfit, find_member, undecodable
+from caprpc.cli.arguments import Arguments, ArgumentUnfit, member_in, plain_arguments, undecodable
 from caprpc.cli.exits import EX_OK, EX_SOFTWARE
 from caprpc.cli.logs import log_to_terminal
 from caprpc.cli.modules import import_local
 from caprpc.cli.results import lines_of, shown
 from caprpc.errors import DeadlineExceeded, RemoteError
 from caprpc.ids import OP_NEXT
-from caprpc.interface import Member, interface_info
-from caprpc.objects.stubs import Stub
+from caprpc.interface import Member, Undeclared, interface_info, shape_of
+from caprpc.objects.stubs import Flavor, Stub
 
 _EPILOG: Final = """\b
 Examples:
@@ -27,7 +27,8 @@ Examples:
 ARG is JSON; a text needs no quotes where the declaration says text. NAME=ARG names the
 parameter. @PATH lends an open file where one is declared, and is the file's content where
 text or bytes are; @print lends a function that prints what it is called with. Bytes are
-base64, dates ISO 8601, durations seconds.
+base64, dates ISO 8601, durations seconds. Without --interface, ARG is JSON, or a text
+if it is none, and only values can be sent: the peer says whether they fit.
 
 Exit codes: 0 returned, 64 usage, 65 an argument does not fit, 69 nobody is there, 70 the
 method failed, 75 not now (time, limits), 77 denied, 78 configuration.
@@ -46,7 +47,12 @@ class MethodFailed(click.ClickException):
 @click.argument("words", metavar="[ARG]...", nargs=-1)
 @click.option("--identity", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Certificate and key.")
 @click.option("--policies", required=True, metavar="DIR", type=click.Path(path_type=Path), help="Policy directory.")
-@click.option("--interface", "declared", required=True, metavar="MODULE:NAME", help="The declaration of the root.")
+@click.option(
+    "--interface",
+    "declared",
+    metavar="MODULE:NAME",
+    help="The declaration of the root; without it ARGs are sent as the JSON that they are.",
+)
 @click.option(
     "--audit", metavar="DIR", type=click.Path(path_type=Path), help="Audit log, instead of what caprpc.toml says."
 )
@@ -67,7 +73,7 @@ def call(
     words: tuple[str, ...],
     identity: Path,
     policies: Path,
-    declared: str,
+    declared: str | None,
     audit: Path | None,
     peer: str | None,
     timeout_s: float,
@@ -81,8 +87,17 @@ def call(
     root, dot, name = what.partition(".")
     if not dot or not root or not name:
         raise click.UsageError(f"{what!r}: ROOT.MEMBER expected, such as ledger.balance")
+    if declared is None:
+        args, kwargs = plain_arguments(words)
+        with blocking.connect(
+            url, identity=identity, policies=policies, audit=audit, peer=peer, timeout_s=timeout_s
+        ) as connected:
+            stub = announced_root(connected, root, Undeclared())
+            member = member_in(stub._caprpc_shape, name, len(words))
+            _show(_answer(stub, member, args, kwargs, timeout_s), form)
+        return EX_OK
     interface = load_interface(declared)
-    member = find_member(interface, name, len(words))
+    member = member_in(shape_of(interface), name, len(words))
     arguments = Arguments(member)
     try:
         args, kwargs = arguments.parse(words)
@@ -117,6 +132,12 @@ def load_interface(argument: str) -> Callable[..., Any]:
         known = ", ".join(sorted(key for key, value in members.items() if interface_info(value) is not None))
         raise click.UsageError(f"--interface {argument}: no such interface; the module has: {known or 'none'}")
     return found
+
+
+def announced_root(peer: blocking.Peer, name: str, undeclared: Undeclared) -> Stub:
+    """Return a root whose declaration is not here, as what the peer announces it to be."""
+    stub: Stub = peer._connection.caller.call_root(name, undeclared, Flavor.BLOCKING)
+    return stub
 
 
 def _answer(stub: Any, member: Member, args: list[Any], kwargs: dict[str, Any], timeout_s: float) -> Any:

@@ -20,7 +20,7 @@ from caprpc.ids import (
     OP_INVOKE,
     OP_SET,
 )
-from caprpc.interface import Member
+from caprpc.interface import Announced, AnnouncedSignature, Member
 from caprpc.objects.describing import describe
 from caprpc.objects.stubs import Stub
 
@@ -229,6 +229,9 @@ class Language:
 
     def _use(self, stub: Stub, member: Member, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call with each literal turned into what the declaration asks for, as ``caprpc call`` does."""
+        if isinstance(member.signature, AnnouncedSignature):
+            # What was typed is what is sent: the peer alone knows what it asks for.
+            return self._call(stub, member, args, kwargs)
         hints = annotations_of(member)
         names = [parameter.name for parameter in member.signature.parameters if parameter.positional]
         args = [_fit(value, hints.get(name, Any)) for value, name in zip(args, names, strict=False)] + args[
@@ -254,7 +257,8 @@ def _member(stub: Stub, operation: int, name: str = "") -> Member:
     if member is None:
         what = repr(name) if name else "that"
         usable = ", ".join(sorted({one.name or one.operation for one in describe(stub).members}))
-        raise ShellError(f"{stub._caprpc_shape.name} does not declare {what}; you may use: {usable or 'nothing'}")
+        says = "is not announced with" if isinstance(stub._caprpc_shape, Announced) else "does not declare"
+        raise ShellError(f"{stub._caprpc_shape.name} {says} {what}; you may use: {usable or 'nothing'}")
     return member
 
 

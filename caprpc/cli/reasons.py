@@ -46,6 +46,14 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "All connections of the peer together have too many calls running.",
         "Raise principal_in_flight under [limits] of its policy, or wait.",
     ),
+    "principal_callbacks": (
+        "All connections of the peer together have too many calls running within calls of ours.",
+        "Raise principal_callbacks under [limits] of its policy, or wait.",
+    ),
+    "principal_pipelined": (
+        "On all connections of the peer together too many calls wait for answers.",
+        "Raise principal_pipelined under [limits] of its policy, or wait.",
+    ),
     "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
     "sturdy-unknown": (
         "The peer has presented a sturdy reference that was never granted, or under another name.",

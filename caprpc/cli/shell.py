@@ -12,7 +12,7 @@ import click
 
 from caprpc import blocking
 from caprpc.cli.arguments import print_json
-from caprpc.cli.call import load_interface
+from caprpc.cli.call import announced_root, load_interface
 from caprpc.cli.completer import completer, with_readline
 from caprpc.cli.exits import EX_DATAERR, EX_OK, describe_error, exit_code
 from caprpc.cli.language import BoundMember, Language, ShellError, member_of
@@ -21,7 +21,7 @@ from caprpc.cli.modules import import_local
 from caprpc.cli.results import shown
 from caprpc.errors import CapRPCError, DeadlineExceeded, RemoteError, printable
 from caprpc.ids import OP_ITERATE, OP_LENGTH, OP_NEXT
-from caprpc.interface import Member, interface_info
+from caprpc.interface import Announced, Member, Undeclared, interface_info
 from caprpc.objects.describing import Description, describe
 from caprpc.objects.stubs import Stub
 from caprpc.objects.targets import caller_of
@@ -58,7 +58,7 @@ exit code that caprpc call would have.
     "declared",
     multiple=True,
     metavar="MODULE[:NAME]",
-    help="Declarations of the roots: one, or all of a module; may be given several times.",
+    help="Declarations of the roots, for types and documentation: one, or all of a module; may be given several times.",
 )
 @click.option(
     "--audit", metavar="DIR", type=click.Path(path_type=Path), help="Audit log, instead of what caprpc.toml says."
@@ -124,6 +124,7 @@ class Shell:
         self._opened = opened
         self._granted: dict[str, str] | None = None
         self._roots: dict[str, Stub] = {}
+        self._undeclared = Undeclared()
         self._functions: dict[str, Callable[..., Any]] = {
             "describe": self._described,
             "help": self.help,
@@ -152,9 +153,10 @@ class Shell:
             return _doc_of(value) if callable(value) else f"a {type(value).__name__}"
         name = value.member.name if isinstance(value, BoundMember) else name
         if not name:
-            return _overview(describe(stub), stub._caprpc_shape.doc)
+            return _overview(describe(stub), stub._caprpc_shape.doc or _undeclared_note(stub))
         if member_of(stub, name) is None:
-            raise ShellError(f"nothing is declared under {name!r} there")
+            word = "announced" if isinstance(stub._caprpc_shape, Announced) else "declared"
+            raise ShellError(f"nothing is {word} under {name!r} there")
         offered = [one for one in describe(stub).members if one.name == name]
         if not offered:
             return f"{name}: declared by {stub._caprpc_shape.name}, but not offered to you"
@@ -188,11 +190,10 @@ class Shell:
             wanted = (self._granted or {})[name]
             interface = self._interfaces.get(wanted)
             if interface is None:
-                raise ShellError(
-                    f"root {name} is a {printable(wanted)}, whose declaration is not here; start the shell with "
-                    f"--interface MODULE:{printable(wanted)}"
-                )
-            stub = self._roots[name] = self._peer.root(name, interface)
+                stub = announced_root(self._peer, name, self._undeclared)
+            else:
+                stub = self._peer.root(name, interface)
+            self._roots[name] = stub
         return stub
 
     def _call(self, stub: Stub, member: Member, args: list[Any], kwargs: dict[str, Any]) -> Any:
@@ -350,6 +351,13 @@ def _overview(description: Description, doc: str) -> str:
         lines.append(_indented(doc))
     lines += [f"  {one.operation:8} {one}  [{one.effect}]" for one in description.members]
     return "\n".join(lines)
+
+
+def _undeclared_note(stub: Stub) -> str:
+    if not isinstance(stub._caprpc_shape, Announced):
+        return ""
+    name = printable(stub._caprpc_shape.name)
+    return f"known from what the peer announced; --interface MODULE:{name} adds types and documentation"
 
 
 def _doc_of(function: Callable[..., Any]) -> str:

@@ -1,5 +1,6 @@
 """Interfaces: the only source of what can be called, and the checks on everything that goes in and out."""
 
+from caprpc.interface.announced import UNKNOWN, Announced, AnnouncedSignature, Undeclared
 from caprpc.interface.base import Interface, InterfaceBase, register_adapter, shape_of
 from caprpc.interface.contexts import AsyncContextServer, ContextServer, ServedContext
 from caprpc.interface.contracts import contract_of, interface_closure
@@ -12,6 +13,9 @@ from caprpc.interface.shape import Shape
 from caprpc.interface.signature import Parameter, Signature
 
 __all__ = [
+    "UNKNOWN",
+    "Announced",
+    "AnnouncedSignature",
     "ArgumentError",
     "AsyncContextServer",
     "ContextServer",
@@ -29,6 +33,7 @@ __all__ = [
     "ServedSource",
     "Shape",
     "Signature",
+    "Undeclared",
     "attribute",
     "contract_of",
     "interface_closure",

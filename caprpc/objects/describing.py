@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from caprpc.ids import OP_GET, OP_SET, OPERATION_NAMES
-from caprpc.interface import Member, Shape, interface_info, shape_of
+from caprpc.interface import AnnouncedSignature, Member, Shape, interface_info, shape_of
 from caprpc.objects.handles import Narrowed
 from caprpc.objects.stubs import Stub
 from caprpc.objects.targets import stub_of
@@ -22,7 +22,7 @@ class MemberDescription:
     signature: str
     """As declared: ``(account: str, limit: int = ...) -> list[int]``; the type alone for an attribute."""
     effect: str
-    """``read`` or ``write``, as our copy of the interface declares it."""
+    """``read`` or ``write``, as our copy of the interface declares it; ``unknown`` in tools that have no copy."""
     doc: str
 
     def __str__(self) -> str:
@@ -94,7 +94,9 @@ def same(one: object, other: object, /) -> bool:
 
 def _describe(member: Member) -> MemberDescription:
     signature = member.signature
-    if member.operation == OP_GET:
+    if isinstance(signature, AnnouncedSignature):
+        text = "..." if member.operation in (OP_GET, OP_SET) else "(...)"
+    elif member.operation == OP_GET:
         text = signature.result.text
     elif member.operation == OP_SET:
         text = signature.parameters[0].form.text

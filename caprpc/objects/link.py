@@ -295,7 +295,7 @@ class Link:
         root = root_export(self._admission.served.roots, peer, admitted.guard)
         session = Session(peer, admitted.guard, root, opening, now)
         stubs = StubMaker(self._caller)
-        admitted.pools.join(session.limits, admitted.connections, session.answers, session.exports, session.imports)
+        admitted.pools.join(session.limits, admitted.connections, session.holding())
         self.session = session
         names: RootNames = root.obj  # type: ignore[assignment]
         restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)
@@ -345,8 +345,7 @@ class Link:
             if type(event) is Ended:
                 self.ended = event
                 self._admission.release(self.admitted)
-                session = self.session
-                self.admitted.pools.leave(session.answers, session.exports, session.imports)
+                self.admitted.pools.leave(self.session.holding())
                 self._record_end(event)
 
     def _record_end(self, event: Ended) -> None:

@@ -26,7 +26,7 @@ from caprpc.ids import (
     OP_NEXT,
     OP_SET,
 )
-from caprpc.interface import Member, Shape
+from caprpc.interface import Announced, Member, Shape
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.session import Export, Import
 
@@ -250,7 +250,9 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
     ``base`` is ``Stub``, or the remote iterator of a driver for shapes with ``next``.
     """
     body: dict[str, Any] = {"__slots__": (), "__doc__": shape.doc or f"A reference to a remote {shape.text}."}
-    for (operation, name), member in shape.members.items():
+    # Names of a peer become no attributes: a tool that calls without a declaration looks its members up by itself.
+    members = {} if isinstance(shape, Announced) else shape.members
+    for (operation, name), member in members.items():
         if operation == OP_CALL:
             body[name] = named_method(member, name, shape.name)
         elif operation == OP_GET:

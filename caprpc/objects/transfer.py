@@ -10,7 +10,7 @@ from weakref import ref
 
 from caprpc.errors import CallRefused, RemoteProtocolError
 from caprpc.ids import OP_NEXT
-from caprpc.interface import Mismatch, Shape
+from caprpc.interface import Mismatch, Shape, Undeclared
 from caprpc.objects.allowance import bound_iterator
 from caprpc.objects.forwarding import Forwarder
 from caprpc.objects.handles import Narrowed
@@ -306,7 +306,9 @@ class Reader:
         if self._chain:
             imported.chain = self._chain
         if announced.interface != shape.name:
-            raise Mismatch(shape.name, "a reference of another interface")
+            if not isinstance(shape, Undeclared):
+                raise Mismatch(shape.name, "a reference of another interface")
+            shape = shape.of(announced.interface, announced.operations)
         return self._maker.stub(imported if self._right is None else imported.under(self._right), shape, self._flavor)
 
 

@@ -32,6 +32,8 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "write_high_water_bytes": (16 * KIB, 64 * MIB),
     "write_timeout_s": (0.1, 300),
     "principal_in_flight": (1, 65_536),
+    "principal_callbacks": (1, 131_072),
+    "principal_pipelined": (1, 65_536),
     "principal_exports": (1, 16_777_216),
     "principal_imports": (1, 16_777_216),
     "principal_buffered_bytes": (16 * KIB, 1_024 * MIB),

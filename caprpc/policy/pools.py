@@ -1,4 +1,4 @@
-"""What all connections of one principal may hold together: calls, exports and imports.
+"""What all connections of one principal may hold together: calls, of these callbacks and pipelined, exports, imports.
 
 Each connection has a share that is its own and costs nothing to use: whoever stays below it is never counted, and no
 other connection of the principal can take it away. What goes beyond comes out of what is left, and is counted then.
@@ -6,7 +6,7 @@ other connection of the principal can take it away. What goes beyond comes out o
 
 import threading
 from collections.abc import Sized
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from caprpc.limits import Limits
 
@@ -75,24 +75,41 @@ class Pool:
 class Pools:
     """The quotas of one principal, for as long as the process runs."""
 
-    __slots__ = ("exports", "imports", "in_flight")
+    __slots__ = ("callbacks", "exports", "imports", "in_flight", "pipelined")
 
     def __init__(self) -> None:
         self.in_flight = Pool("principal_in_flight")
+        self.callbacks = Pool("principal_callbacks")
+        self.pipelined = Pool("principal_pipelined")
         self.exports = Pool("principal_exports")
         self.imports = Pool("principal_imports")
 
-    def join(self, limits: Limits, connections: int, answers: Table, exports: Table, imports: Table) -> None:
+    def join(self, limits: Limits, connections: int, held: "Holding") -> None:
         """Count the tables of a connection; a principal may always have what one connection may."""
-        self.in_flight.join(answers, max(limits.principal_in_flight, limits.in_flight), connections)
-        self.exports.join(exports, max(limits.principal_exports, limits.exports), connections)
-        self.imports.join(imports, max(limits.principal_imports, limits.imports), connections)
+        self.in_flight.join(held.answers, max(limits.principal_in_flight, limits.in_flight), connections)
+        # Calls within calls of ours have room of their own beside the ordinary ones, so one connection may have both.
+        self.callbacks.join(held.callbacks, max(limits.principal_callbacks, 2 * limits.in_flight), connections)
+        self.pipelined.join(held.pipelined, max(limits.principal_pipelined, 2 * limits.in_flight), connections)
+        self.exports.join(held.exports, max(limits.principal_exports, limits.exports), connections)
+        self.imports.join(held.imports, max(limits.principal_imports, limits.imports), connections)
 
-    def leave(self, answers: Table, exports: Table, imports: Table) -> None:
+    def leave(self, held: "Holding") -> None:
         """Count the tables of a connection no more."""
-        self.in_flight.leave(answers)
-        self.exports.leave(exports)
-        self.imports.leave(imports)
+        self.in_flight.leave(held.answers)
+        self.callbacks.leave(held.callbacks)
+        self.pipelined.leave(held.pipelined)
+        self.exports.leave(held.exports)
+        self.imports.leave(held.imports)
+
+
+class Holding(NamedTuple):
+    """The tables of one connection that are counted."""
+
+    answers: Table
+    callbacks: Table
+    pipelined: Table
+    exports: Table
+    imports: Table
 
 
 def buffer_share(limits: Limits, connections: int) -> int:

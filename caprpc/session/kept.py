@@ -162,6 +162,9 @@ def call_answer(session: "Session", message: m.Call, cause: Question | None, now
     objected = objection(session, call)
     if call.steps > session.limits.pipeline_depth:
         objected = "limit", "pipeline_depth", "limits.pipeline_depth"
+    elif objected is None:
+        full = session.answers.pipelined.full()
+        objected = ("limit", full, f"limits.{full}") if full else None
     if objected is not None:
         code, reason, rule = objected
         refuse(session, message, code, refusal(session, None, message, reason, rule), now, events)

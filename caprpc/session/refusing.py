@@ -48,8 +48,12 @@ def objection(session: "Session", answer: "Answer | BatchAnswer | WaitingCall") 
     pool = session.answers.pool
     if cause is None and pool is not None and not pool.has_room(session.answers):
         return "limit", pool.knob, f"limits.{pool.knob}"
-    if answer.depth > session.limits.callback_depth:
-        return "limit", "depth", "limits.callback_depth"
+    if cause is not None:
+        if answer.depth > session.limits.callback_depth:
+            return "limit", "depth", "limits.callback_depth"
+        full = session.answers.callbacks.full()
+        if full:
+            return "limit", full, f"limits.{full}"
     if cause is not None and cause.abandoned:
         return "cancelled", "cancelled", ""
     if answer.meta is not None and answer.meta.deadline_ms == 0:

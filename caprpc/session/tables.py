@@ -7,7 +7,7 @@ from typing import Final
 
 from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.limits import Limits
-from caprpc.policy import DerivedFacet, Facet
+from caprpc.policy import DerivedFacet, Facet, Holding
 from caprpc.session.calls import Question
 from caprpc.session.imports import Import, Imports
 from caprpc.session.kept import KEPT_PER_CALL, KeptAnswers
@@ -158,3 +158,8 @@ class Tables:
         self.answers = Answers(limits.in_flight)
         self.facets = Announcements()
         self.kept = KeptAnswers(self.exports, KEPT_PER_CALL * limits.in_flight)
+
+    def holding(self) -> Holding:
+        """Return what the quotas of the principal count of this connection."""
+        answers = self.answers
+        return Holding(answers, answers.callbacks, answers.pipelined, self.exports, self.imports)

@@ -1,5 +1,6 @@
 """The answers we owe: which of them must come in time, and which still run after they were answered."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import new_reference
@@ -19,6 +20,36 @@ Timed = tuple[float, Answer | BatchAnswer, Permit, str]
 """When a call is due, the call, its permit, and what says so: ``timeout_s`` of the policy, or its ``deadline``."""
 
 
+AnyAnswer = Answer | BatchAnswer | WaitingCall
+
+
+class Counted:
+    """Those of the open answers that a quota of the principal counts beside all of them."""
+
+    __slots__ = ("_answers", "_counts", "_pool")
+
+    def __init__(self, answers: "Answers", counts: Callable[[AnyAnswer], bool]) -> None:
+        self._answers = answers
+        self._counts = counts
+        self._pool: Pool | None = None
+
+    def __len__(self) -> int:
+        # Copied in one step: other connections of the principal ask from their threads.
+        return sum(map(self._counts, list(self._answers.values())))
+
+    def belong(self, pool: Pool | None) -> None:
+        """Be counted in this pool from now on; None: in none any more."""
+        self._pool = pool
+
+    def full(self) -> str:
+        """Return the limit that lets there be no more of them, or an empty text."""
+        pool = self._pool
+        # As many answers as its share, of whatever kind, are not too many of one kind: then none is looked at.
+        if pool is None or len(self._answers) < pool.share or pool.has_room(self):
+            return ""
+        return pool.knob
+
+
 class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
     """Open answers by their number, and their times.
 
@@ -29,12 +60,14 @@ class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
     that a peer cannot pile up methods which never end. No timed call is due before ``soonest``.
     """
 
-    __slots__ = ("_overdue", "_timed", "easy", "pool", "room", "soonest")
+    __slots__ = ("_overdue", "_timed", "callbacks", "easy", "pipelined", "pool", "room", "soonest")
 
     def __init__(self, in_flight: int) -> None:
         super().__init__()
         self.room = self.easy = in_flight
         self.pool: Pool | None = None
+        self.callbacks = Counted(self, lambda answer: answer.cause is not None)
+        self.pipelined = Counted(self, lambda answer: isinstance(answer, WaitingCall))
         self.soonest = FOREVER
         self._timed: dict[int, Timed] = {}
         self._overdue: set[int] = set()

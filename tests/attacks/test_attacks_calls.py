@@ -4,8 +4,9 @@ import random
 import time
 
 import pytest
+from hostile_peer import reference
 
-from caprpc.ids import OP_NEXT
+from caprpc.ids import OP_INVOKE, OP_NEXT
 from caprpc.wire import messages as m
 from caprpc.wire.codec import pack
 
@@ -187,3 +188,69 @@ def test_cancels_of_everything_at_once_end_each_call_once(world, hostile):
             assert isinstance(answer, m.Return) or answer.code in ("cancelled", "broken")
     assert not peer._answers
     assert peer.value(vault, "noop") is None
+
+
+def test_a_callback_that_is_never_answered_ends_in_time_and_a_late_answer_is_dropped_once(world, driver):
+    running = world.serve(driver, connection="call_timeout_s = 0.3")
+    peer = world.open(running)
+    vault = peer.root()
+    peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+    call = peer.call(vault, "call_back", [reference(1, 1)])
+    peer.send(call)
+    ours = peer.next_call()
+    assert peer.answer(call.question).code == "internal"
+    good_peer_is_served(world, running)
+    # Nobody waits any more: the answer says nothing to anybody, and the question is closed by it.
+    peer.send(m.Return(ours.question, pack(7)))
+    assert peer.value(vault, "noop") is None
+    assert ("got", 7) not in world.service.ran
+    peer.send(m.Return(ours.question, pack(7)))
+    assert refused(peer)
+    good_peer_is_served(world, running)
+
+
+@pytest.mark.parametrize("count", [10_000_000, 60_000])
+def test_millions_of_objects_in_one_list_are_not_taken(world, driver, count):
+    """The first names more than a message may hold; the second fits a message, and is more than we hold."""
+    running = world.serve(driver, connection="max_frame_bytes = 4194304")
+    peer = world.open(running)
+    vault = peer.root()
+    peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 0))
+    one = pack(reference(7, 1))
+    many = b"\xdd" + count.to_bytes(4, "big") + one * min(count, 60_000)
+    call = peer.call(vault, "echo", payload=b"\x92\x91" + many + b"\x80")
+    peer.send(call)
+    answer = peer.answer(call.question)
+    if answer is None:
+        assert peer.closed
+    else:
+        assert answer.code in ("invalid-arguments", "limit")
+        assert peer.value(vault, "noop") is None
+    good_peer_is_served(world, running)
+
+
+def test_a_ping_pong_over_two_connections_ends_at_the_calls_of_the_principal(world, driver):
+    """Depth is not seen across connections: each link is a call, and those are counted for the principal."""
+    running = world.serve(driver, connection="connections = 2\nin_flight = 4\nprincipal_in_flight = 6")
+    peers = []
+    for _ in range(2):
+        peer = world.open(running)
+        peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+        peers.append((peer, peer.root()))
+    links = []
+    for turn in range(20):
+        peer, vault = peers[turn % 2]
+        call = peer.call(vault, "call_back", [reference(100 + turn, 1)])
+        peer.send(call)
+        message = peer.receive()
+        while not isinstance(message, m.Call | m.Raise):
+            message = peer.receive()
+        if isinstance(message, m.Raise):
+            assert message.code == "limit"
+            break
+        links.append((peer, call, message))
+    assert len(links) == 6
+    for peer, call, ours in reversed(links):
+        peer.send(m.Return(ours.question, pack(1)))
+        assert isinstance(peer.answer(call.question), m.Return)
+    assert peers[0][0].value(peers[0][1], "noop") is None

@@ -154,6 +154,26 @@ def test_a_wrong_interface_is_a_usage_error(interface):
     assert CliRunner().invoke(main, [*arguments, "--interface", interface]).exit_code == 64
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["shop.add", "1", "2"], 0, "3\n"),
+        (["shop.add", "a=40", "b=2"], 0, "42\n"),
+        (["shop.show", "two words"], 0, "two words\n"),
+        (["shop.title", "bought"], 0, ""),
+        (["shop.lines", "2"], 0, "line 0\nline 1\n"),
+        (["shop.add", "a=1", "a=2"], 64, "a is given twice"),
+        (["shop.hidden"], 64, "Shop has no member 'hidden'; it has: add,"),
+        (["shop.add", "x"], 65, "parameter 'a': expected int"),
+    ],
+)
+def test_without_a_declaration_the_announcement_is_enough(site, arguments, code, says):
+    side = site["root"] / "alice"
+    options = ["--identity", str(side / "identity"), "--policies", str(side / "policies")]
+    result = CliRunner().invoke(main, ["call", site["address"], *arguments, *options], prog_name="caprpc")
+    assert (result.exit_code, says in result.output) == (code, True), result.output
+
+
 def test_nobody_listens(call, site):
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]

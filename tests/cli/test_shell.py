@@ -16,6 +16,8 @@ from caprpc.cli import main
 from caprpc.cli.completer import completer
 from caprpc.cli.language import Language, ShellError
 from caprpc.cli.shell import Shell, _interfaces
+from caprpc.ids import OP_CALL, OP_LENGTH, OP_ROOT
+from caprpc.interface import Undeclared
 
 HERE = Path(__file__).resolve().parent
 
@@ -132,12 +134,79 @@ def test_time_is_said_when_asked_for(script):
     assert " ms" not in script("shop.add(1, 2)").stderr
 
 
-def test_a_root_without_its_declaration_says_which_module_option_is_missing(site):
+@pytest.fixture
+def stranger(site):
+    """Run lines in a shell that knows no declaration; returns the click result."""
     side = site["root"] / "alice"
-    arguments = ["shell", site["address"], "--identity", str(side / "identity"), "--policies", str(side / "policies")]
-    result = CliRunner().invoke(main, arguments, input="roots()\nshop.add(1, 2)\n", prog_name="caprpc")
-    assert result.exit_code == 65
-    assert "--interface MODULE:Shop" in result.stderr
+    options = ["--identity", str(side / "identity"), "--policies", str(side / "policies")]
+
+    def run(*lines):
+        text = "".join(f"{line}\n" for line in lines)
+        return CliRunner().invoke(main, ["shell", site["address"], *options], input=text, prog_name="caprpc")
+
+    return run
+
+
+@pytest.fixture
+def bare(site):
+    """A shell without declarations, on a connection of its own, without a prompt."""
+    side = site["root"] / "alice"
+    with (
+        ExitStack() as opened,
+        caprpc.connect(site["address"], identity=side / "identity", policies=side / "policies") as peer,
+    ):
+        yield Shell(peer, {}, 10.0, opened)
+
+
+def test_without_declarations_members_are_called_with_plain_values(stranger):
+    lines = ("shop.add(1, 2)", "shop.add(a=40, b=2)", 'shop.title = "new"', "shop.title", "shop.size")
+    result = stranger(*lines)
+    assert (result.output, result.exit_code) == ("3\n42\nnew\n12\n", 0)
+
+
+def test_without_declarations_the_facet_says_what_there_is(bare):
+    said = [bare.help("shop"), bare.help("shop.add"), bare.language.run("describe(shop)")]
+    assert all("add(...)  [unknown]" in text for text in said)
+    assert "hidden" not in "".join(said)
+    assert "--interface MODULE:Shop adds types and documentation" in said[0]
+    complete = completer(bare.language, bare.words)
+    assert complete("shop.a") == ["shop.add("]
+    assert complete("shop.ti") == ["shop.title"]
+    assert complete("shop.hid") == []
+
+
+def test_without_declarations_references_are_kept_and_iterated(stranger):
+    result = stranger("rows = shop.lines(3)", "next(rows)", "list(rows)", "shop.lines(2)")
+    assert result.stdout.splitlines() == ["line 0", '["line 1\\n", "line 2\\n"]', "line 0", "line 1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("shop.nothing()", 65, "Shop is not announced with 'nothing'; you may use: add,"),
+        ("shop.hidden()", 65, "Shop is not announced with 'hidden'"),
+        ("?shop.nothing", 65, "nothing is announced under 'nothing' there"),
+        ('shop.add("x")', 65, "RemoteError (invalid-arguments)"),
+        ("shop.fail()", 70, "RemoteError (internal): "),
+        ("shop.buy()", 70, "no more of these"),
+        ('shop.count(open("/dev/null"), print)', 77, "lends nothing to Shop.count"),
+    ],
+)
+def test_without_declarations_every_mistake_has_a_message(stranger, line, code, says):
+    result = stranger(line)
+    assert (result.exit_code, says in result.stderr) == (code, True), result.output
+    assert "Traceback" not in result.output
+
+
+def test_names_that_a_peer_announces_become_no_attributes(bare):
+    stub = bare.language.lookup("shop")
+    assert (OP_CALL, "add") in stub._caprpc_shape.members
+    assert not hasattr(stub, "add")
+    announced = {(OP_CALL, name) for name in ("__init__", "_caprpc_call", "b\x1b[31m", "", "good")}
+    shape = Undeclared().of("Any", frozenset({*announced, (OP_ROOT, "x"), (OP_LENGTH, "x"), (OP_LENGTH, "")}))
+    assert set(shape.members) == {(OP_CALL, "good"), (OP_LENGTH, "")}
+    with pytest.raises(TypeError, match="a name"):
+        Undeclared().of("b\x1b[31m", frozenset())
 
 
 @pytest.mark.parametrize(

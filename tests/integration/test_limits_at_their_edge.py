@@ -40,6 +40,8 @@ AT_THE_EDGE = {
     "glitch_burst": [(CONNECTION, "test_glitch_burst")],
     "glitch_per_s": [(TIME, "test_budget_is_refilled_by_time"), (CONNECTION, "test_glitch_burst_and_refill")],
     "principal_in_flight": [(PRINCIPAL, "test_calls_of_all_connections_together_at_their_edge")],
+    "principal_callbacks": [(CONNECTION, "test_principal_callbacks")],
+    "principal_pipelined": [(CONNECTION, "test_principal_pipelined")],
     "principal_exports": [(PRINCIPAL, "test_exports_of_all_connections_together_at_their_edge")],
     "principal_imports": [(PRINCIPAL, "test_imports_of_all_connections_together_at_their_edge")],
     "principal_buffered_bytes": [(PRINCIPAL, "test_buffers_are_divided_among_the_connections")],

@@ -409,6 +409,107 @@ def test_batch_waits_for_the_next_connection(pairing, bank):
     assert pairing.run(scenario, reconnect=SOON) == [1, 3]
 
 
+async def send_one_way(face, reference, *args):
+    if face.is_async:
+        await caprpc.aio.oneway(reference, *args)
+    else:
+        caprpc.oneway(reference, *args)
+
+
+async def end_of(face, future):
+    """Return what a pipeline ends with."""
+    return await future if face.is_async else future.result()
+
+
+def pipe_of(face):
+    return caprpc.aio.pipe if face.is_async else caprpc.pipe
+
+
+def test_one_way_call_waits_for_the_next_connection(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        await stop(face, pairing.host)
+        threading.Timer(0.1, bank.again).start()
+        await send_one_way(face, ledger.post, 4)
+        # Calls start in order; this one may still run, in a thread of its own, when a later one is answered.
+        await face.pause(lambda: bank.book.total == 4)
+        await face(ledger.balance())
+        assert face.peer.one_way_failures == 0
+
+    pairing.run(scenario, reconnect=SOON)
+    assert bank.book.ran == ["post", "balance"]
+
+
+def test_one_way_call_under_way_is_not_made_again_and_counted(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        await send_one_way(face, ledger.slow_balance)
+        await arrived(face, bank.book)
+        pairing.host.sever()
+        await face(ledger.balance())
+        await face.pause(lambda: face.peer.one_way_failures == 1)
+
+    pairing.run(scenario, reconnect=SOON)
+    bank.book.gate.set()
+    assert bank.book.ran.count("slow_balance") == 1
+
+
+def test_one_way_call_of_a_live_reference_dies_with_its_connection(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        account = await face(ledger.account())
+        pairing.host.sever()
+        await face(ledger.balance())
+        with pytest.raises(ReferenceDead, match="get it anew from the root it came from"):
+            await send_one_way(face, account.name)
+
+    pairing.run(scenario, reconnect=SOON)
+
+
+def test_pipeline_that_begins_without_a_connection_waits_for_the_next(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        await stop(face, pairing.host)
+        threading.Timer(0.1, bank.again).start()
+        assert await end_of(face, pipe_of(face)(ledger).account().name()) == "A-1"
+        return await end_of(face, pipe_of(face)(ledger).account().name())
+
+    assert pairing.run(scenario, reconnect=SOON) == "A-1"
+
+
+def test_call_that_may_be_made_again_can_be_piped(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        if face.is_async:
+            return await caprpc.aio.pipe(ledger.account()).name()
+        return caprpc.pipe(ledger, lambda one: one.account().name()).result()
+
+    assert pairing.run(scenario, reconnect=SOON) == "A-1"
+
+
+def test_promise_dies_with_its_connection(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        account = pipe_of(face)(ledger).account()
+        await end_of(face, account.name())
+        pairing.host.sever()
+        await face(ledger.balance())
+        with pytest.raises((ConnectionLost, ReferenceDead)):
+            await end_of(face, account.name())
+
+    pairing.run(scenario, reconnect=SOON)
+
+
+def test_pipeline_gives_up_when_there_is_no_connection_in_time(pairing, bank):
+    async def scenario(face):
+        ledger = await face.root("ledger", Ledger)
+        await stop(face, pairing.host)
+        with pytest.raises(ConnectionLost):
+            await end_of(face, pipe_of(face)(ledger).account().name())
+
+    pairing.run(scenario, reconnect=Reconnect(first_s=0.005, most_s=0.01, attempts=3))
+
+
 def test_without_reconnect_a_lost_connection_stays_lost(pairing, bank):
     async def scenario(face):
         ledger = await face.root("ledger", Ledger)

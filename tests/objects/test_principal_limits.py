@@ -6,7 +6,7 @@ import pytest
 
 from caprpc import Interface, RemoteError, method
 from caprpc.limits import DEFAULT_LIMITS, Limits
-from caprpc.policy import Pool, Pools, buffer_share
+from caprpc.policy import Holding, Pool, Pools, buffer_share
 from caprpc.testing import Pair
 
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/client"]\n[roots]\nbox = "Box"\n'
@@ -194,8 +194,10 @@ def test_share_of_a_connection_is_its_own_whatever_the_others_do(connections):
 
 
 def test_one_connection_may_have_what_its_own_limit_says():
-    pools, tables = Pools(), [Table(), Table(), Table()]
-    pools.join(Limits(in_flight=1_000, principal_in_flight=1), 1, *tables)
+    pools, tables = Pools(), Holding(*(Table() for _ in range(5)))
+    limits = Limits(in_flight=1_000, principal_in_flight=1, principal_callbacks=1, principal_pipelined=1)
+    pools.join(limits, 1, tables)
+    assert pools.callbacks.most == pools.pipelined.most == 2_000
     assert pools.in_flight.most == 1_000
     tables[0].held = 999
     assert pools.in_flight.has_room(tables[0])
@@ -206,6 +208,9 @@ def test_one_connection_may_have_what_its_own_limit_says():
 def test_default_is_less_than_all_connections_at_their_limits():
     for name in ("in_flight", "exports", "imports"):
         own, together = getattr(DEFAULT_LIMITS, name), getattr(DEFAULT_LIMITS, f"principal_{name}")
+        assert own <= together < 8 * own
+    for name in ("callbacks", "pipelined"):
+        own, together = 2 * DEFAULT_LIMITS.in_flight, getattr(DEFAULT_LIMITS, f"principal_{name}")
         assert own <= together < 8 * own
 
 
@@ -262,7 +267,7 @@ def test_pool_is_never_overdrawn_by_threads_that_go_one_after_the_other():
 
 def test_message_of_a_full_pool_names_a_knob_that_there_is():
     pools = Pools()
-    for pool in (pools.in_flight, pools.exports, pools.imports):
+    for pool in (pools.in_flight, pools.callbacks, pools.pipelined, pools.exports, pools.imports):
         assert pool.knob in Limits.__dataclass_fields__
         assert f"(limits.{pool.knob})" in pool.text()
 

@@ -4,6 +4,7 @@ import gc
 import logging
 import tempfile
 import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,11 @@ from hypothesis.stateful import (
 )
 
 import caprpc
-from caprpc import CapRPCError
-from caprpc.ids import OP_CALL
+from caprpc import CapRPCError, IteratorBusy
+from caprpc.ids import OP_CALL, OP_CLOSE, OP_NEXT
 from caprpc.interface import shape_of
 from caprpc.objects.attenuation import AttenuateMember, EndMember, Terms, narrow
+from caprpc.objects.iteration import RemoteIterator
 from caprpc.objects.revocation import end as end_right
 from caprpc.objects.stubs import Stub
 from caprpc.testing.pair import Pair
@@ -46,6 +48,9 @@ def histories(make_pair, classes):
             self.pending = []
             self.rights = []
             self.watched = []
+            self.streams = []
+            self.promises = []
+            self.lent = []
 
         def teardown(self):
             if not hasattr(self, "pair"):
@@ -69,12 +74,18 @@ def histories(make_pair, classes):
                 for session in (self.pair.client.session, self.pair.server.session)
             ]
             assert tables == [([], [], {}, {})] * 2
+            assert self.pair.client.session.asked.kept == 0
+            assert not self.pair.server.session.kept
 
         def forget_all(self):
             for pending in self.pending:
                 self.read(pending)
             self.pending.clear()
             self.stubs.clear()
+            self.streams.clear()
+            self.promises.clear()
+            while self.lent:
+                self.lent.pop()[0].close()
             self.impl.held.clear()
             self.impl.leaf = None
             self.node = None
@@ -85,7 +96,10 @@ def histories(make_pair, classes):
             """Take a result; keep the references in it."""
             try:
                 result = pending.result()
-            except (CapRPCError, Refusal):
+            except (CapRPCError, Refusal, IteratorBusy):
+                return
+            if isinstance(result, RemoteIterator):
+                self.streams.append(result)
                 return
             found = result if isinstance(result, list) else [result]
             self.stubs += [item for item in found if isinstance(item, leaf_class) or "Stub" in type(item).__name__]
@@ -123,6 +137,74 @@ def histories(make_pair, classes):
         @rule(one=INDEX, other=INDEX)
         def hand_over_two(self, one, other):
             self.start("keep_both", self.leaf(one), self.leaf(other))
+
+        def start_on(self, stub, operation, *args):
+            member = stub._caprpc_shape.members[operation, ""]
+            try:
+                self.pending.append(self.pair.client.start(stub._caprpc_import, member, args, {}))
+            except CapRPCError:
+                return
+
+        @precondition(room)
+        @rule(count=SIZES)
+        def open_stream(self, count):
+            self.start("count", count)
+
+        @precondition(lambda self: self.streams and len(self.pending) < 12)
+        @rule(index=INDEX, most=st.integers(1, 3))
+        def pull(self, index, most):
+            self.start_on(self.streams[index % len(self.streams)], OP_NEXT, most, 65_536)
+
+        @precondition(lambda self: self.streams and len(self.pending) < 12)
+        @rule(index=INDEX)
+        def close_stream(self, index):
+            self.start_on(self.streams[index % len(self.streams)], OP_CLOSE)
+
+        @precondition(lambda self: self.streams)
+        @rule(index=INDEX)
+        def drop_stream(self, index):
+            self.streams.pop(index % len(self.streams))
+
+        @precondition(lambda self: len(self.promises) < 6 and len(self.pending) < 12)
+        @rule(name=st.sampled_from(["fresh", "same", "kept"]))
+        def promise(self, name):
+            member = shape_of(node_class).members[OP_CALL, name]
+            try:
+                self.promises.append(self.pair.client.step(self.node._caprpc_import, member, (), {}))
+            except CapRPCError:
+                return
+
+        @precondition(lambda self: self.promises and len(self.pending) < 12)
+        @rule(index=INDEX)
+        def step_on_promise(self, index):
+            promise = self.promises[index % len(self.promises)]
+            try:
+                self.pending.append(promise.name())
+            except (CapRPCError, Refusal):
+                return
+
+        @precondition(lambda self: self.promises)
+        @rule(index=INDEX)
+        def drop_promise(self, index):
+            self.promises.pop(index % len(self.promises))
+
+        @precondition(lambda self: len(self.lent) < 3)
+        @rule(index=INDEX, uses=st.none() | st.integers(1, 3))
+        def lend(self, index, uses):
+            block = ExitStack()
+            handle = block.enter_context(caprpc.lend(self.ours[index % 2], leaf_class, uses=uses))
+            self.watched.append(weakref.ref(handle._caprpc_right))
+            self.lent.append((block, handle))
+
+        @precondition(lambda self: self.lent and len(self.pending) < 12)
+        @rule(index=INDEX, name=st.sampled_from(["keep", "borrow", "borrow_and_keep", "hold_back", "is_yours"]))
+        def hand_over_lent(self, index, name):
+            self.start(name, self.lent[index % len(self.lent)][1])
+
+        @precondition(lambda self: self.lent)
+        @rule(index=INDEX)
+        def end_of_block(self, index):
+            self.lent.pop(index % len(self.lent))[0].close()
 
         @precondition(room)
         @rule(index=INDEX, kind=st.sampled_from(["declared", "other"]))

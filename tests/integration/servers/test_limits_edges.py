@@ -153,6 +153,62 @@ def test_callback_depth(world, driver):
     assert any("limits.callback_depth" in str(fields) for fields in running.records(kind="outcome"))
 
 
+def heard(peer):
+    """Wait until the server has taken what was sent."""
+    peer.send(m.Ping(1))
+    assert peer.receive() == m.Pong(1)
+
+
+def test_principal_callbacks(world, driver):
+    """Four calls within calls of ours, of both connections together; one of the two alone has three."""
+    running = world.serve(driver, connection="connections = 2\nin_flight = 2\nprincipal_callbacks = 4")
+    peers, begun, within = [], [], []
+    for _ in range(2):
+        peer = world.open(running)
+        vault = peer.root()
+        peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+        begun.append(peer.call(vault, "call_back", [reference(1, 1)]))
+        peer.send(begun[-1])
+        peers.append((peer, vault, peer.next_call()))
+    for number, count in ((0, 3), (1, 1)):
+        peer, vault, ours = peers[number]
+        calls = [peer.call(vault, "wait", meta=m.Meta(ours.question)) for _ in range(count)]
+        within += [(peer, call) for call in calls]
+        peer.send(*calls)
+        heard(peer)
+    peer, vault, ours = peers[1]
+    refused = peer.call(vault, "wait", meta=m.Meta(ours.question))
+    peer.send(refused)
+    assert peer.answer(refused.question).code == "limit"
+    world.service.gate.set()
+    assert [type(one.answer(call.question)) for one, call in within] == [m.Return] * 4
+    assert peer.value(vault, "wait", meta=m.Meta(ours.question)) is None
+    for (one, _, ours), call in zip(peers, begun, strict=True):
+        one.send(m.Return(ours.question, pack(7)))
+        assert isinstance(one.answer(call.question), m.Return)
+    assert [fields["rule"] for fields in running.records(decision="deny")] == ["limits.principal_callbacks"]
+
+
+def test_principal_pipelined(world, driver):
+    """Eight calls that wait for answers, of three connections together; each alone may have three."""
+    running = world.serve(driver, connection="connections = 3\nin_flight = 4\nprincipal_pipelined = 8")
+    waiting = []
+    for count in (3, 3, 2):
+        peer = world.dial(running).open(features=("pipeline",))
+        vault = peer.root()
+        first = peer.call(vault, "wait", meta=m.Meta(None, None, True))
+        peer.send(first)
+        calls = [peer.call(~first.question, "text") for _ in range(count)]
+        waiting += [(peer, call) for call in calls]
+        peer.send(*calls)
+        heard(peer)
+    assert peer.ask(~first.question, "text").code == "limit"
+    world.service.gate.set()
+    # What they waited for gives no reference.
+    assert {one.answer(call.question).code for one, call in waiting} == {"broken"}
+    assert "limits.principal_pipelined" in {fields["rule"] for fields in running.records(decision="deny")}
+
+
 def test_hello_timeout(world, driver):
     running = world.serve(driver, connection="hello_timeout_s = 0.1")
     peer = world.dial(running).shake_hands()

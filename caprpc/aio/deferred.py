@@ -1,0 +1,64 @@
+"""Pipelines that begin while there is no connection: their steps are made in order once there is one."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from caprpc.aio.awaitable import CallAwaitable
+from caprpc.interface import Member
+from caprpc.objects.promises import Promised, PromiseStub, future_of, promise_of, result_shape
+from caprpc.session import Import
+
+Step = Callable[[Import, Member, tuple[object, ...], dict[str, object]], Any]
+"""Makes a step on a target."""
+
+
+def begin_later(
+    target: Import, member: Member, make: Callable[[], Coroutine[Any, Any, Any]], loop: asyncio.AbstractEventLoop
+) -> Any:
+    """Return at once what a step gives, a promise or an awaitable; ``make`` makes it when that can be done."""
+    made = loop.create_task(make())
+    result = CallAwaitable(loop=loop)
+    loop.create_task(_pass_on(made, result))
+    shape = result_shape(member)
+    if shape is None:
+        return result
+    result.add_done_callback(_look_at)
+    promised = Promised(shape, target, member)
+    promised.future = result
+    return promise_of(promised, shape, _steps_after(made, loop))
+
+
+def _steps_after(made: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> Step:
+    """Return what makes steps on a promise that is not made yet: in order, and without waiting for its answer."""
+
+    def step(target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        async def make() -> Any:
+            promise: PromiseStub = await made
+            return promise._caprpc_call(promise._caprpc_import, member, args, kwargs)
+
+        return begin_later(target, member, make, loop)
+
+    return step
+
+
+async def _pass_on(made: "asyncio.Task[Any]", result: CallAwaitable) -> None:
+    """Have ``result`` end as what was made does; cancelling it cancels that."""
+    try:
+        future = future_of(await made)
+        result.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
+        value = await future
+    except asyncio.CancelledError:
+        result.cancel()
+    except Exception as exc:  # whatever the step ended with belongs to whoever awaits it
+        if not result.done():
+            result.set_exception(exc)
+    else:
+        if not result.done():
+            result.set_result(value)
+
+
+def _look_at(done: "asyncio.Future[Any]") -> None:
+    """Have asyncio not complain of a step that failed and that nobody awaits: what stands on it tells of it."""
+    if not done.cancelled():
+        done.exception()
