@@ -256,12 +256,12 @@ class _RelationCheck:
             # If the next record does not follow, this one was edited where it stands, and that says more.
             self._doubt = exc
         mono = record.number("mono") / 1e9
-        if seal.signed != before:
-            # The next record is the first unsigned one, however long it lets one wait for it.
+        if seal.signed != before or record.fields["seq"] == 1 or record.text("event") == "resume":
+            # The next record is the first unsigned fact, however long it lets one wait for it.
             self._unsigned_from, self._unsigned_s = None, 0.0
+        elif self._unsigned_from is None:
+            self._unsigned_from = mono
         else:
-            if record.text("event") == "resume" or self._unsigned_from is None:
-                self._unsigned_from, self._unsigned_s = mono, 0.0
             self._unsigned_s = max(self._unsigned_s, mono - self._unsigned_from)
         if record.fields["kind"] == "segment" and "digest" in record.fields:
             self._named_key = True

@@ -357,3 +357,33 @@ def test_a_record_after_long_idleness_leaves_a_short_tail(logs, decision, tick):
     logs.abandon(log)
     report = the(logs.verify())
     assert (report.verdict, report.unsigned, report.unsigned_s) == ("intact", 2, 0.5)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_first_record_after_long_idleness_leaves_a_short_tail(logs, decision, tick, resumed):
+    """Nothing is signed before there is a first fact, and of the record of the beginning alone nothing follows."""
+    log = logs.open()
+    if resumed:
+        write(log, decision, 2)
+        tick(log)
+        logs.abandon(log)
+        log = logs.open()
+    log.relation(PEER)
+    logs.clock.advance(3_600)
+    write(log, decision, 1)
+    logs.clock.advance(0.5)
+    write(log, decision, 1)
+    logs.abandon(log)
+    report = the(logs.verify())
+    assert report.verdict == "intact"
+    if resumed:
+        assert report.unsigned_s == 0.5
+
+
+def test_more_than_a_minute_of_records_behind_the_beginning_is_unsigned(logs, decision):
+    log = logs.open()
+    write(log, decision, 1)
+    logs.clock.advance(61)
+    write(log, decision, 1)
+    logs.abandon(log)
+    assert the(logs.verify()).verdict == "unsigned"

@@ -194,7 +194,7 @@ def test_what_expires_soon_is_recorded_at_start_at_reload_and_hourly(site, caplo
     admission.reload()
     again = [line for line in site.general("server") if '"event":"identity"' in line]
     assert len(again) == 2 * len(said)
-    due = admission._note_at
+    due = admission.vitals.note_at
     admission.tick(due - 1.0)
     assert len([line for line in site.general("server") if '"event":"identity"' in line]) == len(again)
     admission.tick(due)

@@ -8,7 +8,7 @@ import pytest
 from caprpc import ids
 from caprpc.contract import InterfaceContract
 from caprpc.limits import DEFAULT_LIMITS, KIB, MIB
-from caprpc.policy import Guard, Lend, MemberLimit, Pool, Pools, PrincipalQuotas, grant_line
+from caprpc.policy import Guard, Holding, Lend, MemberLimit, Pool, Pools, PrincipalQuotas, grant_line
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.attenuation import MOST_MEMBERS, Narrowing, keys_of, rules_of, word_of
 from caprpc.policy.contracts import change, contracts_to_toml
@@ -405,12 +405,13 @@ class TestPools:
         assert one.pool is None
         assert pool.has_room(other)
 
-    def test_leaving_frees_all_three(self):
-        pools, tables = Pools(), [Counted() for _ in range(3)]
-        pools.join(DEFAULT_LIMITS, 1, *tables)
-        assert [table.pool for table in tables] == [pools.in_flight, pools.exports, pools.imports]
-        pools.leave(*tables)
-        assert [table.pool for table in tables] == [None] * 3
+    def test_leaving_frees_all(self):
+        pools, held = Pools(), Holding(*(Counted() for _ in range(5)))
+        pools.join(DEFAULT_LIMITS, 1, held)
+        joined = [pools.in_flight, pools.callbacks, pools.pipelined, pools.exports, pools.imports]
+        assert [table.pool for table in held] == joined
+        pools.leave(held)
+        assert [table.pool for table in held] == [None] * 5
 
 
 LIMITS = {
@@ -433,6 +434,8 @@ LIMITS = {
     "frame_bytes_per_s": (64, 64 * MIB),
     "write_high_water_bytes": (16 * KIB, 64 * MIB),
     "write_timeout_s": (0.1, 300),
+    "principal_callbacks": (1, 131_072),
+    "principal_pipelined": (1, 65_536),
     "principal_in_flight": (1, 65_536),
     "principal_exports": (1, 16_777_216),
     "principal_imports": (1, 16_777_216),
