@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from caprpc.aio.awaitable import CallAwaitable
+from caprpc.aio.stepping import look_at
 from caprpc.interface import Member
 from caprpc.objects.promises import Promised, PromiseStub, future_of, promise_of, result_shape
 from caprpc.session import Import
@@ -23,7 +24,7 @@ def begin_later(
     shape = result_shape(member)
     if shape is None:
         return result
-    result.add_done_callback(_look_at)
+    result.add_done_callback(look_at)
     promised = Promised(shape, target, member)
     promised.future = result
     return promise_of(promised, shape, _steps_after(made, loop))
@@ -56,9 +57,3 @@ async def _pass_on(made: "asyncio.Task[Any]", result: CallAwaitable) -> None:
     else:
         if not result.done():
             result.set_result(value)
-
-
-def _look_at(done: "asyncio.Future[Any]") -> None:
-    """Have asyncio not complain of a step that failed and that nobody awaits: what stands on it tells of it."""
-    if not done.cancelled():
-        done.exception()

@@ -11,6 +11,7 @@ from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
 from caprpc.aio.deferred import begin_later
 from caprpc.aio.dialed import Dialed
+from caprpc.aio.stepping import look_at
 from caprpc.errors import CapRPCError, ConnectionLost, ReferenceDead, RemoteError
 from caprpc.interface import Member, Shape
 from caprpc.objects.admission import Admission
@@ -204,7 +205,7 @@ class KeptCaller(Caller):
             return super().keep(future)
         promise = super().keep(future.first)
         # Whoever holds the promise learns how the call ended; nobody awaits all attempts at it any more.
-        future.add_done_callback(_look_at)
+        future.add_done_callback(look_at)
         return promise
 
     def step_async(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
@@ -366,11 +367,6 @@ class KeptCaller(Caller):
             # It was obtained while the connection was being lost, and was not known when the others were renewed.
             holdings.renew(held, await self.acquire(held))
         return stub._caprpc_import
-
-
-def _look_at(done: "asyncio.Future[Any]") -> None:
-    if not done.cancelled():
-        done.exception()
 
 
 def _caller_of(dialed: Dialed) -> KeptCaller:

@@ -83,7 +83,7 @@ class Stepping(ABC):
             raise TypeError("only the result of a call that returns one reference can be called before it is here")
         promised = Promised(shape, target, member)
         promised.future = future
-        future.add_done_callback(_look_at)
+        future.add_done_callback(look_at)
         if future.question is None:
             future.promised = promised
         elif self.link().session.keep(future.question):
@@ -109,7 +109,7 @@ class Stepping(ABC):
             return _with(held, question)
 
         future = self.ask(ask, lambda question: outgoing.conclude(question, member, flavor), origin)
-        future.add_done_callback(_look_at)
+        future.add_done_callback(look_at)
         return future
 
 
@@ -118,7 +118,7 @@ def _with(_held: object, question: Question) -> Question:
     return question
 
 
-def _look_at(done: "asyncio.Future[Any]") -> None:
+def look_at(done: "asyncio.Future[Any]") -> None:
     """Have asyncio not complain of a step that failed and that nobody awaits: what stands on it tells of it."""
     if not done.cancelled():
         done.exception()
