@@ -287,13 +287,14 @@ def connect(
 ) -> Connecting:
     """Connect to a server with an identity and policies of our own; closing the peer closes the audit log, too.
 
-    Await it for the peer, or write ``async with connect(...) as peer:``. A program that makes many connections reads
-    everything once with ``Client`` instead; its ``connect`` says what the other arguments are.
+    Await it for the peer, or write ``async with connect(...) as peer:``. A program that has several connections at a
+    time makes them with one ``Client`` instead, because an audit log has one writer; its ``connect`` says what the
+    other arguments are.
 
     Raises:
         ConnectRefused: Nobody listens there, or one side does not accept the other.
         ConfigurationError: URL, identity or policies are wrong.
-        AuditError: The audit log cannot be written, or another process has it.
+        AuditError: The audit log cannot be written, or another process or client has it.
     """
 
     def dial(client: Client) -> Connecting:
@@ -327,7 +328,7 @@ def connect_subprocess(
     Raises:
         ConnectRefused: It cannot be started, or one side does not accept the other.
         ConfigurationError: Command, identity or policies are wrong.
-        AuditError: The audit log cannot be written, or another process has it.
+        AuditError: The audit log cannot be written, or another process or client has it.
     """
 
     def dial(client: Client) -> Connecting:

@@ -245,12 +245,19 @@ def _take(lock: int, path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-        who = f"process {owner}" if owner.isdigit() else "another process"
-        raise AuditError(
-            f"{path}: {who} writes to this audit log; give each process its own directory, or stop that one"
-        ) from exc
+        raise AuditError(f"{path}: {_conflict(owner)}") from exc
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+
+
+def _conflict(owner: str) -> str:
+    if owner == str(os.getpid()):
+        return (
+            "this process already writes to this audit log; make all of its connections with one caprpc.Client, or give"
+            " the other client or server an audit directory of its own (audit=...)"
+        )
+    who = f"process {owner}" if owner.isdigit() else "another process"
+    return f"{who} writes to this audit log; give each process its own directory, or stop that one"
 
 
 def _close(fd: int) -> None:
