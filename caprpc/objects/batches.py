@@ -5,7 +5,7 @@ from inspect import iscoroutine
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
-from caprpc.errors import AuditError, RemoteProtocolError, cut_text, declared_text
+from caprpc.errors import AuditError, LimitExceeded, RemoteProtocolError, cut_text, declared_text
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ENTER, OP_EXIT, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
@@ -64,8 +64,8 @@ class BatchJob:
         """Some method in it is a coroutine function: it is run with ``run_async``."""
         self.members: set[Member] = set()
         """What it runs."""
-        self.unrecorded = False
-        """The audit log did not take an outcome: no result may leave."""
+        self.unrecorded: AuditError | None = None
+        """Why the audit log did not take an outcome: no result may leave."""
         self.planned = 0
         """How many of its calls, from the first, are in ``todo`` or have been answered."""
         self.route = ""
@@ -146,20 +146,27 @@ class BatchJob:
 
         If those cannot be packed, or are more than the ``most`` bytes that the peer takes, every call has failed.
         """
-        count = len(self.results)
-        if self.unrecorded:
-            failures = [Failure(position, True, "internal", "", "", new_reference()) for position in range(count)]
-            return failures, codec.pack([None] * count, limits)
+        if self.unrecorded is not None:
+            self.failures = []
+            return self._withhold("internal", self.unrecorded, limits)
         try:
             payload = codec.pack(self.results, limits)
-        except (TypeError, ValueError):
-            payload = b""
-        if payload and len(payload) + len(self.failures) * _FAILURE_BYTES <= most:
+        except (TypeError, ValueError) as exc:
+            return self._withhold("invalid-result", exc, limits)
+        size = len(payload) + len(self.failures) * _FAILURE_BYTES
+        if size <= most:
             return self.failures, payload
+        text = f"the results of {len(self.results)} calls take {size} bytes, the peer takes {most} (max_frame_bytes)"
+        return self._withhold("limit", LimitExceeded(text), limits)
+
+    def _withhold(self, code: str, exc: Exception, limits: Limits) -> tuple[list[Failure], bytes]:
+        """Fail every call that has not failed already, under one number, by which the operator finds the reason."""
+        count, reference = len(self.results), new_reference()
         known = {failure.position for failure in self.failures}
         for position in range(count):
             if position not in known:
-                self.failures.append(Failure(position, True, "invalid-result", "", "", new_reference()))
+                self.failures.append(Failure(position, True, code, "", "", reference))
+        self.endpoint.recorder.failures.add("replying to a batch", exc, reference)
         return self.failures, codec.pack([None] * count, limits)
 
     def refuse(self, position: int, code: str, reference: str, text: str = "") -> None:
@@ -205,8 +212,8 @@ class BatchJob:
         if self.endpoint.recorder.wants_outcomes:
             try:
                 self.endpoint.recorder.outcome(self.answer, permit, outcome, error)
-            except AuditError:
-                self.unrecorded = True
+            except AuditError as exc:
+                self.unrecorded = exc
 
 
 def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:

@@ -276,8 +276,8 @@ class Endpoint:
         name = type(exc).__name__
         for declared in job.plan.member.errors:
             if type(exc) is declared:
-                self._end(job, "declared", name)
                 reference = new_reference()
+                self._end(job, "declared", name, reference)
                 self.session.raise_(job.answer, "declared", reference=reference, type_=name, text=declared_text(exc))
                 return
         self._raise(job, exc.code if isinstance(exc, NotForwarded) else "internal", exc)
@@ -327,8 +327,9 @@ class Endpoint:
         try:
             self.recorder.denied(job.answer.answer_id, refused, reference)
             self.recorder.commit()
-        except AuditError:
+        except AuditError as unrecorded:
             # What cannot be recorded is not told.
+            self.recorder.unrecorded("a refusal", unrecorded, reference)
             session.raise_(job.answer, "internal", reference=reference)
             return
         session.raise_(job.answer, "denied", reference=reference)
@@ -340,7 +341,7 @@ class Endpoint:
     def _raise(self, job: Job, code: str, exc: BaseException) -> None:
         reference = new_reference()
         self.recorder.failed(job.answer, job.plan.permit, reference, exc)
-        self._end(job, code, type(exc).__name__)
+        self._end(job, code, type(exc).__name__, reference)
         self.session.raise_(job.answer, code, reference=reference)
 
     def _keep_back(self, job: Job, exc: Exceeded | IteratorBusy) -> None:
@@ -350,17 +351,19 @@ class Endpoint:
             return
         reference = new_reference()
         self.recorder.limited(job.answer, job.plan.permit, exc.reason, exc.rule, reference)
-        self._end(job, "limit", exc.reason)
+        self._end(job, "limit", exc.reason, reference)
         self.session.raise_(job.answer, "limit", reference=reference)
 
-    def _end(self, job: Job, outcome: str, error: str) -> None:
+    def _end(self, job: Job, outcome: str, error: str, reference: str = "") -> None:
         job.answer.let_go()
         if self.recorder.wants_outcomes:
             try:
                 self.recorder.outcome(job.answer, job.plan.permit, outcome, error)
-            except AuditError:
+            except AuditError as exc:
                 # What cannot be recorded is not told: this takes the place of the reply.
-                self.session.raise_(job.answer, "internal", reference=new_reference())
+                reference = reference or new_reference()
+                self.recorder.unrecorded("how a call has ended", exc, reference)
+                self.session.raise_(job.answer, "internal", reference=reference)
 
     def _too_large(self, payload: bytes) -> NoReturn:
         most = self.session.largest_payload

@@ -3,7 +3,6 @@
 Decisions are added as calls are checked and written with one ``commit`` before any of them runs.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Mapping
 from datetime import date, time, timedelta
@@ -29,8 +28,6 @@ _LARGE: Final = 1 << 512
 
 _MOST_DENIALS: Final = 256
 """Refusals that differ in more than their number, for one connection: a flood of one hides none of the others."""
-
-_LOG: Final = logging.getLogger("caprpc")
 
 
 class Recorder:
@@ -244,7 +241,11 @@ class Recorder:
             self.fact(kind, **fields)
         except AuditError as exc:
             # The reply goes out all the same: it tells that something failed, and the next call is not permitted.
-            _LOG.error("the audit log took no record of what has happened: %s", exc)
+            self.unrecorded(f"what has happened ({kind})", exc, str(fields.get("reference", "no reference number")))
+
+    def unrecorded(self, what: str, exc: AuditError, reference: str) -> None:
+        """Tell the operator that the audit log took no record: a peer can have that happen as often as it calls."""
+        self.failures.add(f"recording {what}", exc, reference)
 
     def fact(self, kind: str, **fields: str | int) -> None:
         """Write any other fact of this connection now."""

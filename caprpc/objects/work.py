@@ -1,6 +1,5 @@
 """What a driver has to do after bytes have come: jobs to run, questions that ended, and how the connection stands."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -11,8 +10,6 @@ from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
 from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Overdue, Question, Refusal
 from caprpc.wire.messages import Checkpoint, Cosigned
-
-_LOG: Final = logging.getLogger("caprpc")
 
 AnyJob = Job | BatchJob
 
@@ -67,8 +64,9 @@ def admit(link: Link, answer: Answer) -> Job | Work:
     except AuditError as exc:
         answer.let_go()
         work = sort_out(link, [])
-        endpoint.session.raise_(answer, "internal", reference=new_reference())
-        _LOG.error("a call was refused because the audit log takes no records: %s", exc)
+        reference = new_reference()
+        endpoint.recorder.unrecorded("a call", exc, reference)
+        endpoint.session.raise_(answer, "internal", reference=reference)
         return work
     return job if job is not None else Work()
 

@@ -502,6 +502,20 @@ def test_reference_as_result_in_a_batch_is_an_invalid_result(world):
     assert w.baseline()
 
 
+def test_results_of_a_batch_that_do_not_fit_into_a_frame_are_over_the_limit_as_one_result_is(world, caplog):
+    w = world()
+    w.pair.server.session.largest_payload = 10
+    numbers = [10**9] * 3
+    with pytest.raises(RemoteError) as alone:
+        w.node.echo(numbers)
+    results = w.pair.client.batch([(w.node._caprpc_import, member(w, "echo"), (numbers,), {})] * 3)
+    assert alone.value.code == "limit"
+    assert [error.code for error in results] == ["limit"] * 3
+    (reference,) = {error.reference for error in results}
+    assert f"({reference})" in caplog.text
+    assert "the peer takes" in caplog.text
+
+
 def test_root_in_a_batch_is_refused(world):
     w = world()
     question = w.pair.client.session.ask_batch([m.Run(0, 0, "node", 1, pack([[[], {}]]))])
