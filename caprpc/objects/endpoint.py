@@ -233,7 +233,7 @@ class Endpoint:
             payload = codec.pack_scalars(value, session.opening.sends)
         elif permit.operation == OP_NEXT and not isinstance(answer.obj, Forwarder):
             raw, payload = encode_chunk(
-                lambda chunk: codec.pack(signature.encode_result(chunk, writer), session.opening.sends),
+                lambda chunk: codec.pack_payload(signature.encode_result(chunk, writer), session.opening.sends),
                 session,
                 answer.obj,
                 value,  # type: ignore[arg-type]  # it is what ``ServedIterator.pull`` gives

@@ -213,13 +213,16 @@ def pack_scalar_calls(calls: list[tuple[tuple[Any, ...], dict[str, Any]]], limit
 
 
 def pack_payload(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
-    """Return what ``pack`` returns, or the same as a ``Split`` if it ends in a large byte string.
+    """Return what ``pack`` returns, or the same as a ``Split`` if half of a pair is a list that ends in large bytes.
+
+    Such are the arguments of a call, ``[args, kwargs]``, and a chunk of an iterator, ``[done, items]``.
 
     Raises:
         TypeError, ValueError: As for ``pack``.
     """
-    if type(value) is list and len(value) == 2 and type(value[0]) is list and value[0]:
-        last = value[0][-1]
+    if type(value) is list and len(value) == 2:
+        half = value[1] if type(value[0]) is bool else value[0]
+        last = half[-1] if type(half) is list and half else None
         if type(last) is bytes and len(last) > _WHOLE_CHECK_BYTES:
             left = plain_budget(value, limits.max_depth, limits.max_items - 1, limits.max_key_bytes)
             if (limits.max_items - left) * _DENSITY <= len(last) and left >= 0:
@@ -232,14 +235,16 @@ def pack_payload(value: Any, limits: Limits = DEFAULT_LIMITS) -> Any:
 
 
 def _split(value: Any, last: bytes) -> Split:
-    """Encode ``last``, or a pair whose first half ends in it, without copying it."""
+    """Encode ``last``, or a pair one half of which ends in it, without copying it."""
     size = b"\xc6" + len(last).to_bytes(4, "big")
     if value is last:
         return Split(size, last, b"")
     first, second = value
+    # An empty byte string, 0xC4 0x00, stands where the large one goes.
+    if type(first) is bool:
+        return Split(_encode((first, (*second[:-1], b"")))[:-2] + size, last, b"")
     tail = _encode(second)
     whole = _encode(((*first[:-1], b""), second))
-    # An empty byte string, 0xC4 0x00, stands where the large one goes.
     return Split(whole[: -len(tail) - 2] + size, last, tail)
 
 

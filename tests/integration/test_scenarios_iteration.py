@@ -1,6 +1,7 @@
 """Iteration in every combination: what is iterated, how its method is written, who consumes it, on either side."""
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -292,29 +293,31 @@ def test_the_receiver_chooses_how_much_is_pulled_and_nothing_more_is_made(world)
         endless = await face(source.endless())
         chosen = prefetch[face.is_async](endless, items=5, ahead=False, progress=received.append)
         assert chosen is endless
-        for _ in range(12):
+        for number in range(12):
             await face.next(chosen)
-        assert world.service.made == 15
+            # A source that takes long gives what it has: a chunk may be shorter than what was asked for.
+            assert number < received[-1] == world.service.made
         await face.close(chosen)
         await face.pause(lambda: world.service.ended)
 
     world.run(scenario)
-    assert received == [5, 10, 15]
+    assert all(later - earlier <= 5 for earlier, later in itertools.pairwise([0, *received]))
     assert world.service.ended == ["endless"]
 
 
 def test_a_receiver_that_stops_pulling_stops_the_source(world):
     """Credit: one chunk consumed and one ahead, however long the receiver takes."""
+    received = []
 
     async def scenario(face):
         source = await source_of(face)
         endless = await face(source.endless())
-        (caprpc.aio if face.is_async else caprpc).prefetch(endless, items=10)
+        (caprpc.aio if face.is_async else caprpc).prefetch(endless, items=10, progress=received.append)
         await face.next(endless)
-        await face.pause(lambda: world.service.made == 20)
-        for _ in range(5):
+        await face.pause(lambda: world.service.made > received[0])
+        for _ in range(10):
             await face(source.numbers("list", 1))
-        assert world.service.made == 20
+        assert received[0] < world.service.made <= received[0] + 10
 
     world.run(scenario)
 

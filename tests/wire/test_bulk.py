@@ -32,6 +32,11 @@ def test_split_scalars_are_what_pack_gives(value):
 @pytest.mark.parametrize(
     "value",
     [
+        [True, [LARGE]],
+        [False, [b"", LARGE]],
+        [False, [LARGE, 1]],
+        [False, []],
+        [False, [[1, "a"], LARGE]],
         [[LARGE], True],
         [[LARGE], {}],
         [[{"a": [1, None]}, LARGE], {"key": 0.5}],
@@ -50,7 +55,12 @@ def test_split_payloads_are_what_pack_gives(value):
 
 
 def test_large_byte_string_is_sent_as_it_is():
-    for payload in (pack_scalars(LARGE), pack_scalars(((1, LARGE), {})), pack_payload([[LARGE], True])):
+    for payload in (
+        pack_scalars(LARGE),
+        pack_scalars(((1, LARGE), {})),
+        pack_payload([[LARGE], {}]),
+        pack_payload([False, [1, LARGE]]),
+    ):
         assert payload.data is LARGE
 
 
@@ -61,9 +71,11 @@ def test_what_pack_refuses_is_refused_in_front_of_a_large_byte_string_too():
         pack_scalars((("\ud800", LARGE), {}))
     with pytest.raises(TypeError):
         pack_payload([[object(), LARGE], {}])
+    with pytest.raises(TypeError):
+        pack_payload([True, [object(), LARGE]])
 
 
-@pytest.mark.parametrize("payload", [pack_scalars(LARGE), pack_payload([[LARGE], True]), pack_scalars(((LARGE,), {}))])
+@pytest.mark.parametrize("payload", [pack_scalars(LARGE), pack_payload([True, [LARGE]]), pack_scalars(((LARGE,), {}))])
 def test_frames_of_a_split_payload_are_those_of_the_whole(payload):
     for message in (Call(7, 3, 0, "m", None, payload), Return(7, payload)):
         pieces = encode_frames(message)
