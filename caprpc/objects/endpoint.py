@@ -13,6 +13,7 @@ from caprpc.errors import (
     CallRefused,
     IteratorBusy,
     LimitExceeded,
+    ReferenceDead,
     RemoteProtocolError,
     declared_text,
 )
@@ -31,7 +32,7 @@ from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
-from caprpc.policy import REVOKED, Permit, Refused
+from caprpc.policy import REVOKED, Permit, Refused, sources
 from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
 from caprpc.wire.values import RemoteReference
@@ -130,6 +131,10 @@ class Endpoint:
             self.session.raise_(answer, "internal", reference=reference)
             return None
         if isinstance(answer.obj, Forwarder):
+            if answer.obj.holder not in sources(export.facet):
+                # A reload has taken it away since it was passed on.
+                self._refuse(answer, refusal_of(permit, "not-granted", permit.rule))
+                return None
             member = waiting(member, export)
         plan = Plan(permit, member, function, is_async=is_async)
         if export.obj is not None:
@@ -214,7 +219,7 @@ class Endpoint:
             session.exports.take_back(writer.handed_over)
             self._raise(job, "limit", exc)
             return
-        except (TypeError, ValueError, CallRefused) as exc:
+        except (TypeError, ValueError, CallRefused, ReferenceDead) as exc:
             session.exports.take_back(writer.handed_over)
             self._raise(job, "invalid-result" if answer.export.right is not REVOKED else "revoked", exc)
             return

@@ -17,7 +17,7 @@ from caprpc.objects.handles import Narrowed
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
 from caprpc.objects.promises import Promised
 from caprpc.objects.stubs import Caller, Flavor, Stub, dead_reference, make_stub_class
-from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of, sources
+from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of, may_pass_on, sources
 from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
 from caprpc.wire.values import OwnReference, RemoteReference
@@ -224,8 +224,19 @@ class ResultWriter(Writer):
         return self.hand_over(obj, shape, facet)
 
     def hand_over(self, obj: object, shape: Shape, facet: Facet) -> RemoteReference:
-        """Export an object under a facet; it lives as long as the reference it was reached through, and no longer."""
-        export = self._export(obj, shape, facet, self._target.scope, self._target.right)
+        """Export an object under a facet; it lives as long as the reference it was reached through, and no longer.
+
+        Raises:
+            CallRefused: The peer asks for somebody else, to whom the policy does not let it pass such references on.
+        """
+        right = self._target.right
+        if right is not None and right.chain and not may_pass_on(facet):
+            name, peer = base_of(facet).name, self._session.peer.principal
+            raise CallRefused(
+                f"{self._guard.policy.file}: {peer} asks for {right.chain[0]}, and may not pass on what it gets as "
+                f"{name}; to allow it add under [offer.{name}]: forward = true"
+            )
+        export = self._export(obj, shape, facet, self._target.scope, right)
         if export.closer is not None:
             bound_iterator(export, self._permit)
         return reference_to(export)

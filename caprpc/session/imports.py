@@ -97,13 +97,14 @@ class Imports:
     checking that nobody has taken the reference again meanwhile.
     """
 
-    __slots__ = ("_by_id", "_due", "_holder", "_revoked", "dropped", "limit", "pool", "promised")
+    __slots__ = ("_by_id", "_due", "_holder", "_over", "_revoked", "dropped", "limit", "pool", "promised")
 
     def __init__(self, limit: int, holder: str) -> None:
         self._by_id: dict[int, Import] = {}
         self.limit = limit
         self.pool: Pool | None = None
         self._holder = holder
+        self._over = False
         self._due: list[tuple[int, int]] = []
         """Counts of imports that were let go of by hand; the table has forgotten them."""
         self._revoked: dict[int, None] = {}
@@ -140,6 +141,10 @@ class Imports:
             if self.pool is not None and not self.pool.has_room(self):
                 raise LimitExceeded(f"no more of the peer's objects: {self.pool.text()}")
             imported = Import(export_id, announced, self._holder, self.dropped)
+            if self._over:
+                # It came before the end of the connection, and is read after it: nobody is owed anything for it.
+                imported.alive = False
+                return imported
             if announced.lifetime == LIFETIME_CALL:
                 if scope is None:
                     raise RemoteProtocolError(f"call-lifetime reference {export_id} outside any call")
@@ -219,7 +224,8 @@ class Imports:
         return news
 
     def clear(self) -> None:
-        """The connection has ended: every import is dead."""
+        """The connection has ended: every import is dead, and so is what is read from now on."""
+        self._over = True
         for imported in self._by_id.values():
             imported.count = 0
             imported.die()

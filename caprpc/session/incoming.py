@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
 from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, UNCOUNTED_OPERATIONS
-from caprpc.policy import Permit, Refused
+from caprpc.policy import Permit, Refused, may_pass_on
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question
 from caprpc.session.kept import WaitingCall, call_answer, give_up
 from caprpc.session.opening import FEATURE_DEADLINE, FEATURE_PIPELINE, FEATURE_WITNESS
@@ -259,6 +259,9 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
                 # Its holder learns of it before the refusal, and can tell what happened from a lack of rights.
                 revoke(session, (export,), [], cut=False)
             raise refusal(session, export, message, reason, export.facet.permits.rule)
+        if export.right.chain and message.operation not in UNCOUNTED_OPERATIONS and not may_pass_on(export.facet):
+            # The peer asks for somebody else: what it got through a reference that it passed on, or before a reload.
+            raise refusal(session, export, message, "not-granted", export.facet.permits.rule)
     return export
 
 

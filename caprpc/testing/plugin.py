@@ -15,6 +15,7 @@ from caprpc.testing.clock import FakeClock
 from caprpc.testing.connected import connected
 from caprpc.testing.deployment import Deployment, Side
 from caprpc.testing.everything import declared_by, everything
+from caprpc.testing.network import Network
 from caprpc.testing.pair import Pair
 from caprpc.testing.pki import ThrowawayPki
 
@@ -86,3 +87,10 @@ def caprpc_peer(caprpc_sides: Callable[..., tuple[Side, Side]]) -> Iterator[Call
             return stack.enter_context(connected(roots, server, client))
 
         yield make
+
+
+@pytest.fixture
+def caprpc_network(caprpc_clock: FakeClock) -> Iterator[Network]:
+    """A network in memory for any number of parties: ``party(side, roots)`` and ``connect(client, server)``."""
+    with Network(caprpc_clock) as network:
+        yield network

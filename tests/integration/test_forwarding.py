@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -282,6 +283,20 @@ def test_revoking_at_the_owner_reaches_the_third_party(chain):
             ledger.balance("abc")
     with pytest.raises(ReferenceDead, match="revoked"):
         ledger.balance("abc")
+
+
+def test_passing_on_what_is_dead_fails_at_once_and_costs_nothing_else(chain):
+    chain.vault.revoke(GATEWAY)
+    end = time.monotonic() + WAIT_S
+    while chain.gate.held._caprpc_import.alive and time.monotonic() < end:
+        time.sleep(0.01)
+    for _ in range(3):
+        with caprpc.deadline(WAIT_S), pytest.raises(RemoteError) as caught:
+            chain.root.ledger()
+        assert caught.value.code == "invalid-result"
+    (front,) = chain.front._connections
+    assert not front.link.session.answers
+    assert "which owns the object, has revoked it" in str([r.get("detail") for r in chain.records("front")])
 
 
 def test_third_party_may_narrow_what_it_got(chain):

@@ -118,9 +118,8 @@ def operate(pair, stub, operation, *args):
 
 
 def vanish(pair):
-    """Have the server lose its client, and close what that leaves open, as a driver does."""
+    """Have the server lose its client."""
     pair.server.take(pair.server.link.lost("the client vanished"))
-    assert close_now(pair.server.link.closing()) == []
 
 
 def test_object_that_declares_a_context_is_entered_and_left(pair):
@@ -166,7 +165,6 @@ def test_object_that_a_peer_lets_go_of_is_left(pair):
     pair.room = None
     gc.collect()
     pair.run()
-    assert close_now(pair.server.link.closing()) == []
     assert pair.log == ["in", "ConnectionLost"]
 
 
@@ -198,7 +196,8 @@ def test_generator_that_a_peer_lets_go_of_is_closed_by_the_driver(pair):
     pair.run()
     del numbers
     gc.collect()
-    pair.run()
+    for data in pair.client.link.data_to_send():
+        pair.server.link.receive(data, pair.now)
     closers = pair.server.link.closing()
     assert pair.log == []
     close_now(closers)

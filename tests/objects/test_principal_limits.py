@@ -7,7 +7,7 @@ import pytest
 from caprpc import Interface, RemoteError, method
 from caprpc.limits import DEFAULT_LIMITS, Limits
 from caprpc.policy import Holding, Pool, Pools, buffer_share
-from caprpc.testing import Pair
+from caprpc.testing import Network
 
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/client"]\n[roots]\nbox = "Box"\n'
 BOX = '[offer.Box]\ninterface = "Box"\ncall = ["put", "item", "keep"]\n[offer.Box.returns]\nitem = "Item"\n'
@@ -53,25 +53,26 @@ class BoxImpl(Box):
 class Connections:
     """Many connections of one principal to one server."""
 
-    def __init__(self, pair):
-        self.pair = pair
-        self.ends = [(pair.client, pair.server)]
-        self.boxes = [pair.client.root("box", Box)]
+    def __init__(self, network, dialing, serving):
+        self.network = network
+        self.parties = dialing, serving
+        self.made = []
+        self.boxes = []
+        self.add()
 
     def add(self):
-        self.pair.reconnect()
-        self.ends.append((self.pair.client, self.pair.server))
-        self.boxes.append(self.pair.client.root("box", Box))
+        self.made.append(self.network.connect(*self.parties))
+        self.boxes.append(self.made[-1].client.root("box", Box))
 
     def use(self, number):
-        """Move bytes between the ends of that connection from now on."""
-        self.pair.client, self.pair.server = self.ends[number]
+        """Use that connection from now on."""
+        self.client, self.server = self.made[number].ends
         return self.boxes[number]
 
 
 @pytest.fixture
 def connections(caprpc_sides, caprpc_clock):
-    pairs = []
+    networks = []
 
     def make(limits, count=2):
         roots = {"box": BoxImpl()}
@@ -81,17 +82,17 @@ def connections(caprpc_sides, caprpc_clock):
             '[accept.Box]\ncall = ["put", "item", "keep"]\n' + ACCEPT + ITEM + lends
         )
         server, client = caprpc_sides(roots, [Item], offer=PEER + BOX + ITEM + ACCEPT + limits, accept=accept)
-        pair = Pair(server, client, roots, clock=caprpc_clock)
-        pairs.append((pair, roots["box"]))
-        many = Connections(pair)
+        network = Network(caprpc_clock)
+        networks.append(network)
+        many = Connections(network, network.party(client), network.party(server, roots))
         for _ in range(count - 1):
             many.add()
         many.served, many.audit = roots["box"], server.audit
         return many
 
     yield make
-    for pair, _ in pairs:
-        pair.close()
+    for network in networks:
+        network.close()
 
 
 def refused(pending):
@@ -105,35 +106,35 @@ def test_calls_of_all_connections_together_at_their_edge(connections):
     running = []
     for number, count in ((0, 3), (1, 1)):
         box = many.use(number)
-        many.pair.server.holds = True
-        end = many.pair.client
+        many.server.holds = True
+        end = many.client
         member = box._caprpc_shape.members
         put = next(m for key, m in member.items() if key[1] == "put")
         for _ in range(count):
             running.append((number, end.start(box._caprpc_import, put, (), {})))
-            many.pair.run()
+            many.network.run()
     assert all(pending.question.outcome is None for _, pending in running)
     # The fifth of the principal, although its connection has one of three.
-    assert refused(many.pair.client.start(box._caprpc_import, put, (), {})) == "limit"
+    assert refused(many.client.start(box._caprpc_import, put, (), {})) == "limit"
     many.use(0)
-    many.pair.server.holds = False
-    many.pair.run()
+    many.server.holds = False
+    many.network.run()
     many.use(1)
-    assert many.pair.client.start(box._caprpc_import, put, (), {}).question.outcome is None
-    many.pair.server.holds = False
-    many.pair.run()
+    assert many.client.start(box._caprpc_import, put, (), {}).question.outcome is None
+    many.server.holds = False
+    many.network.run()
 
 
 def test_refusal_of_a_call_names_the_knob_in_the_audit_log(connections):
     many = connections("[limits]\nconnections = 2\nin_flight = 3\nprincipal_in_flight = 3\n")
     for number in (0, 1):
         box = many.use(number)
-        many.pair.server.holds = True
+        many.server.holds = True
         put = next(m for key, m in box._caprpc_shape.members.items() if key[1] == "put")
         for _ in range(3):
-            many.pair.client.start(box._caprpc_import, put, (), {})
-            many.pair.run()
-    many.pair.close()
+            many.client.start(box._caprpc_import, put, (), {})
+            many.network.run()
+    many.network.close()
     text = "".join(path.read_text() for path in many.audit.rglob("*.jsonl"))
     assert '"reason":"principal_in_flight","rule":"limits.principal_in_flight"' in text
 
@@ -150,7 +151,7 @@ def test_exports_of_all_connections_together_at_their_edge(connections):
     assert caught.value.code == "limit"
     del held[0]
     many.use(0)
-    many.pair.run()
+    many.network.run()
     box = many.use(1)
     assert box.item().name() == "item"
 
@@ -166,7 +167,7 @@ def test_imports_of_all_connections_together_at_their_edge(connections):
     assert caught.value.code == "limit"
     del many.served.kept[0]
     many.use(0)
-    many.pair.run()
+    many.network.run()
     many.use(1).keep(ItemImpl())
 
 
@@ -177,7 +178,7 @@ def test_connection_that_ends_gives_its_places_back(connections):
     box = many.use(1)
     with pytest.raises(RemoteError):
         held.append(box.item())
-    first = many.ends[0][1]
+    first = many.made[0].server
     first.take(first.link.abort("closed", "over"))
     assert box.item().name() == "item"
 
