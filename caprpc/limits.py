@@ -38,6 +38,8 @@ class Limits:
     """Their objects that we hold at one time."""
     callback_depth: int = 16
     """Calls nested in calls, both sides counted."""
+    callbacks: int = 65_536
+    """Calls that one call causes: ours while we run one of theirs, theirs on all that was lent to one of ours."""
     pipeline_depth: int = 16
     """Answers, one after the other, that a pipelined call may wait for: nobody sees how far such a chain has come."""
     call_timeout_s: float = 30.0

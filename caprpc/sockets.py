@@ -12,6 +12,7 @@ from typing import Final
 
 from caprpc.address import Address
 from caprpc.errors import ConfigurationError, ConnectRefused
+from caprpc.forks import FORKS
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us while the accept budget is spent."""
@@ -120,7 +121,7 @@ def listen(address: Address) -> socket.socket:
             hint="is another server running there? another port, or port 0 for any free one, may be given",
         ) from exc
     sock.setblocking(False)
-    return sock
+    return FORKS.keep_from_children(sock)
 
 
 def dial(address: Address, timeout_s: float) -> socket.socket:
@@ -131,7 +132,8 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
     """
     try:
         if not address.path:
-            return socket.create_connection((address.host, address.port), timeout=timeout_s)
+            sock = socket.create_connection((address.host, address.port), timeout=timeout_s)
+            return FORKS.keep_from_children(sock)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(timeout_s)
@@ -141,7 +143,7 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
             raise
     except OSError as exc:
         raise not_connected(str(address), exc) from exc
-    return sock
+    return FORKS.keep_from_children(sock)
 
 
 def not_connected(address: str, exc: OSError) -> ConnectRefused:
@@ -192,7 +194,7 @@ def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable
             paused(now + 0.1)
             return
         host, text = (peer[0], f"{peer[0]}:{peer[1]}") if isinstance(peer, tuple) else ("", credentials(connection))
-        yield Arrival(connection, text, host, now)
+        yield Arrival(FORKS.keep_from_children(connection), text, host, now)
 
 
 def is_gone(sock: socket.socket) -> bool:

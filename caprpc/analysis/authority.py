@@ -135,7 +135,8 @@ def accepted_of(policy: Policy) -> Iterator[str]:
 
 def limit_text(limit: MemberLimit) -> str:
     """Return the limits of a member as reports show them: ``per_second = 2, in_flight = 4``, or an empty text."""
-    return ", ".join(f"{name} = {bound:g}" for name, bound in asdict(limit).items() if bound is not None)
+    bounds = ((name, bound) for name, bound in asdict(limit).items() if bound is not None)
+    return ", ".join(f"{name} = {bound if isinstance(bound, int) else f'{bound:g}'}" for name, bound in bounds)
 
 
 def limits_text(offer: Offer, grant: Grant) -> str:

@@ -38,6 +38,10 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "The call was made on the answer of another call, which has failed or has returned no reference.",
         "Look at that call: it is on record, too.",
     ),
+    "callbacks": (
+        "One call has caused as many calls as it may: of ours while we ran it, or of the peer on what was lent to it.",
+        "Raise callbacks in the rule above, or under [limits] of its policy, if so many are meant.",
+    ),
     "pipeline_depth": (
         "The call would have waited for more answers in a row than the policy allows.",
         "Raise pipeline_depth under [limits] in its policy, if it is below the default.",

@@ -10,6 +10,7 @@ from caprpc.ids import IMPLICIT_OPERATIONS, OP_ENTER, OP_EXIT, OP_NEXT, OP_RESTO
 from caprpc.interface import ArgumentError, Member, NoReferences
 from caprpc.limits import Limits
 from caprpc.objects.allowance import Exceeded, check_result, is_bounded
+from caprpc.objects.budget import REASON, Budget, Spent
 from caprpc.objects.context import CURRENT
 from caprpc.objects.dispatch import ended, refusal_of
 from caprpc.objects.forwarding import Forwarder
@@ -38,6 +39,7 @@ class BatchJob:
     """The permitted calls of one batch, run in order; a failed call does not stop the others."""
 
     __slots__ = (
+        "_budget",
         "answer",
         "asked",
         "endpoint",
@@ -47,6 +49,7 @@ class BatchJob:
         "planned",
         "results",
         "route",
+        "running",
         "todo",
         "unrecorded",
         "waits",
@@ -66,6 +69,9 @@ class BatchJob:
         """What it runs."""
         self.unrecorded: AuditError | None = None
         """Why the audit log did not take an outcome: no result may leave."""
+        self.running: Planned | None = None
+        """The call whose method runs, or ran last."""
+        self._budget: tuple[Planned, Budget] | None = None
         self.planned = 0
         """How many of its calls, from the first, are in ``todo`` or have been answered."""
         self.route = ""
@@ -80,7 +86,8 @@ class BatchJob:
         outcomes = self.endpoint.recorder.wants_outcomes
         todo = iter(self.todo)
         try:
-            for position, permit, member, function, args, kwargs in todo:
+            for self.running in todo:
+                position, permit, member, function, args, kwargs = self.running
                 if answer.cancelled:
                     self._failed(position, permit, "cancelled")
                     continue
@@ -107,7 +114,8 @@ class BatchJob:
         token = CURRENT.set(self)
         todo = iter(self.todo)
         try:
-            for position, permit, member, function, args, kwargs in todo:
+            for self.running in todo:
+                position, permit, member, function, args, kwargs = self.running
                 if self.answer.cancelled:
                     self._failed(position, permit, "cancelled")
                     continue
@@ -125,6 +133,15 @@ class BatchJob:
         finally:
             self.todo = list(todo)
             CURRENT.reset(token)
+
+    def budget(self) -> Budget | None:
+        """Return how many calls the method that runs may still make: each call of the batch has its own."""
+        running = self.running
+        if running is None:
+            return None
+        if self._budget is None or self._budget[0] is not running:
+            self._budget = running, Budget(self, running[1])
+        return self._budget[1]
 
     def forget(self) -> None:
         """Do nothing: arguments of a batch are values, and those of calls that did not run are still to be answered."""
@@ -183,6 +200,9 @@ class BatchJob:
             text = self._cut(declared_text(exc))
             self.failures.append(Failure(position, True, "declared", name, text, new_reference()))
             return
+        if isinstance(exc, Spent):
+            self._failed(position, permit, "limit", REASON, exc.reference)
+            return
         reference = self._failed(position, permit, "internal", name)
         self.endpoint.recorder.failed(self.answer, permit, reference, exc)
 
@@ -201,9 +221,9 @@ class BatchJob:
         else:
             self._ended(permit, "ok", "")
 
-    def _failed(self, position: int, permit: Permit, code: str, error: str = "") -> str:
+    def _failed(self, position: int, permit: Permit, code: str, error: str = "", reference: str = "") -> str:
         self._ended(permit, code, error)
-        reference = new_reference()
+        reference = reference or new_reference()
         self.failures.append(Failure(position, True, code, "", "", reference))
         return reference
 

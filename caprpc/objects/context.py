@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from caprpc.peer import PeerIdentity
-from caprpc.session import FOREVER, Answer, BatchAnswer, Origin
+from caprpc.session import FOREVER, Answer, BatchAnswer, Budget, Origin
 
 if TYPE_CHECKING:
     from caprpc.objects.batches import BatchJob
@@ -100,9 +100,11 @@ def running_job() -> "Job | BatchJob | None":
 def origin_of(within: "Job | BatchJob | Within", caller: object, now: float) -> Origin:
     """Return what a call is made within that ``caller`` is about to make.
 
-    A call is on behalf of another only if both are of the same connection; its time is inherited by all of them.
+    A call is on behalf of another only if both are of the same connection. All of them inherit its time, and count for
+    what it may cause.
     """
     due = FOREVER
+    budget: Budget | None = None
     job: Job | BatchJob | None
     if type(within) is Within:
         due, job = within.due, within.job
@@ -111,9 +113,10 @@ def origin_of(within: "Job | BatchJob | Within", caller: object, now: float) -> 
     answer: Answer | BatchAnswer | None = None
     if job is not None:
         due = min(due, job.endpoint.session.answers.due(job.answer))
+        budget = job.budget()
         if job.endpoint.connection is caller:
             answer = job.answer
-    return Origin(answer, due, now)
+    return Origin(answer, due, now, budget)
 
 
 class deadline:  # noqa: N801 - used like a function: ``with deadline(2.0):``

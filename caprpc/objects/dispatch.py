@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from caprpc.errors import LocalProtocolError
 from caprpc.interface import Member
 from caprpc.objects.allowance import is_bounded
+from caprpc.objects.budget import Budget
 from caprpc.objects.context import CURRENT
 from caprpc.policy import Permit, Refused
 from caprpc.session import Answer
@@ -55,7 +56,7 @@ class Plan:
 class Job:
     """One permitted call with its checked arguments, ready to run on whatever thread or task the driver chooses."""
 
-    __slots__ = ("answer", "args", "asked", "endpoint", "kwargs", "plan")
+    __slots__ = ("_budget", "answer", "args", "asked", "endpoint", "kwargs", "plan")
 
     def __init__(
         self, answer: Answer, plan: Plan, args: list[object], kwargs: dict[str, object], endpoint: "Endpoint"
@@ -65,8 +66,16 @@ class Job:
         self.args = args
         self.kwargs = kwargs
         self.endpoint = endpoint
+        self._budget: Budget | None = None
         self.asked = False
         """Whether it has made a call that its thread waits for."""
+
+    def budget(self) -> Budget:
+        """Return how many calls its method may still make."""
+        budget = self._budget
+        if budget is None:
+            budget = self._budget = Budget(self, self.plan.permit)
+        return budget
 
     @property
     def members(self) -> set[Member]:

@@ -22,6 +22,7 @@ from caprpc.interface import ArgumentError, Member, NoReferences, Signature
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.attenuation import implicit_plan
 from caprpc.objects.batches import BatchJob, prepare_batch
+from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, refusal_of
@@ -277,6 +278,10 @@ class Endpoint:
             return
         if type(exc) is NotRestored:
             self._not_restored(job, exc)
+            return
+        if isinstance(exc, Spent):
+            self._end(job, "limit", REASON)
+            self.session.raise_(job.answer, "limit", reference=exc.reference)
             return
         name = type(exc).__name__
         for declared in job.plan.member.errors:

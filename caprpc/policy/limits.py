@@ -25,6 +25,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "in_flight": (1, 4_096),
     "exports": (1, 1_048_576),
     "imports": (1, 1_048_576),
+    "callbacks": (0, 2**31),
     "call_timeout_s": (0.001, 86_400),
     "idle_s": (1, 3_600),
     "frame_grace_s": (0.1, 60),

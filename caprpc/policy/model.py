@@ -40,6 +40,8 @@ class MemberLimit:
     timeout_s: float | None = None
     max_items: int | None = None
     max_bytes: int | None = None
+    callbacks: int | None = None
+    """How many calls of ours one call may cause; 0: none."""
 
     @property
     def is_counted(self) -> bool:

@@ -25,9 +25,10 @@ LIMIT_RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "timeout_s": (0.001, _DAY_S),
     "max_items": (1, 2**31),
     "max_bytes": (1, 2**40),
+    "callbacks": (0, 2**31),
 }
 """For each field of ``MemberLimit`` the smallest and largest value."""
-LIMIT_INTEGERS: Final = frozenset({"burst", "in_flight", "max_items", "max_bytes"})
+LIMIT_INTEGERS: Final = frozenset({"burst", "in_flight", "max_items", "max_bytes", "callbacks"})
 MOST_LENGTH: Final = 2**31
 PARTS: Final = ("min", "max", "in", "const", "prefix", "max_len", "chars")
 _POSITION: Final = re.compile(r"argument[1-9][0-9]?")
@@ -120,6 +121,7 @@ def member_limit(table: Table) -> MemberLimit:
         timeout_s=_number(table, "timeout_s"),
         max_items=_integer(table, "max_items"),
         max_bytes=_integer(table, "max_bytes"),
+        callbacks=_integer(table, "callbacks"),
     )
     table.finish(MemberLimit.__dataclass_fields__)
     if not table.keys:

@@ -7,6 +7,7 @@ from caprpc.session.asking import check_time
 from caprpc.session.calls import (
     Answer,
     BatchAnswer,
+    Budget,
     CancelRequest,
     Ended,
     Event,
@@ -30,6 +31,7 @@ __all__ = [
     "TRANSITIONS",
     "Announced",
     "Answer",
+    "Budget",
     "BatchAnswer",
     "CancelRequest",
     "Closer",

@@ -153,7 +153,9 @@ class Asking(Tables, ABC):
         count, most = sum(run.count for run in runs), self.opening.peer_limits.max_in_flight
         if count > most:
             raise LimitExceeded(f"a batch of {count} calls, the peer takes {most} (its limits.in_flight)")
-        meta, depth = _permission(self, origin, sum(len(run.payload) + len(run.member) + _RUN_BYTES for run in runs))
+        meta, depth = _permission(
+            self, origin, sum(len(run.payload) + len(run.member) + _RUN_BYTES for run in runs), count
+        )
         question = self.asked.new(None, depth, [])
         if origin is not None:
             self.asked.due(question, origin.due)
@@ -225,12 +227,13 @@ class Asking(Tables, ABC):
             self.queued_bytes += len(frame)
 
 
-def _permission(session: Asking, origin: Origin | None, size: int) -> tuple[Meta | None, int]:
+def _permission(session: Asking, origin: Origin | None, size: int, calls: int = 1) -> tuple[Meta | None, int]:
     """Return what travels beside a call with ``size`` bytes of arguments, and how deep it is nested.
 
     Raises:
         ConnectionLost: The session is over, or one side is draining.
-        LimitExceeded: The arguments are more than the peer takes, or the call is nested too deep.
+        LimitExceeded: The arguments are more than the peer takes, the call is nested too deep, or the call that it is
+            made within has caused all that it may.
         DeadlineExceeded: The time for it is over.
     """
     answer = None if origin is None else origin.answer
@@ -252,6 +255,8 @@ def _permission(session: Asking, origin: Origin | None, size: int) -> tuple[Meta
     depth = 0 if answer is None else answer.depth + 1
     if depth > session.limits.callback_depth:
         raise LimitExceeded(f"calls nested deeper than {session.limits.callback_depth} (limits.callback_depth)")
+    if origin.budget is not None:
+        origin.budget.spend(calls)
     cause = answer.answer_id if answer is not None and nested else None
     return (None if cause is None and deadline_ms is None else Meta(cause, deadline_ms)), depth
 

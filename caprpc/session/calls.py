@@ -1,7 +1,7 @@
 """Questions we asked, answers we owe, and the other events a session reports."""
 
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 from caprpc.policy import Permit, Refused
 from caprpc.session.imports import Import
@@ -9,18 +9,33 @@ from caprpc.session.references import FOREVER, Export, Home, Scope
 from caprpc.wire.messages import BatchReturn, Call, Checkpoint, Cosigned, Meta, Raise, Return, Run
 
 
+class Budget(Protocol):
+    """How many calls may still be made within one call of a peer, of this connection or another."""
+
+    def spend(self, calls: int, /) -> None:
+        """Count calls that are about to be sent; raise ``LimitExceeded`` if there are more than may be."""
+
+
 class Origin:
     """What a call of ours is made within: a call of the peer that it is on behalf of, and until when it is of use.
 
-    ``now`` is the time at which it is asked, on the clock of ``due``.
+    ``now`` is the time at which it is asked, on the clock of ``due``. The budget is that of the method which makes it,
+    whose call may have come over another connection.
     """
 
-    __slots__ = ("answer", "due", "now")
+    __slots__ = ("answer", "budget", "due", "now")
 
-    def __init__(self, answer: "Answer | BatchAnswer | None", due: float = FOREVER, now: float = 0.0) -> None:
+    def __init__(
+        self,
+        answer: "Answer | BatchAnswer | None",
+        due: float = FOREVER,
+        now: float = 0.0,
+        budget: Budget | None = None,
+    ) -> None:
         self.answer = answer
         self.due = due
         self.now = now
+        self.budget = budget
 
 
 class Question:

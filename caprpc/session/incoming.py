@@ -64,12 +64,12 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
                 permit.limiter.give_back()
             refuse(session, message, code, refusal(session, export, message, reason, rule), now, events)
             return
-    if export.right is not None and operation not in UNCOUNTED_OPERATIONS:
-        reason = export.right.take(now)
+    if (export.right is not None or export.scope is not None) and operation not in UNCOUNTED_OPERATIONS:
+        reason = _take(session, export, now, 1)
         if reason:
             if permit.limiter is not None:
                 permit.limiter.give_back()
-            spent = refusal(session, export, message, reason, export.facet.permits.rule)
+            spent = refusal(session, export, message, reason, _rule_of(export, reason))
             refuse(session, message, spent.code, spent, now, events)
             return
     if meta is not None or permit.timeout_s is not None:
@@ -265,6 +265,24 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
     return export
 
 
+def _take(session: "Session", export: Export, now: float, uses: int) -> str:
+    """Count operations on an export whose life or use is bounded; return why there may be no more, or nothing.
+
+    What was lent for one call is counted together: the peer need not say that it acts on behalf of that call.
+    """
+    scope, right = export.scope, export.right
+    if scope is not None and scope.uses + uses > session.limits.callbacks:
+        return "callbacks"
+    reason = "" if right is None else right.take(now, uses)
+    if scope is not None and not reason:
+        scope.uses += uses
+    return reason
+
+
+def _rule_of(export: Export, reason: str) -> str:
+    return "limits.callbacks" if reason == "callbacks" else export.facet.permits.rule
+
+
 def _watch(session: "Session", answer: Answer | BatchAnswer, permits: Sequence[Permit], now: float) -> None:
     """Have a permitted call answered in time: the least of what its caller and the policy of each member give it."""
     times = [(permit.timeout_s, permit, "timeout_s") for permit in permits if permit.timeout_s is not None]
@@ -295,10 +313,10 @@ def _guard_run(
         while len(permits) < run.count:
             # One by one: those before a refused one are given back.
             permits.append(session.guard.check(export.facet, run.operation, run.member, now))
-        if export.right is not None and run.operation not in UNCOUNTED_OPERATIONS:
-            reason = export.right.take(now, run.count)
+        if run.operation not in UNCOUNTED_OPERATIONS:
+            reason = _take(session, export, now, run.count)
             if reason:
-                raise refusal(session, export, run, reason, export.facet.permits.rule)
+                raise refusal(session, export, run, reason, _rule_of(export, reason))
     except Refused as refused:
         for permit in permits:
             if permit.limiter is not None:

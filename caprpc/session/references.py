@@ -34,10 +34,12 @@ class Scope:
     What is handed over *through* such a reference belongs to the same scope.
     """
 
-    __slots__ = ("alive", "members")
+    __slots__ = ("alive", "members", "uses")
 
     def __init__(self) -> None:
         self.alive = True
+        self.uses = 0
+        """Operations of the peer on what is in it, all together; bounded by ``limits.callbacks``."""
         self.members: set[Member] = set()
 
     def end(self) -> None:

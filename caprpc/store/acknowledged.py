@@ -1,12 +1,13 @@
 """The file of acknowledged changes beside a store: by it a store that came back from an old backup is known.
 
-One line for each change, appended and synced after the change is kept and before anybody is told. A store that
-has fewer changes than this file was replaced by an older copy; what was revoked since is written here.
+One line for each change with a checksum, appended and synced after the change is kept and before anybody is told. A
+store that has fewer changes than this file was replaced by an older copy; what was revoked since is written here.
 """
 
 import os
 import re
 import stat
+import zlib
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,12 @@ from caprpc.errors import ConfigurationError, StoreError
 
 SUFFIX: Final = ".acknowledged"
 
-_HEADER: Final = re.compile(r"caprpc-acknowledged 1 ([0-9a-f]{32})")
-_LINE: Final = re.compile(r"([0-9]{1,18}) (granted|revoked) (G-[A-Z2-9]{12})")
+_HEADER: Final = re.compile(r"caprpc-acknowledged 2 ([0-9a-f]{32})")
+_LINE: Final = re.compile(r"(([0-9]{1,18}) (granted|revoked) (G-[A-Z2-9]{12})) ([0-9a-f]{8})")
+_CUT: Final = re.compile(
+    r"[0-9]{0,18}|[0-9]{1,18} ([a-z]{0,7}|(granted|revoked) (G?|G-[A-Z2-9]{0,12}|G-[A-Z2-9]{12} [0-9a-f]{0,7}))"
+)
+"""What is left of a line whose writer was killed."""
 
 
 class Acknowledged:
@@ -60,16 +65,21 @@ class Acknowledged:
             )
         found = cls(path, header[1])
         for line in lines[1:]:
-            # The last line of a process that was killed, or of a machine that lost power, was not acknowledged.
-            if change := _LINE.fullmatch(line):
-                found._take(int(change[1]), change[2], change[3])
+            change = _LINE.fullmatch(line)
+            if change is not None and change[5] == _check(change[1]):
+                found._take(int(change[2]), change[3], change[4])
+            elif _CUT.fullmatch(line) is None:
+                raise ConfigurationError(
+                    "is damaged: a line is not as it was written", where=str(path), hint="put back a copy that is whole"
+                )
+            # Else it is the line of a process that was killed, or of a machine that lost power: not acknowledged.
         return found
 
     @classmethod
     def create(cls, path: Path, store_id: str) -> "Acknowledged":
         """Make the file of a new store in one step; the directory is locked."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        _write(temporary, f"caprpc-acknowledged 1 {store_id}\n", os.O_TRUNC)
+        _write(temporary, f"caprpc-acknowledged 2 {store_id}\n", os.O_TRUNC)
         temporary.replace(path)
         sync_directory(path.parent)
         return cls(path, store_id)
@@ -80,7 +90,8 @@ class Acknowledged:
         Raises:
             StoreError: They could not be written.
         """
-        text = "".join(f"\n{revision} {what} {grant_id}" for revision, what, grant_id in changes) + "\n"
+        lines = [f"{revision} {what} {grant_id}" for revision, what, grant_id in changes]
+        text = "".join(f"\n{line} {_check(line)}" for line in lines) + "\n"
         try:
             # It begins with a newline: what a crash has left of a line before must not spoil this one.
             _write(self.path, text, os.O_APPEND, create=False)
@@ -90,6 +101,11 @@ class Acknowledged:
     def _take(self, revision: int, what: str, grant_id: str) -> None:
         self.revision = max(self.revision, revision)
         (self.revoked if what == "revoked" else self.granted).add(grant_id)
+
+
+def _check(line: str) -> str:
+    """Return the checksum of a line: it finds a bit that flipped, and guards nothing."""
+    return f"{zlib.crc32(line.encode('ascii')):08x}"
 
 
 def check_private(path: Path, status: os.stat_result) -> None:

@@ -12,29 +12,21 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from caprpc.errors import ConfigurationError, StoreError
 from caprpc.forks import FORKS
 from caprpc.store.acknowledged import SUFFIX, Acknowledged, check_private, sync_directory
 from caprpc.store.grants import StoredGrant
+from caprpc.store.rows import SCHEMA, check_row, grant_of, row_of, seal_of, sealed
 
 APPLICATION_ID: Final = 0x43617047
 """``CapG`` in the header of the file: another program's database is not taken for ours."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long one process waits for another that writes; a write takes milliseconds."""
-
-_SCHEMA: Final = (
-    "CREATE TABLE grants (grant_id TEXT PRIMARY KEY, name TEXT NOT NULL, key TEXT NOT NULL, holder TEXT NOT NULL,"
-    " only_members TEXT, granted_by TEXT NOT NULL, granted_at REAL NOT NULL, expires_at REAL, revoked_at REAL,"
-    " digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),"
-    " granted_revision INTEGER NOT NULL UNIQUE, revoked_revision INTEGER UNIQUE) WITHOUT ROWID",
-    "CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), store_id TEXT NOT NULL, revision INTEGER NOT NULL)",
-)
-"""Columns in the order of ``StoredGrant``, then what only the store needs."""
 
 
 class SqliteStore:
@@ -75,13 +67,9 @@ class SqliteStore:
 
     def add(self, grant: StoredGrant, digest: bytes) -> int:
         """Keep a new grant under the digest of its secret; return the revision."""
-        only = None if grant.only is None else " ".join(sorted(grant.only))
-        named = (grant.grant_id, grant.name, grant.key, grant.holder, only, grant.granted_by)
-        times = (grant.granted_at, grant.expires_at, grant.revoked_at)
         with self._changing() as (connection, revision):
-            connection.execute(
-                "INSERT INTO grants VALUES (?,?,?,?,?,?,?,?,?,?,?,NULL)", (*named, *times, digest, revision)
-            )
+            row = row_of(grant, digest, revision)
+            connection.execute("INSERT INTO grants VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)", row)
         self._acknowledged.append([(revision, "granted", grant.grant_id)])
         return revision
 
@@ -92,27 +80,24 @@ class SqliteStore:
                 "SELECT state.revision, grants.* FROM state LEFT JOIN grants ON digest = ?", (digest,)
             ).fetchone()
             self._note(revision)
-        return None if row[0] is None else _grant(row)
+        return None if row[0] is None else grant_of(tuple(row), self._path)
 
     def get(self, grant_id: str) -> StoredGrant | None:
         """Return a grant by its id."""
         with self._reading() as connection:
             row = connection.execute("SELECT * FROM grants WHERE grant_id = ?", (grant_id,)).fetchone()
-        return None if row is None else _grant(row)
+        return None if row is None else grant_of(row, self._path)
 
     def grants(self) -> list[StoredGrant]:
         """Return every grant, oldest first, those that have ended included."""
         with self._reading() as connection:
             rows = connection.execute("SELECT * FROM grants ORDER BY granted_revision").fetchall()
-        return [_grant(row) for row in rows]
+        return [grant_of(row, self._path) for row in rows]
 
     def revoke(self, grant_id: str, at: float) -> int | None:
         """End a grant; return the revision, None if there is none of that id or it was revoked before."""
         with self._changing() as (connection, revision):
-            changed = connection.execute(
-                "UPDATE grants SET revoked_at = ?, revoked_revision = ? WHERE grant_id = ? AND revoked_at IS NULL",
-                (at, revision, grant_id),
-            ).rowcount
+            changed = _revoke(connection, grant_id, at, revision, self._path)
             if not changed:
                 connection.execute("ROLLBACK")
         if not changed:
@@ -153,7 +138,7 @@ class SqliteStore:
                 raise StoreError(f"{self._path}: another file stands there since it was opened; restart the service")
             with self._lock:
                 yield self._connection
-        except (sqlite3.Error, OSError) as exc:
+        except (sqlite3.Error, OSError, UnicodeError) as exc:
             raise StoreError(f"{self._path}: {exc}") from exc
 
     @contextlib.contextmanager
@@ -168,7 +153,7 @@ class SqliteStore:
             try:
                 before = connection.execute("SELECT revision FROM state").fetchone()[0]
                 self._note(before)
-                connection.execute("UPDATE state SET revision = revision + 1")
+                _set_revision(connection, before + 1)
                 yield connection, before + 1
                 if connection.in_transaction:
                     connection.execute("COMMIT")
@@ -219,11 +204,9 @@ def accept_restore(path: Path) -> tuple[list[str], list[str]]:
         again, lost = sorted(known.revoked & live), sorted(known.granted - present)
         newest = max(known.revision, connection.execute("SELECT revision FROM state").fetchone()[0])
         changes = [(newest + position, "revoked", grant_id) for position, grant_id in enumerate(again, 1)]
-        connection.executemany(
-            "UPDATE grants SET revoked_at = granted_at, revoked_revision = ? WHERE grant_id = ?",
-            [(revision, grant_id) for revision, _, grant_id in changes],
-        )
-        connection.execute("UPDATE state SET revision = ?", (newest + len(again),))
+        for revision, _, grant_id in changes:
+            _revoke(connection, grant_id, None, revision, path)
+        _set_revision(connection, newest + len(again))
         connection.execute("COMMIT")
         if changes:
             known.append(changes)
@@ -252,7 +235,8 @@ def _open(path: Path) -> sqlite3.Connection:
         except BaseException:
             connection.close()
             raise
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeError) as exc:
+        # A text that is no UTF-8 any more, in the schema itself, is no error of SQLite's.
         raise ConfigurationError(f"cannot be used as a store of grants: {exc}", where=str(path)) from exc
     return connection
 
@@ -267,9 +251,10 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if (application, version) == (0, 0) and not execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         execute("PRAGMA journal_mode = WAL")
         execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
+        for statement in SCHEMA:
             execute(statement)
-        execute("INSERT INTO state VALUES (1, ?, 0)", (secrets.token_hex(16),))
+        state = (1, secrets.token_hex(16), 0)
+        execute("INSERT INTO state VALUES (?, ?, ?, ?)", (*state, seal_of(state)))
         execute(f"PRAGMA application_id = {APPLICATION_ID}")
         execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         execute("COMMIT")
@@ -283,9 +268,48 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if mode != "wal":
         raise ConfigurationError(f"journal mode is {mode}, WAL is needed: a local file system", where=str(path))
     execute("PRAGMA synchronous = FULL")
-    verdict = execute("PRAGMA quick_check(1)").fetchone()[0]
+    verdict = execute("PRAGMA integrity_check(1)").fetchone()[0]
+    tables = tuple(row[0] for row in execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"))
+    if verdict == "ok" and tables != SCHEMA:
+        verdict = "its tables are not those that were made"
     if verdict != "ok":
         raise ConfigurationError(f"is damaged: {verdict}", where=str(path), hint="put back a copy that is whole")
+    _check_rows(connection, path)
+
+
+def _check_rows(connection: sqlite3.Connection, path: Path) -> None:
+    """Check every row against its seal, before any of them is believed.
+
+    Raises:
+        ConfigurationError: One is not as it was written.
+    """
+    try:
+        for table in ("SELECT * FROM state", "SELECT * FROM grants"):
+            for row in connection.execute(table):
+                check_row(row, path)
+    except StoreError as exc:
+        raise ConfigurationError(
+            "is damaged: a row is not as it was written", where=str(path), hint="put back a copy that is whole"
+        ) from exc
+
+
+def _revoke(connection: sqlite3.Connection, grant_id: str, at: float | None, revision: int, path: Path) -> bool:
+    """End a grant that has not ended, as of the moment that it was given if none is named; whether there is one."""
+    row = connection.execute("SELECT * FROM grants WHERE grant_id = ? AND revoked_at IS NULL", (grant_id,)).fetchone()
+    if row is None:
+        return False
+    check_row(row, path)
+    ended = sealed((*row[:8], row[6] if at is None else at, *row[9:11], revision))
+    connection.execute(
+        "UPDATE grants SET revoked_at = ?, revoked_revision = ?, seal = ? WHERE grant_id = ?",
+        (ended[8], revision, ended[-1], grant_id),
+    )
+    return True
+
+
+def _set_revision(connection: sqlite3.Connection, revision: int) -> None:
+    store_id = connection.execute("SELECT store_id FROM state").fetchone()[0]
+    connection.execute("UPDATE state SET revision = ?, seal = ?", (revision, seal_of((1, store_id, revision))))
 
 
 def _checked(known: Acknowledged | None, path: Path, revision: int, store_id: str) -> Acknowledged:
@@ -354,18 +378,3 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _grant(row: list[Any] | tuple[Any, ...]) -> StoredGrant:
-    grant_id, name, key, holder, only, granted_by, granted_at, expires_at, revoked_at = row[:9]
-    return StoredGrant(
-        grant_id=grant_id,
-        name=name,
-        key=key,
-        holder=holder,
-        only=None if only is None else frozenset(only.split()),
-        granted_by=granted_by,
-        granted_at=granted_at,
-        expires_at=expires_at,
-        revoked_at=revoked_at,
-    )

@@ -6,5 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from attack_world import driver, nothing_left_behind, world
+from duels import duel
 
-__all__ = ["driver", "nothing_left_behind", "world"]
+__all__ = ["driver", "duel", "nothing_left_behind", "world"]

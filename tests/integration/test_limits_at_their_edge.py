@@ -26,6 +26,10 @@ AT_THE_EDGE = {
     "exports": [(CONNECTION, "test_exports")],
     "imports": [(CONNECTION, "test_imports")],
     "callback_depth": [(CONNECTION, "test_callback_depth_is_counted_over_both_sides")],
+    "callbacks": [
+        ("attacks/test_attacks_amplification.py", "test_a_method_that_wants_more_is_answered_limit"),
+        ("attacks/test_attacks_amplification.py", "test_a_server_uses_what_was_lent_for_one_call_as_often_as_it_may"),
+    ],
     "pipeline_depth": [("session/test_session_pipelining.py", "test_depth_is_limited")],
     "call_timeout_s": [(CONNECTION, "test_call_timeout_of_a_client")],
     "hello_timeout_s": [(TIME, "test_first_message_must_come_in_time"), (CONNECTION, "test_hello_timeout")],

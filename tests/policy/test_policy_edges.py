@@ -422,6 +422,7 @@ LIMITS = {
     "max_pair_keys": (0, DEFAULT_LIMITS.max_pair_keys),
     "callback_depth": (0, DEFAULT_LIMITS.callback_depth),
     "pipeline_depth": (0, DEFAULT_LIMITS.pipeline_depth),
+    "callbacks": (0, 2**31),
     "hello_timeout_s": (0.1, DEFAULT_LIMITS.hello_timeout_s),
     "max_frame_bytes": (16 * KIB, 64 * MIB),
     "max_items": (16, 1_048_576),
