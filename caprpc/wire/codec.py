@@ -39,6 +39,8 @@ _OTHER_BYTES: Final = bytes(set(range(256)) - set(_CONTAINER_HEADS + _EXTENSION_
 
 _long_head_in: Final = re.compile(rb"[\xC4-\xC6\xD9-\xDB]").search
 """Finds heads of byte strings and of texts of more than 31 bytes; without them all map keys are short texts."""
+_SHORT_TEXT_BYTES: Final = 31
+"""No policy makes ``max_key_bytes`` as small as this; a peer may say that it takes no longer keys."""
 
 _DECODE_ERRORS: Final = (ValueError, TypeError, OverflowError, RecursionError, KeyError, msgpack.UnpackException)
 
@@ -193,7 +195,8 @@ def _packed_plain(tree: Any, limits: Limits) -> bytes | None:
             return pack(tree, limits)
         except ValueError:
             return None
-    if size > limits.max_key_bytes and _long_head_in(blob):
+    most = limits.max_key_bytes
+    if size > most and (most < _SHORT_TEXT_BYTES or _long_head_in(blob)):
         try:
             _check_keys(tree, limits)
         except RemoteProtocolError:

@@ -132,6 +132,13 @@ TREES = st.recursive(
 NARROW = replace(DEFAULT_LIMITS, max_depth=4, max_items=24, max_key_bytes=8, max_int_bits=72)
 
 
+def test_peer_that_takes_only_the_shortest_keys_gets_no_longer_ones_by_the_short_way():
+    for key in ("12345678", "123456789", "0\U00010000\U00010000", "k" * 31):
+        fits = len(key.encode()) <= NARROW.max_key_bytes
+        assert (pack_plain({key: None}, NARROW) is not None) is fits
+        assert (pack_plain_call(({key: None},), NARROW) is not None) is fits
+
+
 @given(TREES)
 @pytest.mark.parametrize("limits", [DEFAULT_LIMITS, NARROW], ids=["default", "narrow"])
 def test_plain_trees_have_the_same_encoding_by_the_short_way(limits, tree):
