@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from caprpc.interface import Member
 from caprpc.objects.outgoing import Outgoing
 from caprpc.objects.stubs import Flavor
+from caprpc.objects.tracing import log_failure
 from caprpc.session import Question
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -161,8 +162,8 @@ class CallFuture(Future[Any]):
                 return
             try:
                 callback(self)
-            except Exception:  # application code: the thread that read the answer has other answers to give
-                _LOG.exception("a callback of %r failed", self)
+            except Exception as exc:  # application code: the thread that read the answer has other answers to give
+                log_failure(_LOG, exc, "a callback of %r failed", self)
 
     def __repr__(self) -> str:
         state = "cancelled" if self._cancelled else "finished" if self.done() else "running"

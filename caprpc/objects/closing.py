@@ -8,6 +8,7 @@ from caprpc.errors import ConnectionLost
 from caprpc.ids import OP_ENTER, OP_EXIT
 from caprpc.interface import AsyncContextServer, ContextServer, Member, ServedContext
 from caprpc.objects.forwarding import Forwarder
+from caprpc.objects.tracing import log_failure
 from caprpc.session import Closer, Export
 
 _CONTEXT: Final = frozenset({OP_ENTER, OP_EXIT})
@@ -48,8 +49,8 @@ def close_now(closers: list[Closer]) -> list[Awaitable[object]]:
     for closer in closers:
         try:
             waits = closer.abandon(ConnectionLost("the peer has let go of this, or its connection has ended"))
-        except Exception:  # application code: one failure must not keep the others open
-            _LOG.exception("an iterator or a context that a peer has let go of failed to close")
+        except Exception as exc:  # application code: one failure must not keep the others open
+            log_failure(_LOG, exc, "an iterator or a context that a peer has let go of failed to close")
         else:
             if waits is not None:
                 rest.append(waits)
@@ -61,5 +62,5 @@ async def close_rest(rest: list[Awaitable[object]]) -> None:
     for waits in rest:
         try:
             await waits
-        except Exception:  # application code: one failure must not keep the others open
-            _LOG.exception("an iterator or a context that a peer has let go of failed to close")
+        except Exception as exc:  # application code: one failure must not keep the others open
+            log_failure(_LOG, exc, "an iterator or a context that a peer has let go of failed to close")

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from caprpc.objects.tracing import log_failure
+
 SUM_S: Final = 60.0
 """How often the later failures of a kind are summed up."""
 
@@ -46,7 +48,7 @@ class FailureLog:
             if not self._counts:
                 self._since = now
             self._counts[kind] = (0, reference)
-            _LOG.error("%s for %s failed (%s)", called, self._peer, reference, exc_info=exc)
+            log_failure(_LOG, exc, "%s for %s failed (%s)", called, self._peer, reference)
             return
         self._counts[kind] = (known[0] + 1, reference)
         self.tick(now)

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Final
 
 from caprpc.errors import ConfigurationError, ConnectionLost
+from caprpc.objects.tracing import log_failure
 from caprpc.peer import PeerIdentity
 from caprpc.session import Ended
 
@@ -77,7 +78,7 @@ class Visit:
     def turned_away(self, exc: BaseException) -> str:
         """``on_connect`` has raised; return the reason for the operator: the peer learns a reference number only."""
         self._stage = _Stage.GONE
-        _LOG.error("on_connect failed for %s; its connection is ended", self.peer.principal, exc_info=exc)
+        log_failure(_LOG, exc, "on_connect failed for %s; its connection is ended", self.peer.principal)
         return f"on_connect raised {type(exc).__name__}"
 
     def ended(self, event: Ended) -> bool:
@@ -99,7 +100,7 @@ class Visit:
 
     def failed_to_leave(self, exc: BaseException) -> None:
         """Log what ``on_disconnect`` raised: it concerns nobody but the operator."""
-        _LOG.error("on_disconnect failed for %s", self.peer.principal, exc_info=exc)
+        log_failure(_LOG, exc, "on_disconnect failed for %s", self.peer.principal)
 
     @property
     def connects_on_loop(self) -> bool:

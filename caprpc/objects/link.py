@@ -296,6 +296,7 @@ class Link:
         session = Session(peer, admitted.guard, root, opening, now)
         stubs = StubMaker(self._caller)
         admitted.pools.join(session.limits, admitted.connections, session.holding())
+        session.liveness.glitches.shared = admitted.pools.glitches
         self.session = session
         names: RootNames = root.obj  # type: ignore[assignment]
         restoring = Restoring(self._admission, admitted.guard, peer.principal, names, recorder.fact)

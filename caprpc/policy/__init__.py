@@ -26,7 +26,7 @@ from caprpc.policy.model import (
     Root,
 )
 from caprpc.policy.names import OPAQUE, spiffe_fault
-from caprpc.policy.pools import Holding, Pool, Pools, buffer_share
+from caprpc.policy.pools import Holding, Pool, Pools, SharedGlitches, buffer_share
 from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
 
@@ -64,6 +64,7 @@ __all__ = [
     "Restorable",
     "RevokedFile",
     "Right",
+    "SharedGlitches",
     "Root",
     "Rules",
     "base_of",

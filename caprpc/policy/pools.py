@@ -72,12 +72,44 @@ class Pool:
         return f"all connections of the principal together have {self.most} already (limits.{self.knob})"
 
 
+class SharedGlitches:
+    """What all connections of one principal may do that is legal and useless. Thread-safe.
+
+    As much as its connections may together, if it has as many as it may: only who comes back again and again, each time
+    with a fresh budget of the connection, ever meets it.
+    """
+
+    __slots__ = ("_burst", "_lock", "_rate", "_tokens", "_when")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._burst = self._rate = self._when = 0.0
+        self._tokens: float | None = None
+
+    def allow(self, limits: Limits, connections: int) -> None:
+        """Hold what the newest policy says for so many connections."""
+        with self._lock:
+            self._burst = float(limits.glitch_burst * connections)
+            self._rate = limits.glitch_per_s * connections
+            self._tokens = self._burst if self._tokens is None else min(self._tokens, self._burst)
+
+    def spend(self, now: float) -> bool:
+        """Take one token; False when there is none."""
+        with self._lock:
+            left = self._burst if self._tokens is None else self._tokens
+            left = min(self._burst, left + max(0.0, now - self._when) * self._rate)
+            self._when = max(self._when, now)
+            self._tokens = max(0.0, left - 1.0)
+            return left >= 1.0
+
+
 class Pools:
     """The quotas of one principal, for as long as the process runs."""
 
-    __slots__ = ("callbacks", "exports", "imports", "in_flight", "pipelined")
+    __slots__ = ("callbacks", "exports", "glitches", "imports", "in_flight", "pipelined")
 
     def __init__(self) -> None:
+        self.glitches = SharedGlitches()
         self.in_flight = Pool("principal_in_flight")
         self.callbacks = Pool("principal_callbacks")
         self.pipelined = Pool("principal_pipelined")
@@ -86,6 +118,7 @@ class Pools:
 
     def join(self, limits: Limits, connections: int, held: "Holding") -> None:
         """Count the tables of a connection; a principal may always have what one connection may."""
+        self.glitches.allow(limits, connections)
         self.in_flight.join(held.answers, max(limits.principal_in_flight, limits.in_flight), connections)
         # Calls within calls of ours have room of their own beside the ordinary ones, so one connection may have both.
         self.callbacks.join(held.callbacks, max(limits.principal_callbacks, 2 * limits.in_flight), connections)

@@ -6,6 +6,7 @@ Time is an argument everywhere (seconds of a monotonic clock).
 from typing import Final
 
 from caprpc.limits import Limits
+from caprpc.policy import SharedGlitches
 
 NEVER: Final = float("-inf")
 
@@ -90,9 +91,11 @@ class Liveness:
 class GlitchBudget:
     """Token bucket for refused calls, late cancels, pings: more than it holds ends the connection."""
 
-    __slots__ = ("_burst", "_rate", "_tokens", "_when")
+    __slots__ = ("_burst", "_rate", "_tokens", "_when", "shared")
 
     def __init__(self, limits: Limits, now: float) -> None:
+        self.shared: SharedGlitches | None = None
+        """What all connections of the principal may do together."""
         self._burst = float(limits.glitch_burst)
         self._rate = limits.glitch_per_s
         self._tokens = self._burst
@@ -109,4 +112,4 @@ class GlitchBudget:
         elapsed = max(0.0, now - self._when)
         self._when = now
         self._tokens = min(self._burst, self._tokens + elapsed * self._rate) - 1.0
-        return self._tokens >= 0.0
+        return self._tokens >= 0.0 and (self.shared is None or self.shared.spend(now))

@@ -1,6 +1,7 @@
 """The service under attack, its policies, and real servers of both drivers that serve it."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from caprpc.limits import ServerLimits
 
 CANARY = "canary-7f31c0de-secret"
 """Stands in globals, private attributes, exceptions and locals of the service; no byte of it may reach a peer."""
+
+SCALE = float(os.environ.get("CAPRPC_ATTACK_SCALE", "1"))
+"""How much more to do in attacks whose measure takes minutes or hours; 1 is what every run can bear."""
 
 QUICK = ServerLimits(accept_per_s=100_000.0, accept_burst=10_000, connections_per_principal=1_000)
 
