@@ -20,7 +20,7 @@ from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
 from caprpc.policy import buffer_share
-from caprpc.session import FEATURE_WITNESS, Closer, Ended, Event, Opening, Session, State, tighten
+from caprpc.session import FEATURE_WITNESS, UNBOUNDED, Closer, Ended, Event, Opening, Session, State, tighten
 from caprpc.tls import WRITE_CHUNK_BYTES, ChannelState, TlsChannel, TlsRefused, sealed_in_chunks
 from caprpc.wire import codec
 from caprpc.wire.messages import Checkpoint, Cosigned, GoAway
@@ -90,13 +90,16 @@ class Link:
         self.ended: Ended | None = None
         self.started = now
 
-    def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
-        """Take received ciphertext; return what happened, in order."""
+    def receive(self, data: bytes | memoryview, now: float, most: int = UNBOUNDED) -> list[Event]:
+        """Take received ciphertext; return what happened, in order.
+
+        Once the messages have cost ``most``, the rest is left for ``go_on``: ``behind`` tells of it.
+        """
         try:
             if self._bulk:
-                events = self._receive_bulk(data, now)
+                events = self._receive_bulk(data, now, most)
             elif plain := self._receive(data):
-                events = self.session.receive_data(plain, now)
+                events = self.session.receive_data(plain, now, most)
                 if len(plain) > _BULK_SIGN:
                     self._bulk = self.session.frames.awaits_bulk
             elif self.admitted is None:
@@ -109,13 +112,34 @@ class Link:
                 events = []
         except (TlsRefused, IdentityRefused) as exc:
             return self._refuse(exc)
-        if self.channel.state is not ChannelState.OPEN and self.ended is None:
-            self.session.connection_lost("the peer ended the TLS connection", events)
+        if self.channel.state is not ChannelState.OPEN:
+            self._note_silence(events)
         if events and type(events[-1]) is Ended:
             self._note_end(events)
         return events
 
-    def _receive_bulk(self, data: bytes | memoryview, now: float) -> list[Event]:
+    def go_on(self, now: float, most: int = UNBOUNDED) -> list[Event]:
+        """Handle more of what ``receive`` has left; return what happened, in order."""
+        session = self.session
+        events = session.go_on(now, most)
+        self._bulk = session.frames.awaits_bulk
+        if self.channel.state is not ChannelState.OPEN:
+            self._note_silence(events)
+        if events and type(events[-1]) is Ended:
+            self._note_end(events)
+        return events
+
+    @property
+    def behind(self) -> bool:
+        """Whether messages have been received that wait for ``go_on``."""
+        return self.admitted is not None and self.session.frames.rest is not None
+
+    def _note_silence(self, events: list[Event]) -> None:
+        """The peer will send no more; what it has sent before comes first."""
+        if self.ended is None and not self.behind:
+            self.session.connection_lost("the peer ended the TLS connection", events)
+
+    def _receive_bulk(self, data: bytes | memoryview, now: float, most: int) -> list[Event]:
         """Decrypt straight into the large frame that is under way, and go on with what is behind it."""
         channel, session = self.channel, self.session
         channel.receive_data(data)
@@ -123,7 +147,7 @@ class Link:
         if not session.frames.awaits_bulk:
             plain = channel.read()
             if plain:
-                events += session.receive_data(plain, now)
+                events += session.receive_data(plain, now, most)
             self._bulk = session.frames.awaits_bulk
         return events
 
