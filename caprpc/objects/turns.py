@@ -51,6 +51,10 @@ class Turns(Generic[Waiting]):
                 self._waiting.add(connection)
                 self._rows.setdefault(principal, deque()).append(connection)
 
+    def has(self, connection: Waiting) -> bool:
+        """Whether a connection waits."""
+        return connection in self._waiting
+
     def must_wait(self, principal: str) -> bool:
         """Whether others of this principal wait already, or its turn in this round is over."""
         return principal in self._rows or self._spent.get(principal, 0.0) >= TURN_S

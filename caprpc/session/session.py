@@ -59,7 +59,13 @@ class Session(Asking):
         A protocol error of the peer ends the session: the last event is then ``Ended``. Once the messages have cost
         ``most`` (``cost_of``), the rest is left for ``go_on``, which comes before more is received.
         """
-        return self._handle(self.frames.feed(data), len(data), now, most)
+        bodies = self.frames.feed(data)
+        if most > 0 or not bodies:
+            return self._handle(bodies, len(data), now, most)
+        self.frames.rest = bodies
+        self.now = self.liveness.heard_at = now
+        self.liveness.frame_since = None
+        return []
 
     def go_on(self, now: float, most: int = UNBOUNDED) -> list[Event]:
         """Handle messages that ``receive_data`` has left (``frames.rest``); return what happened, in order."""

@@ -86,3 +86,23 @@ def test_large_messages_and_batches_cost_more():
     assert cost_of(m.Call(1, 1, 1, "put", None, payload), len(payload)) == 1 + len(payload) // 1024
     batch = m.Batch(1, None, [m.Run(1, 1, "put", 40, NOTHING), m.Run(1, 1, "put", 24, NOTHING)])
     assert cost_of(batch, 100) == 33
+
+
+def test_all_of_it_is_left_if_there_is_no_room_now(half):
+    peer = half()
+    for count in (1, 3):
+        assert peer.session.receive_data(put(peer, count), peer.now, 0) == []
+        assert peer.session.frames.rest is not None
+        assert len(peer.session.go_on(peer.now, 4)) == count
+        assert peer.session.frames.rest is None
+
+
+def test_frame_that_is_not_complete_keeps_its_time_without_room(half):
+    """A peer must not be able to hold a buffer for ever by keeping its principal's turns used up."""
+    peer = half()
+    data = put(peer, 1)
+    peer.session.receive_data(data[:6], peer.now, 0)
+    assert peer.session.go_on(peer.now, 4) == []
+    peer.session.receive_data(data[6:8], peer.now + 3, 0)
+    assert peer.session.liveness.frame_since == peer.now
+    assert peer.session.frames.rest is None
