@@ -244,6 +244,15 @@ def test_nothing_is_lost_between_slices_of_one_that_is_alone(world, slices):
     assert len(world.box.log) == 320
 
 
+def test_nothing_is_read_before_what_was_read_is_handled(world, slices):
+    """More than one read holds comes while most of the first one waits."""
+    slices(messages=5, calls=3)
+    peer = world.peer("bob")
+    sent = [peer.call(peer.box, "put", ["x" * 12_000]) for _ in range(60)]
+    peer.send(*sent)
+    assert answers(peer, 60) == [call.question for call in sent]
+
+
 def test_everything_behind_refused_calls_is_handled_in_order(world, slices):
     """Refusals are no calls that run: only messages are left when the slice ends."""
     slices(messages=7, calls=3)
@@ -293,3 +302,35 @@ def test_thread_that_reads_takes_what_the_polling_thread_has_left(world, slices)
     holder.send(m.Return(call.question, pack("its name")))
     assert user.answer(use.question).payload == pack("its name")
     assert answers(holder, 40) == [call.question for call in sent]
+
+
+class Turn:
+    """Stands for a connection on a loop, and takes its turns."""
+
+    def __init__(self, principal, log, failure=None):
+        self.loop = asyncio.get_running_loop()
+        self.principal = principal
+        self.log = log
+        self.failure = failure
+
+    def take_turn(self):
+        self.log.append(self)
+        if self.failure is not None:
+            raise self.failure
+
+
+def test_connection_that_fails_in_its_turn_takes_nobody_elses():
+    log, told = [], []
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        rounds = caprpc.aio.rounds.Rounds()
+        turns = [Turn("a", log, ValueError("a defect")), Turn("b", log), Turn("b", log)]
+        for turn in turns:
+            rounds.wait(turn)
+        for _ in range(10):
+            await asyncio.sleep(0.001)
+        return turns
+
+    assert asyncio.run(main()) == log
+    assert [str(exc) for exc in told] == ["a defect"]
