@@ -1,17 +1,22 @@
 """Replying to the calls of a peer over an asyncio connection."""
 
+import asyncio
+import sys
 import time
 from abc import ABC, abstractmethod
 
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, sort_out
-from caprpc.session import FOREVER
+from caprpc.session import FOREVER, Answer, BatchAnswer
 
 
 class Answering(ABC):
     """The part of a connection that replies; owns that what waited for a reply starts behind it."""
 
     link: Link
+    loop: asyncio.AbstractEventLoop
+    tasks: dict[Answer | BatchAnswer, asyncio.Task[None]]
+    """Calls that run as tasks."""
 
     @abstractmethod
     def flush_soon(self) -> None:
@@ -24,6 +29,35 @@ class Answering(ABC):
     @abstractmethod
     def wake_at(self, when: float) -> None:
         """Look at the time then at the latest."""
+
+    def start_task(self, job: AnyJob) -> None:
+        """Run an ``async def`` method as a task, and reply at its end."""
+        if sys.version_info >= (3, 12):
+            task = asyncio.Task(self._run_async(job), loop=self.loop, eager_start=True)
+        else:
+            task = self.loop.create_task(self._run_async(job))
+        if not task.done():
+            self.tasks[job.answer] = task
+            task.add_done_callback(lambda ended: self._task_ended(job, ended))
+
+    def _task_ended(self, job: AnyJob, task: asyncio.Task[None]) -> None:
+        self.tasks.pop(job.answer, None)
+        if task.cancelled():
+            # Before it had begun: ``_run_async`` has not seen it, and the call is still to be answered.
+            self.reply_cancelled(job)
+
+    async def _run_async(self, job: AnyJob) -> None:
+        try:
+            value = await job.run_async()
+        except asyncio.CancelledError as exc:
+            if job.answer.cancelled:
+                self.reply_cancelled(job)
+            else:
+                self.reply_error(job, exc)
+        except (Exception, SystemExit) as exc:  # application code: whatever it raises becomes the answer of its call
+            self.reply_error(job, exc)
+        else:
+            self.reply(job, value)
 
     def reply(self, job: AnyJob, value: object) -> None:
         """Send the result of a call of the peer."""

@@ -1,7 +1,6 @@
 """A connection driven by an asyncio loop; everything in here runs on the loop's thread unless it says otherwise."""
 
 import asyncio
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -9,11 +8,13 @@ from typing import Final, Protocol
 
 from caprpc.aio.answering import Answering
 from caprpc.aio.caller import Caller
+from caprpc.aio.rounds import Rounds
 from caprpc.aio.runner import MethodRunner
 from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
+from caprpc.objects.turns import CALLS, MESSAGES, TURN_S
 from caprpc.objects.work import AnyJob, Work, sort_out
-from caprpc.session import FOREVER, Answer, BatchAnswer, Closer, Ended
+from caprpc.session import FOREVER, UNBOUNDED, Closer, Ended
 
 TICK_S: Final = 0.05
 """How often deadlines are looked at while something is under way."""
@@ -31,6 +32,8 @@ class Host(Protocol):
     """What a connection needs of the server or client it belongs to."""
 
     runner: MethodRunner
+    rounds: Rounds
+    """Whose turn it is."""
     buffer: memoryview
     """Where all connections of a host read to: a plain ``Protocol`` allocates 256 KiB a read."""
 
@@ -85,7 +88,7 @@ class Connection(Answering, asyncio.BufferedProtocol):
         """Whether the first of ``pending`` waits: until its principal occupies fewer threads, or has been let in."""
         self._unstarted = 0
         """Calls that a pool thread has been given and has not started."""
-        self._tasks: dict[Answer | BatchAnswer, asyncio.Task[None]] = {}
+        self.tasks = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -103,11 +106,39 @@ class Connection(Answering, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take received bytes."""
-        link = self.link
+        link, host, now = self.link, self.host, time.monotonic()
         known = link.admitted is not None
-        self.route(sort_out(link, link.receive(self.host.buffer[:nbytes], time.monotonic())))
-        if not known and link.admitted is not None:
-            self.host.authenticated(self)
+        most = host.rounds.room(self) if known else UNBOUNDED
+        self.route(sort_out(link, link.receive(host.buffer[:nbytes], now, most)))
+        if known:
+            host.rounds.spend(self, now)
+            self._leave_rest()
+        elif link.admitted is not None:
+            host.authenticated(self)
+
+    def take_turn(self) -> None:
+        """Handle more of the messages that have come, or once all are handled start more of the calls."""
+        if self.link.behind and not self.closed:
+            self.route(sort_out(self.link, self.link.go_on(time.monotonic(), MESSAGES)))
+        if not self._leave_rest():
+            self._read_on()
+            self._start_pending()
+            self.flush()
+
+    def _leave_rest(self) -> bool:
+        """Leave messages that are not handled yet for the next turn, and read none before it; whether there are any."""
+        if self.closed or not self.link.behind:
+            return False
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self.host.rounds.wait(self)
+        return True
+
+    def _read_on(self) -> None:
+        """Read what comes, unless the peer takes no answers or we have not handled what came before."""
+        takes = self._blocked_since is None or self._awaits_answers
+        if self._transport is not None and self.link.ended is None and takes and not self.link.behind:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Take note that the peer sends no more."""
@@ -133,11 +164,10 @@ class Connection(Answering, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """The peer takes answers again."""
         self._blocked_since = None
-        if self._transport is not None and self.link.ended is None:
-            self._transport.resume_reading()
-            if self.pending:
-                self._start_pending()
-                self.flush_soon()
+        self._read_on()
+        if self._transport is not None and self.link.ended is None and self.pending:
+            self._start_pending()
+            self.flush_soon()
 
     @property
     def _awaits_answers(self) -> bool:
@@ -150,7 +180,7 @@ class Connection(Answering, asyncio.BufferedProtocol):
                 self.caller.answered(question)
             self.caller.fill_room()
         for answer in work.cancelled:
-            task = self._tasks.get(answer)
+            task = self.tasks.get(answer)
             if task is not None:
                 task.cancel()
             for stop in self.link.endpoint.nested.take(answer):
@@ -171,7 +201,18 @@ class Connection(Answering, asyncio.BufferedProtocol):
     def _start_pending(self) -> None:
         """Start calls in the order of their arrival; one that runs here waits until those before have started."""
         pending, runner, session = self.pending, self.host.runner, self.link.session
+        if self.link.behind or self.host.rounds.has(self):
+            # They start in its next turn.
+            return
+        started, until = 0, 0.0
         while pending and not self.closed and not self._waits:
+            if started:
+                now = time.perf_counter()
+                until = until or now + TURN_S
+                if started >= CALLS or now >= until:
+                    self.host.rounds.wait(self)
+                    return
+            started += 1
             if session.queued_bytes > _TOGETHER_BYTES:
                 # Also finds out whether the peer takes them.
                 self.flush()
@@ -190,7 +231,7 @@ class Connection(Answering, asyncio.BufferedProtocol):
             else:
                 pending.popleft()
                 if job.is_async:
-                    self._start_task(job)
+                    self.start_task(job)
                 else:
                     self._run_here(job)
 
@@ -249,34 +290,6 @@ class Connection(Answering, asyncio.BufferedProtocol):
         if self.link.session.kept.resolved:
             # Whoever called this starts what is pending.
             self.pending.extend(self.resolved().jobs)
-
-    def _start_task(self, job: AnyJob) -> None:
-        if sys.version_info >= (3, 12):
-            task = asyncio.Task(self._run_async(job), loop=self.loop, eager_start=True)
-        else:
-            task = self.loop.create_task(self._run_async(job))
-        if not task.done():
-            self._tasks[job.answer] = task
-            task.add_done_callback(lambda ended: self._task_ended(job, ended))
-
-    def _task_ended(self, job: AnyJob, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(job.answer, None)
-        if task.cancelled():
-            # Before it had begun: ``_run_async`` has not seen it, and the call is still to be answered.
-            self.reply_cancelled(job)
-
-    async def _run_async(self, job: AnyJob) -> None:
-        try:
-            value = await job.run_async()
-        except asyncio.CancelledError as exc:
-            if job.answer.cancelled:
-                self.reply_cancelled(job)
-            else:
-                self.reply_error(job, exc)
-        except (Exception, SystemExit) as exc:  # application code: whatever it raises becomes the answer of its call
-            self.reply_error(job, exc)
-        else:
-            self.reply(job, value)
 
     def take_limits(self) -> None:
         """Take over the limits in force that the transport keeps."""
@@ -373,7 +386,7 @@ class Connection(Answering, asyncio.BufferedProtocol):
             self._timer.cancel()
         if self.link.admitted is not None:
             self.caller.fill_room()
-        for task in list(self._tasks.values()):
+        for task in list(self.tasks.values()):
             task.cancel()
         transport = self._transport
         if transport is not None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
+from caprpc.aio.rounds import Rounds
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.objects.admission import Admission
@@ -34,6 +35,7 @@ class Dialed:
         self._admission = admission
         self._on_end = on_end
         self.runner = MethodRunner(_CALLBACK_THREADS, "caprpc-callback")
+        self.rounds = Rounds()
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._state: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
         self.end: Ended | None = None

@@ -15,6 +15,7 @@ from caprpc.aio.connection import Connection
 from caprpc.aio.dialed import READ_BUFFER_BYTES
 from caprpc.aio.granting import Granting
 from caprpc.aio.hooks import HookTasks
+from caprpc.aio.rounds import Rounds
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
@@ -68,6 +69,7 @@ class Server(Granting):
         hooks = Hooks.given(on_connect, on_disconnect)
         self._admission = serving(roots, identity, policies, audit, limits, grants)
         self.runner = MethodRunner(limits.workers, "caprpc-worker")
+        self.rounds = Rounds()
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._budget = AcceptBudget(limits, time.monotonic())
         self._listeners: list[socket.socket] = []

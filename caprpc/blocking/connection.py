@@ -22,7 +22,7 @@ from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
 from caprpc.objects.oneway import OneWay
 from caprpc.objects.work import AnyJob, Work, admit, sort_out
-from caprpc.session import FOREVER, Answer, Ended, Question
+from caprpc.session import FOREVER, UNBOUNDED, Answer, Ended, Question
 
 _LONGEST_SLEEP_S: Final = 3600.0
 """A bound that ``Lock.acquire`` takes for no bound."""
@@ -145,6 +145,13 @@ class Connection(Answering):
         wire, lock = self.wire, self.lock
         notices = NOBODY
         try:
+            if self.link.session.frames.rest is not None:
+                # What the polling thread has left may be what this one waits for.
+                with lock:
+                    notices = self.go_on()
+                    if question.outcome is not None or question.jobs or wire.closed:
+                        self._step_down()
+                        return
             while True:
                 data = wire.read(deadline)
                 with lock:
@@ -200,11 +207,14 @@ class Connection(Answering):
             if awaited is question:
                 _wake(sleep)
 
-    def take(self, data: bytes | memoryview) -> list[Notice]:
-        """Take received ciphertext, b"" for the end of the stream; return who is to be told of what."""
+    def take(self, data: bytes | memoryview, most: int = UNBOUNDED) -> list[Notice]:
+        """Take received ciphertext, b"" for the end of the stream; return who is to be told of what.
+
+        Once the messages have cost ``most``, the rest is left for ``go_on``, before which nobody may read.
+        """
         link = self.link
         now = time.monotonic()
-        events = link.receive(data, now) if len(data) else link.receive_eof(now)
+        events = link.receive(data, now, most) if len(data) else link.receive_eof(now)
         if len(events) == 1:
             event = events[0]
             if type(event) is Question:
@@ -220,6 +230,10 @@ class Connection(Answering):
                     self.host.dispatch(self)
                 return NOBODY
         return self.route(sort_out(link, events))
+
+    def go_on(self, most: int = UNBOUNDED) -> list[Notice]:
+        """Take more of what ``take`` has left (``link.behind``); the lock is held."""
+        return self.route(sort_out(self.link, self.link.go_on(time.monotonic(), most)))
 
     def route(self, work: Work) -> list[Notice]:
         """Give everything to whoever waits for it; what nobody waits for goes to ``pending``."""

@@ -17,12 +17,14 @@ from typing import Final
 
 from caprpc.blocking.answering import NO_RESULT
 from caprpc.blocking.connection import Connection
+from caprpc.blocking.notices import NOBODY
 from caprpc.blocking.results import AT_ONCE, Results
 from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
 from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
 from caprpc.blocking.workers import Workers
 from caprpc.objects.shares import Shares
+from caprpc.objects.turns import CALLS, MESSAGES, TURN_S, Turns
 from caprpc.objects.work import AnyJob
 
 _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
@@ -48,8 +50,8 @@ class Reactor:
         self._slow = SlowMembers()
         self._turn = 0
         self._polling_thread = 0
-        self._running: AnyJob | None = None
-        self._running_on: Connection | None = None
+        self._running: tuple[AnyJob, Connection] | None = None
+        self._turns: Turns[Connection] = Turns()
         self._results = Results(self._reply)
         self._resting: dict[Connection, None] = {}
         self._watchdog = Watchdog(lambda: self._running, self._take_over, on_tick)
@@ -126,15 +128,17 @@ class Reactor:
         self._resting[connection] = None
 
     def _poll(self, turn: int) -> None:
-        poll, handlers = self._epoll.poll, self._handlers
+        poll, turns = self._epoll.poll, self._turns
         self._polling_thread = threading.get_ident()
         spin = Spin()
         clock = time.perf_counter
         results = self._results
         while self._turn == turn:
             ready: list[tuple[int, int]] = []
-            until = spin.until()
-            if until:
+            until = spin.until() if not turns else 0.0
+            if turns:
+                ready = poll(0)
+            elif until:
                 ready = poll(0)
                 while not ready and clock() < until and not results.waiting:
                     ready = poll(0)
@@ -142,44 +146,94 @@ class Reactor:
                     spin.paid()
                 else:
                     spin.wasted()
-            if not ready:
+            if not ready and not turns:
                 results.asleep = True
                 results.send()
                 ready = poll(TICK_S)
                 results.asleep = False
-            for fileno, _mask in ready:
-                handler = handlers.get(fileno)
-                if handler is not None:
-                    try:
-                        handler()
-                    except Exception:  # a defect met by one connection must not end the others
-                        self._on_defect(fileno)
-                if self._turn != turn:
-                    # Another thread polls now and will see the rest.
-                    return
-            if ready:
+            self._round(ready, turn)
+            if self._turn != turn:
+                # Another thread polls now and will see the rest.
+                return
+            if ready or turns:
                 results.send(max(AT_ONCE, len(ready)))
 
+    def _round(self, ready: list[tuple[int, int]], turn: int) -> None:
+        """Give everybody a turn: what is ready, and then whoever waits for it."""
+        handlers, turns = self._handlers, self._turns
+        turns.begin(len(ready))
+        for fileno, _mask in ready:
+            handler = handlers.get(fileno)
+            if handler is not None:
+                try:
+                    handler()
+                except Exception:  # a defect met by one connection must not end the others
+                    self._on_defect(fileno)
+            if self._turn != turn:
+                return
+        for principal in turns.principals() if turns else ():
+            while (connection := turns.take(principal)) is not None:
+                fileno = connection.wire.sock.fileno()
+                try:
+                    self._take_timed_turn(connection)
+                except Exception:  # as above
+                    self._on_defect(fileno)
+                if self._turn != turn:
+                    return
+
     def serve(self, connection: Connection) -> None:
-        """Handle a readable or writable connection on the polling thread."""
+        """Handle a readable or writable connection on the polling thread, now or when it is its turn."""
+        turns = self._turns
+        if not turns.crowded:
+            self._take_turn(connection)
+        elif turns.must_wait(connection.principal):
+            turns.wait(connection.principal, connection)
+        else:
+            self._take_timed_turn(connection)
+
+    def _take_timed_turn(self, connection: Connection) -> None:
+        started = time.perf_counter()
+        self._take_turn(connection)
+        self._turns.spend(connection.principal, time.perf_counter() - started)
+
+    def _take_turn(self, connection: Connection) -> None:
+        """Handle some of the messages of a connection, or once all are handled run some of its calls."""
+        notices = NOBODY
+        job: AnyJob | None = None
         with connection.lock:
-            wire = connection.wire
+            wire, frames = connection.wire, connection.link.session.frames
             if wire.closed:
                 return
             if wire.unsent:
                 connection.send_more()
                 self.update(connection)
             if connection.reader is not None:
-                self.arm(connection, armed=False)
+                self._leave_to_reader(connection)
                 return
-            data = wire.read_now() if not wire.unsent or connection.reads_on else None
-            futures = connection.take(data) if data is not None else []
-            job = self._next_in_place(connection)
-        for future in futures:
-            future.notify()
-        turn, awake = self._turn, self._watchdog.awake
+            if frames.rest is not None:
+                notices = connection.go_on(MESSAGES)
+            else:
+                job = self._next_in_place(connection) if connection.pending else None
+                data = wire.read_now() if job is None and (not wire.unsent or connection.reads_on) else None
+                if data is not None:
+                    notices = connection.take(data, MESSAGES)
+            while frames.rest is not None and not wire.closed and not notices and self._alone(connection):
+                notices = connection.go_on(MESSAGES)
+            if frames.rest is not None:
+                self._wait(connection)
+            elif job is None:
+                job = self._next_in_place(connection)
+        for notice in notices:
+            notice.notify()
+        if job is not None:
+            self._run_here(connection, job)
+
+    def _run_here(self, connection: Connection, job: AnyJob | None) -> None:
+        """Run the calls of a connection on the polling thread until its turn is over."""
+        turn, awake, clock = self._turn, self._watchdog.awake, time.perf_counter
+        ran, until = 0, 0.0
         while job is not None:
-            self._running, self._running_on = job, connection
+            self._running = job, connection
             if not awake.is_set():
                 awake.set()
             connection.run(job)
@@ -188,10 +242,42 @@ class Reactor:
                 self._watch_again(connection)
                 return
             self._running = None
+            ran += 1
+            if connection.pending:
+                now = clock()
+                until = until or now + TURN_S
+                if (ran >= CALLS or now >= until) and not self._alone(connection):
+                    with connection.lock:
+                        connection.flush()
+                        self._wait(connection)
+                    return
+                if ran >= CALLS or now >= until:
+                    ran, until = 0, 0.0
             with connection.lock:
                 job = self._next_in_place(connection)
                 if job is None and not connection.armed and connection.reader is None:
                     self.arm(connection)
+
+    def _wait(self, connection: Connection) -> None:
+        """Have a connection wait for its next turn; this one is over for all connections of its principal."""
+        self._turns.spend(connection.principal)
+        self._turns.wait(connection.principal, connection)
+
+    def _alone(self, connection: Connection) -> bool:
+        """Whether nobody else wants a turn now."""
+        if self._turns or self._results.waiting:
+            return False
+        own = connection.wire.sock.fileno()
+        return all(fileno == own for fileno, _ in self._epoll.poll(0, 2))
+
+    def _leave_to_reader(self, connection: Connection) -> None:
+        """Another thread reads the connection: it takes the messages that were left before it reads on."""
+        self.arm(connection, armed=False)
+        if connection.link.behind:
+            # It has not begun; should it give up before that, the messages are still ours.
+            self._turns.wait(connection.principal, connection)
+        elif connection.pending:
+            self.dispatch(connection)
 
     def _next_in_place(self, connection: Connection) -> AnyJob | None:
         """Return the next call to run here, or None; calls that wait for a worker keep their place in the order."""
@@ -210,7 +296,8 @@ class Reactor:
         The polling thread takes them by itself after the call that it runs in place. If another takes the polling over
         meanwhile, that looks at what is pending once it has the lock.
         """
-        in_place = self._running is not None and self._running_on is connection
+        running = self._running
+        in_place = running is not None and running[1] is connection
         if not (in_place and threading.get_ident() == self._polling_thread):
             self.dispatch(connection)
 
@@ -268,9 +355,9 @@ class Reactor:
 
     def _take_over(self) -> None:
         """The polling thread is stuck in a method: let another thread poll, and remember the member."""
-        job, connection = self._running, self._running_on
-        if job is None or connection is None:
+        if (running := self._running) is None:
             return
+        job, connection = running
         turn = self._turn = self._turn + 1
         self._running = None
         self._slow.stalled(job)

@@ -20,15 +20,12 @@ from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
 from caprpc.policy import buffer_share
-from caprpc.session import FEATURE_WITNESS, Closer, Ended, Event, Opening, Session, State, tighten
-from caprpc.tls import ChannelState, TlsChannel, TlsRefused
+from caprpc.session import FEATURE_WITNESS, UNBOUNDED, Closer, Ended, Event, Opening, Session, State, tighten
+from caprpc.tls import WRITE_CHUNK_BYTES, ChannelState, TlsChannel, TlsRefused, sealed_in_chunks
 from caprpc.wire import codec
 from caprpc.wire.messages import Checkpoint, Cosigned, GoAway
 
 _WRITABLE: Final = (ChannelState.OPEN, ChannelState.ENDED)
-
-_CHUNK: Final = 128 * 1024
-"""Plaintext encrypted at once; joining and encrypting more costs 40 to 80 % more CPU (measured)."""
 
 _BULK_SIGN: Final = 4 * 1024
 """More plaintext than this in one read may be the beginning of a large frame."""
@@ -93,13 +90,16 @@ class Link:
         self.ended: Ended | None = None
         self.started = now
 
-    def receive(self, data: bytes | memoryview, now: float) -> list[Event]:
-        """Take received ciphertext; return what happened, in order."""
+    def receive(self, data: bytes | memoryview, now: float, most: int = UNBOUNDED) -> list[Event]:
+        """Take received ciphertext; return what happened, in order.
+
+        Once the messages have cost ``most``, the rest is left for ``go_on``: ``behind`` tells of it.
+        """
         try:
             if self._bulk:
-                events = self._receive_bulk(data, now)
+                events = self._receive_bulk(data, now, most)
             elif plain := self._receive(data):
-                events = self.session.receive_data(plain, now)
+                events = self.session.receive_data(plain, now, most)
                 if len(plain) > _BULK_SIGN:
                     self._bulk = self.session.frames.awaits_bulk
             elif self.admitted is None:
@@ -112,13 +112,34 @@ class Link:
                 events = []
         except (TlsRefused, IdentityRefused) as exc:
             return self._refuse(exc)
-        if self.channel.state is not ChannelState.OPEN and self.ended is None:
-            self.session.connection_lost("the peer ended the TLS connection", events)
+        if self.channel.state is not ChannelState.OPEN:
+            self._note_silence(events)
         if events and type(events[-1]) is Ended:
             self._note_end(events)
         return events
 
-    def _receive_bulk(self, data: bytes | memoryview, now: float) -> list[Event]:
+    def go_on(self, now: float, most: int = UNBOUNDED) -> list[Event]:
+        """Handle more of what ``receive`` has left; return what happened, in order."""
+        session = self.session
+        events = session.go_on(now, most)
+        self._bulk = session.frames.awaits_bulk
+        if self.channel.state is not ChannelState.OPEN:
+            self._note_silence(events)
+        if events and type(events[-1]) is Ended:
+            self._note_end(events)
+        return events
+
+    @property
+    def behind(self) -> bool:
+        """Whether messages have been received that wait for ``go_on``."""
+        return self.admitted is not None and self.session.frames.rest is not None
+
+    def _note_silence(self, events: list[Event]) -> None:
+        """The peer will send no more; what it has sent before comes first."""
+        if self.ended is None and not self.behind:
+            self.session.connection_lost("the peer ended the TLS connection", events)
+
+    def _receive_bulk(self, data: bytes | memoryview, now: float, most: int) -> list[Event]:
         """Decrypt straight into the large frame that is under way, and go on with what is behind it."""
         channel, session = self.channel, self.session
         channel.receive_data(data)
@@ -126,7 +147,7 @@ class Link:
         if not session.frames.awaits_bulk:
             plain = channel.read()
             if plain:
-                events += session.receive_data(plain, now)
+                events += session.receive_data(plain, now, most)
             self._bulk = session.frames.awaits_bulk
         return events
 
@@ -177,10 +198,10 @@ class Link:
         channel = self.channel
         if self.admitted is not None and self.ended is None:
             frames = self.session.data_to_send()
-            if len(frames) == 1 and len(frames[0]) <= _CHUNK:
+            if len(frames) == 1 and len(frames[0]) <= WRITE_CHUNK_BYTES:
                 return (channel.seal(frames[0]),)
             if frames:
-                return _sealed(channel, frames)
+                return sealed_in_chunks(channel, frames)
             return (channel.data_to_send(),) if channel.pending_out else ()
         return self._last_data()
 
@@ -190,7 +211,7 @@ class Link:
         frames = self._unsent or (self.session.data_to_send() if self.admitted is not None else [])
         self._unsent = []
         if frames and channel.state in _WRITABLE:
-            yield from _sealed(channel, frames)
+            yield from sealed_in_chunks(channel, frames)
         if self.ended is not None:
             channel.close()
         if channel.pending_out:
@@ -374,25 +395,3 @@ class Link:
             self.ended = Ended("refused", str(exc), by_peer=False, reference=reference)
             events = [self.ended]
         return events
-
-
-def _sealed(channel: TlsChannel, frames: list[bytes]) -> Iterator[bytes]:
-    """Join small frames and cut large ones, so that each record batch is about ``_CHUNK``."""
-    batch: list[bytes | memoryview] = []
-    size = 0
-    for frame in frames:
-        if size + len(frame) <= _CHUNK:
-            batch.append(frame)
-            size += len(frame)
-            continue
-        # What stands before a large piece goes with its beginning: small records cost as much as full ones.
-        view = memoryview(frame)
-        start = _CHUNK - size
-        batch.append(view[:start])
-        yield channel.seal(b"".join(batch))
-        while len(view) - start > _CHUNK:
-            yield channel.seal(view[start : start + _CHUNK])
-            start += _CHUNK
-        batch, size = [view[start:]], len(view) - start
-    if batch:
-        yield channel.seal(batch[0] if len(batch) == 1 else b"".join(batch))

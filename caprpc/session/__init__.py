@@ -17,6 +17,7 @@ from caprpc.session.calls import (
     Question,
     Refusal,
 )
+from caprpc.session.costs import UNBOUNDED
 from caprpc.session.imports import Import, Imports
 from caprpc.session.opening import FEATURE_PIPELINE, FEATURE_WITNESS, Opening
 from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Scope
@@ -25,6 +26,7 @@ from caprpc.session.states import TRANSITIONS, State
 from caprpc.session.tightening import tighten
 
 __all__ = [
+    "UNBOUNDED",
     "FEATURE_WITNESS",
     "FEATURE_PIPELINE",
     "FOREVER",

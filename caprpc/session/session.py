@@ -12,6 +12,7 @@ from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
 from caprpc.session.asking import Asking
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event
+from caprpc.session.costs import UNBOUNDED, cost_of
 from caprpc.session.incoming import HANDLERS
 from caprpc.session.kept import WaitingCall, run_resolved
 from caprpc.session.liveness import Liveness
@@ -52,16 +53,32 @@ class Session(Asking):
         if opening.acceptor:
             self.queue(opening.greeting(limits))
 
-    def receive_data(self, data: bytes, now: float, bulk: tuple[bytearray, ...] = ()) -> list[Event]:
-        """Take received plaintext, or a frame that ``receive_bulk`` has completed; return what happened, in order.
+    def receive_data(self, data: bytes, now: float, most: int = UNBOUNDED) -> list[Event]:
+        """Take received plaintext; return what happened, in order.
 
-        A protocol error of the peer ends the session: the last event is then ``Ended``.
+        A protocol error of the peer ends the session: the last event is then ``Ended``. Once the messages have cost
+        ``most`` (``cost_of``), the rest is left for ``go_on``, which comes before more is received.
         """
+        bodies = self.frames.feed(data)
+        if most > 0 or not bodies:
+            return self._handle(bodies, len(data), now, most)
+        self.frames.rest = bodies
+        self.now = self.liveness.heard_at = now
+        self.liveness.frame_since = None
+        return []
+
+    def go_on(self, now: float, most: int = UNBOUNDED) -> list[Event]:
+        """Handle messages that ``receive_data`` has left (``frames.rest``); return what happened, in order."""
+        rest, self.frames.rest = self.frames.rest, None
+        return [] if rest is None else self._handle(rest, 0, now, most)
+
+    def _handle(self, bodies: Iterable[bytes | bytearray], size: int, now: float, most: int) -> list[Event]:
         events: list[Event] = []
         self.now = now
         frames = self.frames
+        sliced = type(bodies) is not tuple
         try:
-            for frame in bulk or frames.feed(data):
+            for frame in bodies:
                 message = decode_message(frame)
                 handler = self._handlers.get(type(message))
                 if handler is None:
@@ -70,15 +87,20 @@ class Session(Asking):
                     name = type(message).__name__.upper()
                     raise RemoteProtocolError(f"{name} may not come in state {self.state.value}")
                 handler(self, message, now, events)
+                if sliced:
+                    most -= cost_of(message, len(frame))
+                    if most <= 0:
+                        frames.rest = bodies
+                        break
             if self.kept.resolved:
                 run_resolved(self, now, events)
         except RemoteProtocolError as exc:
             self.abort("protocol-error", self.liveness.broken or str(exc), events)
         liveness = self.liveness
         liveness.heard_at = now
-        if not frames.missing:
+        if not frames.missing or frames.rest is not None:
             liveness.frame_since = None
-        elif liveness.frame_since is None or frames.partial_bytes <= len(data):
+        elif liveness.frame_since is None or frames.partial_bytes <= size:
             liveness.frame_since = now
         return events
 
@@ -89,7 +111,7 @@ class Session(Asking):
         """
         self.liveness.heard_at = now
         body = self.frames.fill(read_into)
-        return [] if body is None else self.receive_data(b"", now, (body,))
+        return [] if body is None else self._handle((body,), 0, now, UNBOUNDED)
 
     def data_to_send(self) -> list[bytes]:
         """Return the frames to send, in order, and forget them; RELEASE for dropped references is among them."""

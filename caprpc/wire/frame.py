@@ -48,7 +48,17 @@ class FrameBuffer:
         max_frame_bytes: Largest body accepted from now on; the session raises it after WELCOME and HELLO.
     """
 
-    __slots__ = ("_body", "_failure", "_filled", "_length", "_pending", "max_frame_bytes", "missing", "spare")
+    __slots__ = (
+        "_body",
+        "_failure",
+        "_filled",
+        "_length",
+        "_pending",
+        "max_frame_bytes",
+        "missing",
+        "rest",
+        "spare",
+    )
 
     def __init__(self, max_frame_bytes: int) -> None:
         self.max_frame_bytes = max_frame_bytes
@@ -56,6 +66,8 @@ class FrameBuffer:
         self._pending = bytearray()
         self.missing = 0
         """Bytes without which the pending frame cannot go on; 0 between frames, _CUTTING inside ``feed``."""
+        self.rest: Iterable[bytes | bytearray] | None = None
+        """Bodies that the last ``feed`` completed and that were left for later: they come before the next ``feed``."""
         self._body: bytearray | None = None
         self._filled = 0
         self._length = 0

@@ -1,11 +1,14 @@
 """What a well-behaved connection feels while another peer floods the same server.
 
-    .venv/bin/python tests/benchmarks/flood_beside.py [--seconds 3] [--driver blocking|aio]
+    .venv/bin/python tests/benchmarks/flood_beside.py [--seconds 3] [--driver blocking|aio] [--connections 1 8]
 
 Three processes: the server, the flooder, and this one, which makes one call after the other and keeps its times. The
-aim for each flood: p99 within twice the p99 without a flood plus 1 ms. The floods break no rule of the protocol; what
-they send is legal and useless, and the server ends the connection when the budget for that is spent. The flooder then
-connects again. Numbers of a machine that does other work at the same time say nothing: look at the baseline first.
+aim for each flood: p99 within twice the p99 without a flood plus 1 ms. The floods break no rule of the protocol; some
+send what is useless, and the server ends the connection when the budget for that is spent. The flooder then connects
+again. Others send what is permitted, as much as may be in flight, over as many connections as the principal may have.
+
+``spin`` is no flood: a process that only computes, beside the same calls. What it costs is the machine's doing. Numbers
+of a machine that does other work at the same time say nothing: look at the baseline and at ``spin`` first.
 """
 
 import argparse
@@ -14,7 +17,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,18 +29,32 @@ sys.path.insert(0, str(ROOT))
 import caprpc  # noqa: E402
 import caprpc.aio  # noqa: E402
 from caprpc import Interface, method  # noqa: E402
+from caprpc.ids import OP_CALL  # noqa: E402
 from caprpc.testing import Deployment, Side  # noqa: E402
+from caprpc.tls import TlsRefused  # noqa: E402
 from caprpc.wire import messages as m  # noqa: E402
 from caprpc.wire.codec import pack  # noqa: E402
 from caprpc.wire.values import RemoteReference  # noqa: E402
 from tests.attacks.hostile_peer import dial  # noqa: E402
 
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
-OFFER = (
-    '[roots]\nbox = "Box"\n[offer.Box]\ninterface = "Box"\ncall = ["noop", "take"]\n[accept.Item]\ncall = ["name"]\n'
-)
+OFFER = """[roots]
+box = "Box"
+[offer.Box]
+interface = "Box"
+call = ["noop", "take", "echo", "stream"]
+iterate = true
+[accept.Item]
+call = ["name"]
+"""
 ACCEPT = PEER.format("server") + '[accept.Box]\ncall = ["noop", "take"]\n'
-FLOODS = ("cancels", "refused", "pings", "exports", "calls")
+FLOODS = ("spin", "cancels", "refused", "pings", "exports", "calls", "large", "batches", "streams")
+ANSWERED = frozenset({"exports", "calls", "large", "batches", "streams"})
+"""Floods that wait for the last answer of a turn: the server would take no more."""
+
+MANY_REFERENCES = pack([[[RemoteReference(1 + n, 1) for n in range(10_000)]], {}])
+LARGE = pack([[bytes(1 << 20)], {}])
+SMALL_ECHOES = pack([[[b"x"], {}]] * 64)
 
 
 class Item(Interface):
@@ -48,12 +67,24 @@ class Box(Interface):
     def noop(self) -> None: ...
 
     @method(effect="read")
+    def echo(self, data: bytes) -> bytes: ...
+
+    @method(effect="read")
+    def stream(self) -> Iterator[int]: ...
+
+    @method(effect="read")
     def take(self, items: list[Item]) -> int: ...
 
 
 class BoxImpl(Box):
     def noop(self):
         return None
+
+    def echo(self, data):
+        return data
+
+    def stream(self):
+        return iter(range(1 << 30))
 
     def take(self, items):
         return len(items)
@@ -82,37 +113,63 @@ def serve(driver, directory):
     asyncio.run(main())
 
 
-def flood(kind, address, directory):
+def flood(kind, address, directory, connections):
     side = Side(directory / "bob")
-    messages = 0
     print("flooding", flush=True)
+    if kind == "spin":
+        while True:
+            sum(range(1000))
+    # The quota of calls in flight is that of the principal: four connections that do all they may.
+    share = min(64, 256 // connections)
+    threads = [
+        threading.Thread(target=flood_over_one, args=(kind, address, side, share), daemon=True)
+        for _ in range(connections)
+    ]
+    for thread in threads:
+        thread.start()
+    threads[0].join()
+
+
+def flood_over_one(kind, address, side, share):
+    """Send what is legal as fast as the server takes it, for ever; connect again whenever the server has enough."""
     while True:
-        with suppress(OSError, TimeoutError, AssertionError, AttributeError):
+        with suppress(OSError, TimeoutError, AssertionError, AttributeError, TlsRefused):
             peer = dial(address, side)
             peer.open()
             box = peer.root("box")
             peer.send(m.Facet(1, "Item", [(1, "name")], 0))
             while not peer.closed:
-                batch = [one for _ in range(50) for one in flooding(kind, peer, box)]
-                messages += len(batch)
+                batch = flooding(kind, peer, box, share)
                 peer.send(*batch)
-                with suppress(TimeoutError):
-                    peer.receive(0.0005 if kind != "calls" else 0.05)
+                if kind in ANSWERED:
+                    answer = peer.answer(batch[-1].question)
+                    peer.heard.clear()
+                    if isinstance(answer, m.Raise):
+                        # No more streams may be open on this connection.
+                        peer.close()
+                        break
+                else:
+                    with suppress(TimeoutError):
+                        peer.receive(0.0005)
         time.sleep(0.001)
 
 
-def flooding(kind, peer, box):
-    """Return what one turn of a flood sends."""
+def flooding(kind, peer, box, share):
+    """Return what one turn of a flood sends; of what is answered, no more than may be in flight."""
     if kind == "cancels":
-        return [m.Cancel(1)]
+        return [m.Cancel(1)] * 50
     if kind == "refused":
-        return [peer.call(box, "secret")]
+        return [peer.call(box, "secret") for _ in range(50)]
     if kind == "pings":
-        return [m.Ping(7)]
-    if kind == "calls":
-        return [peer.call(box, "noop")]
-    references = [RemoteReference(1 + n, 1) for n in range(10_000)]
-    return [peer.call(box, "take", payload=pack([[references], {}]))]
+        return [m.Ping(7)] * 50
+    if kind == "exports":
+        return [peer.call(box, "take", payload=MANY_REFERENCES)]
+    if kind == "large":
+        return [peer.call(box, "echo", payload=LARGE)]
+    if kind == "batches":
+        run = m.Run(box, OP_CALL, "echo", 64, SMALL_ECHOES)
+        return [m.Batch(peer.next_question(), None, [run]) for _ in range(min(16, share))]
+    return [peer.call(box, "stream" if kind == "streams" else "noop") for _ in range(share)]
 
 
 def measure(noop, seconds):
@@ -128,13 +185,17 @@ def measure(noop, seconds):
 
 def child(*args):
     command = [sys.executable, __file__, *map(str, args)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # The server's log tells of what it refuses.
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--driver", choices=["blocking", "aio"], default="blocking")
+    parser.add_argument("--connections", type=int, nargs="*", default=[1, 8], help="of the flooder, at most 8")
     parser.add_argument("--floods", nargs="*", choices=FLOODS, default=list(FLOODS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -156,22 +217,27 @@ def report(options, noop, address, directory):
     median, base, count = measure(noop, options.seconds)
     print(f"{options.driver} server, alone: median {median:.0f} us, p99 {base:.0f} us ({count} calls)")
     for kind in options.floods:
-        # Each flood has a baseline of its own: the machine is not the same from one minute to the next.
-        _, before, _ = measure(noop, options.seconds)
-        with child("--flood", kind, address, directory) as flooder:
-            flooder.stdout.readline()
-            time.sleep(0.5)
-            median, p99, count = measure(noop, options.seconds)
-            flooder.kill()
-        aim = 2 * before + 1000
-        verdict = "within" if p99 <= aim else "ABOVE"
-        print(f"  beside {kind:8}: median {median:6.0f} us, p99 {p99:6.0f} us, {verdict} {aim:.0f} us ({count} calls)")
+        for connections in options.connections[:1] if kind == "spin" else options.connections:
+            # Each flood has a baseline of its own: the machine is not the same from one minute to the next.
+            _, before, _ = measure(noop, options.seconds)
+            with child("--flood", kind, address, directory, connections) as flooder:
+                flooder.stdout.readline()
+                time.sleep(0.5)
+                median, p99, count = measure(noop, options.seconds)
+                flooder.kill()
+            aim = 2 * before + 1000
+            verdict = "within" if p99 <= aim else "ABOVE"
+            print(
+                f"  {kind:8} x{connections}: baseline p99 {before:6.0f} us, beside: median {median:6.0f} us, "
+                f"p99 {p99:6.0f} us, {verdict} {aim:.0f} us ({count} calls)",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(sys.argv[2], Path(sys.argv[3]))
     elif sys.argv[1:2] == ["--flood"]:
-        flood(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
+        flood(sys.argv[2], sys.argv[3], Path(sys.argv[4]), int(sys.argv[5]))
     else:
         main()
