@@ -86,7 +86,7 @@ def report(directory: Path, target: Path, since: Path | None, revision: str | No
     with ExitStack() as stack:
         before = since if revision is None else stack.enter_context(at_revision(directory, revision))
         if before is not None:
-            old = load(before)
+            old = load(before, str(since) if revision is None else f"{revision}:{directory}")
             changes, compared = difference(old, policies), f"version {old.version}"
     never = unused(policies, events(logs)) if logs else None
     text = html_report(policies, Sources(datetime.now(UTC), changes, compared, never))

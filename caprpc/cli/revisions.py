@@ -20,10 +20,17 @@ def at_revision(directory: Path, revision: str) -> Iterator[Path]:
     Raises:
         click.UsageError: There is no git, no such revision, or nothing of that directory in it.
     """
-    if revision.startswith("-"):
-        raise click.UsageError(f"{revision!r} is no revision")
+    if not revision or revision.startswith(("-", ".")):
+        raise click.UsageError(f"{revision!r} is no revision; write REV, or REV..REV for two of them")
     prefix = _git(directory, "rev-parse", "--show-prefix").decode().strip()
-    listing = _git(directory, "ls-tree", "-z", "--full-tree", f"{revision}:{prefix}").decode().split("\0")
+    try:
+        commit = _git(directory, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}").decode().strip()
+    except click.UsageError as exc:
+        raise click.UsageError(f"there is no revision {revision!r} here; see: git log -- {directory}") from exc
+    try:
+        listing = _git(directory, "ls-tree", "-z", "--full-tree", f"{commit}:{prefix}").decode().split("\0")
+    except click.UsageError as exc:
+        raise click.UsageError(f"{directory} is not there at {revision!r}") from exc
     entries = [line.split("\t", 1) for line in listing if line]
     if len(entries) > _MOST_FILES:
         raise click.UsageError(f"{directory} has more than {_MOST_FILES} files at {revision}")
@@ -35,7 +42,7 @@ def at_revision(directory: Path, revision: str) -> Iterator[Path]:
             if kind != "blob" or mode == "120000":
                 raise click.UsageError(f"{name} is no plain file at {revision}: a policy directory holds nothing else")
             target = copy / name
-            target.write_bytes(_git(directory, "show", f"{revision}:{prefix}{name}"))
+            target.write_bytes(_git(directory, "show", f"{commit}:{prefix}{name}"))
             target.chmod(0o600)
         yield copy
 

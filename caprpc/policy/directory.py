@@ -15,7 +15,7 @@ from caprpc.errors import ConfigurationError, IdentityRefused
 from caprpc.peer import PeerIdentity
 from caprpc.policy.contracts import change, describe_member, parse_contracts
 from caprpc.policy.document import Table, shown, text_fault
-from caprpc.policy.expectations import Expectation, parse_expectations
+from caprpc.policy.expectations import Expectation, Known, parse_expectations
 from caprpc.policy.invariants import Never, check_invariants, check_references, read_invariants, warn_unused
 from caprpc.policy.model import Policy
 from caprpc.policy.names import file_fault, trust_domain
@@ -193,7 +193,9 @@ class _Loader:
         shared = self._shared(facets, contracts)
         policies = [policy for file in listed if (policy := self._policy(file, contracts, shared)) is not None]
         by_peer = self._by_peer(policies)
-        expectations = [one for file in tests for one in self._expectations(file)]
+        # A policy with a mistake is not among them: what expectations say of it is looked at when it is mended.
+        known = None if self._problems or contracts is None else Known.of(policies, shared.offers, contracts)
+        expectations = [one for file in tests for one in self._expectations(file, known)]
         nevers = read_invariants(never_tables, policies, contracts, shared.elsewhere)
         check_invariants(nevers, policies, self._problems)
         for policy in policies:
@@ -314,9 +316,9 @@ class _Loader:
         table = self._open(file, "policy")
         return None if table is None else parse_policy(table, file, self._digests[file], contracts, shared)
 
-    def _expectations(self, file: str) -> list[Expectation]:
+    def _expectations(self, file: str, known: Known | None) -> list[Expectation]:
         table = None if file in self._digests else self._open(file, "tests")
-        return [] if table is None else parse_expectations(table)
+        return [] if table is None else parse_expectations(table, known)
 
     def _by_peer(self, policies: list[Policy]) -> dict[tuple[str, str], Policy]:
         """Return the policy of each peer; two for one certificate, or two of one name, are problems."""

@@ -84,6 +84,12 @@ class TestGuard:
         quotas.close_connection()
         assert [quotas.open_connection(1), quotas.open_connection(1)] == [True, False]
 
+    def test_the_last_connection_that_is_closed_frees_its_place(self):
+        quotas = PrincipalQuotas()
+        assert quotas.open_connection(1)
+        quotas.close_connection()
+        assert quotas.open_connection(1)
+
     def test_permit_narrowed_twice_names_that_of_the_policy(self, load_with):
         guard = Guard(load_with().policies[0], PrincipalQuotas())
         permit = guard.check(guard.facet("FeedLedger"), ids.OP_CALL, "post", 0.0)
@@ -119,6 +125,43 @@ class TestArguments:
         assert ArgumentRule(max_len=3).fault(7) == "max_len"
         assert ArgumentRule(values=frozenset({("number", 7)})).fault(b"7") == "in"
         assert ArgumentRule(values=frozenset({("number", 7)})).fault(Decimal("NaN")) == "in"
+
+
+class TestRules:
+    RULE = 'currency = { in = ["EUR", "USD"] }'
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [
+            ('{ prefix = "\\u00e4" }', "'prefix' has other characters than printable ASCII"),
+            ('{ prefix = "${HOME}" }', "'prefix' "),
+            ('{ in = ["EUR\\u007f"] }', "has other characters than printable ASCII"),
+            ('{ in = ["\\u0007EUR"] }', "has other characters than printable ASCII"),
+            ('{ const = "EUR\\u007f" }', "has other characters than printable ASCII"),
+            ('{ chars = ["\\u00e4"] }', "has other characters than printable ASCII"),
+            ('{ chars = ["a-\\u00e4"] }', "has other characters than printable ASCII"),
+            ('{ chars = ["z-a"] }', "is neither one character nor a range such as 'A-Z'"),
+            ('{ chars = ["a.z"] }', "is neither one character nor a range such as 'A-Z'"),
+            ('{ chars = ["a-"] }', "is neither one character nor a range such as 'A-Z'"),
+        ],
+    )
+    def test_texts_that_no_reader_would_understand_are_refused(self, directory, rule, message):
+        directory.replace(self.RULE, f"currency = {rule}")
+        ((where, text, _),) = directory.problems()
+        assert where == "org-b.toml:22"
+        assert message in text
+
+    def test_a_range_of_one_character_is_one(self, load_with):
+        rules = load_with((self.RULE, 'currency = { chars = ["a-a", " ", "~"] }')).policies[0].offers["FeedLedger"]
+        assert rules.grants[ids.OP_CALL, "post"].arguments["currency"].chars == {"a", " ", "~"}
+
+    def test_a_member_without_parameters_has_none_to_name(self, directory):
+        directory.replace(
+            "[offer.FeedLedger.limit.post]",
+            "[offer.FeedLedger.args.history]\nx = { max = 1 }\n[offer.FeedLedger.limit.post]",
+        )
+        ((_, text, hint),) = directory.problems()
+        assert (text, hint) == ("'history' has no parameter 'x'", "it takes no parameters that have names")
 
 
 class TestNarrowings:

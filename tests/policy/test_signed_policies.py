@@ -233,6 +233,20 @@ def test_commands_make_keys_sign_and_verify(directory, tmp_path):
         "yes: version 7, signed by alice.example, bob.example (2 needed)\n",
     )
     assert run("check", directory.path).exit_code == 0
+    Signers.load(signers).accept(directory.load())
+    assert run("verify", directory.path, "--signers", signers).exit_code == 0, "accepted, and still the same"
+    directory.replace("version = 7", "version = 6", "caprpc.toml")
+    for name in ("alice.example", "bob.example"):
+        assert run("sign", directory.path, "--key", tmp_path / f"{name}.key").stderr == ""
+    back = run("verify", directory.path, "--signers", signers)
+    assert back.exit_code == 1
+    assert "an older version may not come back" in back.stdout
+    directory.replace("per_second = 2", "per_second = 1")
+    again = run("sign", directory.path, "--key", tmp_path / "alice.example.key")
+    assert "other files were signed as version 6 before" in again.stderr
+    assert "version = 7, and sign again" in again.stderr
+    (tmp_path / "state").write_text("nothing")
+    assert run("verify", directory.path, "--signers", signers).exit_code == 1
     (tmp_path / "alice.example.key").chmod(0o644)
     assert run("sign", directory.path, "--key", tmp_path / "alice.example.key").exit_code == 3
 
