@@ -51,7 +51,8 @@ svg .label { paint-order: stroke; stroke: #fff; stroke-width: 5px; } svg rect { 
 svg rect.peer { fill: #e6f2ff; } svg .arrow { fill: none; stroke: #57606a; stroke-width: 1.3; }
 @page { size: A4 landscape; margin: 14mm; }
 @media print {
-  body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt; } table { font-size: 8.5pt; }
+  body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt; print-color-adjust: exact; }
+  table { font-size: 8.5pt; }
   h2 { break-after: avoid; } tr, svg { break-inside: avoid; }
   section.peer { break-before: page; }
 }

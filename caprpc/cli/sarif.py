@@ -45,8 +45,11 @@ def as_sarif(findings: Sequence[Shown], directory: Path, rules: Mapping[str, str
 
 
 def _text(text: str) -> str:
-    """Return a text as a message: braces would be placeholders (3.11.5), and ``[a](b)`` a link (3.11.6)."""
-    return text.replace("{", "{{").replace("}", "}}").replace("](", "] (")
+    """Return a text as a message in which nothing is a placeholder (3.11.5) or a link (3.11.6).
+
+    Braces become parentheses. The specification would have them doubled, and not every reader undoes that.
+    """
+    return text.replace("{", "(").replace("}", ")").replace("](", "] (")
 
 
 def _fingerprint(one: Shown) -> str:

@@ -323,6 +323,20 @@ def test_report_is_one_file_without_scripts(run, directory, newer, tmp_path):
     assert text.count("<svg") == 2
 
 
+def test_the_drawing_names_each_lend_by_its_parameter_and_cuts_no_label_that_has_room(run, tmp_path):
+    target = tmp_path / "report.html"
+    assert run("report", ROOT / "policies" / "ledger-partner", "--html", target).exit_code == 0
+    labels = re.findall(r'<text class="label"[^>]*>([^<]*)</text>', target.read_text())
+    assert labels == [
+        "lent to Ledger.load (postings)",
+        "lent to Ledger.load (progress)",
+        "lent to Ledger.subscribe (sink)",
+        "call readlines, iterate",
+    ]
+    drawing = target.read_text().partition("<svg")[2].partition("</svg>")[0]
+    assert drawing.rindex('class="arrow"') < drawing.index('class="label"'), "a line would cross a label"
+
+
 def test_export_as_json_has_what_each_peer_may(run, directory):
     found = json.loads(run("export", directory.path, "--to", "json").stdout)
     assert {right["member"] for right in found["policies"][0]["may"]} >= {"Ledger.post", "History (iterate)"}
