@@ -12,6 +12,7 @@ from caprpc.policy import Guard, Holding, Lend, MemberLimit, Pool, Pools, Princi
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.attenuation import MOST_MEMBERS, Narrowing, keys_of, rules_of, word_of
 from caprpc.policy.contracts import change, contracts_to_toml
+from caprpc.policy.derived import DerivedFacet, base_of
 from caprpc.policy.guard import narrowed
 from caprpc.policy.limits import CONNECTIONS, RANGES
 from caprpc.policy.narrowing import narrower_lends
@@ -173,6 +174,8 @@ class TestNarrowings:
             ({"iterate": 1}, ValueError),
             ({"nonsense": True}, ValueError),
             ({"nonsense": ["post"]}, ValueError),
+            ({"call": ["post"], "nonsense": ["post"]}, ValueError),
+            ({"call": ["post"], "iterate": "yes"}, ValueError),
             ({"call": ["not a name"]}, ValueError),
             (["_private"], ValueError),
             ([7], ValueError),
@@ -208,6 +211,22 @@ class TestNarrowings:
     def test_rules_that_are_none_are_refused(self, args):
         with pytest.raises(ValueError, match="args="):
             rules_of(args)
+
+    def test_tables_are_bounded(self):
+        most = {f"m{number}": {"a": {"max": 1}} for number in range(MOST_MEMBERS)}
+        assert len(rules_of(most)) == MOST_MEMBERS
+        with pytest.raises(ValueError, match="args="):
+            rules_of({**most, "more": {"a": {"max": 1}}})
+
+    def test_a_derived_facet_knows_what_it_is_derived_from(self, load_with):
+        guard = Guard(load_with().policies[0], PrincipalQuotas())
+        base = guard.facet("FeedLedger")
+        derived = DerivedFacet(base, [], revocable=True)
+        assert base_of(derived) is base
+        assert base_of(base) is base
+        assert (ids.OP_REVOKE, "") in derived.permits.implicit
+        assert (ids.OP_REVOKE, "") not in DerivedFacet(base, [], revocable=False).permits.implicit
+        assert (ids.OP_REVOKE, "") not in DerivedFacet(guard.facet("opaque"), [], revocable=True).permits.implicit
 
     def test_floats_are_what_they_are_written_as(self):
         assert rules_of({"post": {"amount": {"max": 0.1}}})["post"]["amount"].maximum == Decimal("0.1")
@@ -334,6 +353,62 @@ class TestContracts:
         post = make_contracts()["Ledger"].members[ids.OP_CALL, "post"]
         assert change(post, post) == ""
         assert "idempotent" in change(post, replace(post, idempotent=True))
+
+    def test_only_what_changed_is_named(self, directory):
+        reviewed = directory.load().contracts["Ledger"].members[ids.OP_CALL, "post"]
+        assert change(reviewed, replace(reviewed, effect="admin")) == (
+            f"has changed in the code: the effect was {reviewed.effect}, is admin"
+        )
+
+    def test_plain_texts_are_written_as_they_are(self, directory):
+        text = contracts_to_toml({"X": InterfaceContract("X", {}, 'a ~ "b" \\ \u00e4\nmore\nand more')})
+        assert 'doc = "a ~ \\"b\\" \\\\ \\U000000E4"\n' in text
+
+
+class TestDirectory:
+    def test_a_kind_that_is_none_is_one_mistake(self, directory):
+        directory.replace('kind   = "policy"', 'kind   = "nonsense"')
+        ((where, text, _),) = directory.problems()
+        assert (where, text) == (
+            "org-b.toml:2",
+            "'kind' must be 'directory' or 'contracts' or 'policy' or 'facets' or 'tests', not 'nonsense'",
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("zzz.toml", "list it in 'policies', or move it elsewhere"),
+            ("org-b.tom", "list it in 'policies', or move it elsewhere"),
+            ("org-bb.toml", "did you mean 'org-b.toml'?"),
+        ],
+    )
+    def test_an_unlisted_file_has_a_hint(self, directory, name, hint):
+        directory.write(name, "")
+        assert [one for _, text, one in directory.problems() if "is not listed" in text] == [hint]
+
+    @pytest.mark.parametrize(
+        ("line", "message", "hint"),
+        [
+            ('audit = "log"', "the audit log cannot lie in the policy directory", 'write: audit = "../audit"'),
+            (
+                'audit = "../audit"\nrevoked = "REVOKED"',
+                "the list of the revoked cannot lie in the policy directory",
+                'write: revoked = "../state/REVOKED"',
+            ),
+        ],
+    )
+    def test_what_changes_lies_elsewhere(self, directory, line, message, hint):
+        directory.replace('audit = "../audit"', line, "caprpc.toml")
+        assert [problem[1:] for problem in directory.problems()] == [(message, hint)]
+
+    def test_the_log_is_where_it_really_is_and_the_list_where_it_is_said_to_be(self, directory):
+        above = directory.path.parent
+        (above / "real").mkdir()
+        (above / "link").symlink_to(above / "real")
+        directory.replace('audit = "../audit"', 'audit = "../link/a"\nrevoked = "../link/r"', "caprpc.toml")
+        policies = directory.load()
+        assert policies.audit_directory == (above / "real" / "a").resolve()
+        assert policies.revoked_file == above / "link" / "r"
 
 
 class TestListed:
