@@ -21,7 +21,7 @@ from caprpc.cli.exits import TOOL_FINDINGS, TOOL_OK
 from caprpc.cli.findings import Level, Shown, as_json, markdown, text_lines
 from caprpc.cli.policy_ask import DIRECTORY, load
 from caprpc.cli.policy_contracts import contracts_of
-from caprpc.cli.revisions import at_revision
+from caprpc.cli.revisions import at_revision, last_signed
 from caprpc.cli.sarif import as_sarif
 from caprpc.errors import printable
 
@@ -43,6 +43,7 @@ Examples:
   caprpc policy diff --git main policies/server
   caprpc policy diff --git v1..v2 policies/server --format markdown
   caprpc policy diff --git main policies/server --approvals approved.toml
+  caprpc policy diff --last-signed pki/signers.toml policies/server
 
 Exit codes: 0 nobody may do more, 1 somebody may, 2 usage, 3 one of them does not load.
 """
@@ -90,26 +91,45 @@ def lint(directory: Path, modules: tuple[str, ...], baseline: Path | None, targe
 @click.command(epilog=_DIFF_EPILOG)
 @click.argument("directories", metavar="OLD NEW | DIR", nargs=-1, type=click.Path(path_type=Path), required=True)
 @click.option("--git", "revision", metavar="REV[..REV]", help="Compare DIR at a revision with DIR, or two revisions.")
+@click.option(
+    "--last-signed",
+    "signers",
+    metavar="SIGNERS",
+    type=_FILE,
+    help="Compare the newest git revision of DIR that enough of these have signed with DIR.",
+)
 @click.option("--approvals", "approved", type=_FILE, help="Widenings that a person has approved.")
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
-def diff(directories: tuple[Path, ...], revision: str | None, approved: Path | None, form: str) -> int:
+def diff(
+    directories: tuple[Path, ...], revision: str | None, signers: Path | None, approved: Path | None, form: str
+) -> int:
     """Say what changes in what peers may do: what is new, wider, narrower and gone, whatever the files look like."""
-    if len(directories) != (2 if revision is None else 1):
-        raise click.UsageError("name two directories, or one and --git REV")
+    alone = revision is not None or signers is not None
+    if len(directories) != (1 if alone else 2) or (revision is not None and signers is not None):
+        raise click.UsageError("name two directories, or one and either --git REV or --last-signed SIGNERS")
     with ExitStack() as stack:
-        places = [(place, str(place)) for place in directories]
-        if revision is not None:
-            before, _, after = revision.partition("..")
-            old = stack.enter_context(at_revision(directories[0], before))
-            new = stack.enter_context(at_revision(directories[0], after)) if after else directories[0]
-            places = [(old, f"{before}:{places[0][1]}"), (new, f"{after}:{places[0][1]}" if after else places[0][1])]
-        sets = [load(place, name) for place, name in places]
+        if signers is not None:
+            sets = [last_signed(directories[0], signers)[0], load(directories[0])]
+        else:
+            sets = [load(place, name) for place, name in _places(stack, directories, revision)]
     found = difference(sets[0], sets[1])
     passed = approvals.read(approved, "approvals")
     wider = [one for one in found if one.verdict in WIDENING]
     left = [one for one in wider if one.key not in passed]
     _print_differences(found, left, form, directories[-1])
     return TOOL_FINDINGS if left else TOOL_OK
+
+
+def _places(stack: ExitStack, directories: tuple[Path, ...], revision: str | None) -> list[tuple[Path, str]]:
+    """Return the old and the new directory, each with what messages call it."""
+    if revision is None:
+        return [(place, str(place)) for place in directories]
+    directory = directories[0]
+    before, _, after = revision.partition("..")
+    old = stack.enter_context(at_revision(directory, before)), f"{before}:{directory}"
+    if not after:
+        return [old, (directory, str(directory))]
+    return [old, (stack.enter_context(at_revision(directory, after)), f"{after}:{directory}")]
 
 
 def _print_differences(found: Sequence[Difference], left: Sequence[Difference], form: str, directory: Path) -> None:
