@@ -239,6 +239,18 @@ def test_cef_values_are_no_longer_than_its_fields(run, logs):
     assert len(line.split("|")[5]) <= 512
 
 
+def test_the_head_of_a_cef_event_cannot_be_broken_out_of(run, logs):
+    log = logs.open()
+    log.relation(PEER).record(
+        "decision", peer=PEER, operation="call", facet="F", member="x|9|src=1\\|y\r\nCEF:0|z", decision="deny"
+    )
+    log.close()
+    (line,) = [line for line in exported(run, logs, "cef") if "decision:deny" in line]
+    head = re.match(r"((?:[^|\\]|\\.)*)\|" * 7, line).groups()
+    assert head[4:] == ("decision:deny", "call F x\\|9\\|src=1\\\\\\|y  CEF:0\\|z", "6")
+    assert re.sub(r"\\(.)", r"\1", head[5]) == "call F x|9|src=1\\|y  CEF:0|z"
+
+
 @pytest.mark.parametrize("since", ["yesterday", "2026-01-01T00:00:00"])
 def test_export_refuses_a_time_that_is_none(run, written, since):
     code, out, err = run("audit", "export", "--to", "jsonl", "--since", since, written.path)
