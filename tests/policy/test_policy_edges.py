@@ -13,6 +13,7 @@ from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.attenuation import MOST_MEMBERS, Narrowing, keys_of, rules_of, word_of
 from caprpc.policy.contracts import change, contracts_to_toml
 from caprpc.policy.derived import DerivedFacet, base_of
+from caprpc.policy.document import MAX_TEXT_CHARS
 from caprpc.policy.guard import narrowed
 from caprpc.policy.limits import CONNECTIONS, RANGES
 from caprpc.policy.narrowing import narrower_lends
@@ -110,6 +111,16 @@ class TestGuard:
         guard.narrow(directory.load().policies[0])
         assert guard.facet("opaque").permits.implicit == {}
         assert (ids.OP_ATTENUATE, "") in guard.facet("FeedLedger").permits.implicit
+
+    def test_a_facet_that_comes_back_gives_a_live_reference_nothing(self, directory):
+        policy = directory.load().policies[0]
+        guard = Guard(policy, PrincipalQuotas())
+        facet = guard.facet("HistoryRO")
+        offers = {name: offer for name, offer in policy.offers.items() if name != "HistoryRO"}
+        guard.narrow(replace(policy, offers=offers))
+        assert (dict(facet.permits), facet.permits.implicit) == ({}, {})
+        guard.narrow(policy)
+        assert (dict(facet.permits), facet.permits.implicit) == ({}, {})
 
 
 class TestArguments:
@@ -409,6 +420,42 @@ class TestDirectory:
         policies = directory.load()
         assert policies.audit_directory == (above / "real" / "a").resolve()
         assert policies.revoked_file == above / "link" / "r"
+
+
+class TestMessages:
+    def test_an_exception_for_a_policy_that_there_is_is_no_mistake(self, directory):
+        directory.replace(
+            'text = "nobody reaches LedgerAdmin"',
+            'text = "nobody reaches LedgerAdmin"\nexcept = ["org-b-feed"]',
+            "caprpc.toml",
+        )
+        assert directory.load().warnings == ()
+
+    def test_an_unreachable_facet_is_one_warning_with_all_that_comes_with_it(self, directory):
+        directory.replace(
+            "[offer.HistoryRO]",
+            '[offer.Spare]\ninterface = "Ledger"\ncall = ["entries"]\niterate = true\n[offer.HistoryRO]',
+        )
+        assert [one.message for one in directory.load().warnings] == [
+            "no root, restore, lend or result gives the peer the facet Spare"
+        ]
+
+    def test_an_accept_that_is_missing_is_asked_for_where_it_belongs(self, directory):
+        directory.replace("[accept.Sink]", "[accept.Subscription]")
+        found = [hint for _, text, hint in directory.problems() if "the peer may pass a Sink" in text]
+        assert found == ["write [accept.Sink], or do not grant the member"]
+
+    def test_an_unknown_key_outside_of_tables_is_said_to_be_there(self, directory):
+        directory.replace('name   = "org-b-feed"', 'nome   = 1\nname   = "org-b-feed"')
+        assert [text for _, text, _ in directory.problems()] == ["unknown key 'nome' at the top of the file"]
+
+    def test_long_words_are_cut_and_long_texts_refused(self, directory):
+        directory.replace('call = ["balance",', f'call = ["{"b" * 200}", "balance",')
+        ((_, text, _),) = [one for one in directory.problems() if "bbb" in one[1]]
+        assert f"'{'b' * 100}...'" in text
+        assert "b" * 101 not in text
+        directory.replace('reason = "SEC-2044: intraday feed"', f'reason = "{"x" * (MAX_TEXT_CHARS + 1)}"')
+        assert any(f"has more than {MAX_TEXT_CHARS} characters" in text for _, text, _ in directory.problems())
 
 
 class TestListed:

@@ -221,3 +221,14 @@ def test_what_comes_with_an_unused_facet_is_not_warned_of_by_itself(directory):
 def test_a_mistake_in_one_of_two_shared_files_is_named_once(directory, mistake):
     share(directory, f"[offer]\n{mistake}\n", HISTORY.replace("HistoryRO", "Other"))
     assert [where for where, _, _ in directory.problems()] == ["shared.toml:4"]
+
+
+def test_what_an_unreachable_facet_leads_to_is_not_warned_of(shared):
+    shared.replace(
+        "[offer.FeedLedger]",
+        '[offer.Spare]\ninterface = "Ledger"\ncall = ["history"]\nreturns = { history = "HistoryRO" }\n'
+        "[offer.FeedLedger]",
+    )
+    shared.replace('history = "HistoryRO"\n', 'history = "opaque"\n')
+    messages = [warning.message for warning in shared.load().warnings]
+    assert messages == ["no root, restore, lend or result gives the peer the facet Spare"]
