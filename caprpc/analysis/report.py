@@ -183,6 +183,7 @@ def _invariants(policies: PolicySet) -> Iterator[str]:
 
 def _changes(sources: Sources) -> Iterator[str]:
     if sources.changes is None:
+        yield '<h2>Changes</h2>\n<p class="muted">No older version was given to compare with.</p>'
         return
     yield f"<h2>Changes since {escape(sources.compared)}</h2>"
     if not sources.changes:
@@ -205,6 +206,7 @@ def _changes(sources: Sources) -> Iterator[str]:
 
 def _unused(sources: Sources) -> Iterator[str]:
     if sources.unused is None:
+        yield '<h2>Never used</h2>\n<p class="muted">No audit log was given to compare with.</p>'
         return
     yield "<h2>Never used, as far as the log goes</h2>"
     if not sources.unused:

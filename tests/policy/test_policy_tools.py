@@ -321,6 +321,10 @@ def test_report_is_one_file_without_scripts(run, directory, newer, tmp_path):
     assert "Ledger.post: arguments" in text
     assert 'class="no">no' in text
     assert text.count("<svg") == 2
+    assert "No older version was given" not in text
+    assert "No audit log was given to compare with." in text
+    assert run("report", newer.path, "--html", target).exit_code == 0
+    assert "No older version was given to compare with." in target.read_text()
 
 
 def test_the_drawing_names_each_lend_by_its_parameter_and_cuts_no_label_that_has_room(run, tmp_path):
