@@ -50,6 +50,17 @@ def sign(policies: PolicySet, signer: NoteSigner) -> Note:
     return Note(text, (*(one for one in before if one.key_id != made.key_id), made))
 
 
+def signed_otherwise(policies: PolicySet) -> bool:
+    """Say whether the note that is there signs other files under the same version: who has accepted those, refuses."""
+    if policies.note is None:
+        return False
+    try:
+        text = Note.parse(policies.note, MAX_FILE_BYTES).text
+    except NoteError:
+        return False
+    return text != bundle_text(policies) and text.startswith(f"{_TITLE}\nversion {policies.version}\n")
+
+
 @dataclass(frozen=True, slots=True)
 class SignedPolicies:
     """A policy directory that is used only if enough of those who may sign it have; in place of its path.
@@ -126,23 +137,31 @@ class Signers:
             raise _unsigned(policies, text, f"the keys that count stand in {self.where}")
         return names
 
+    def check_version(self, policies: PolicySet) -> bool:
+        """Say whether the version is newer than the newest that was accepted here, or the first.
+
+        Raises:
+            ConfigurationError: A newer version was accepted before, or this one with other files.
+        """
+        last = _read_state(self.state)
+        if last is None:
+            return True
+        version, digest = last
+        if policies.version < version or (policies.version == version and policies.digest != digest):
+            text = f"version {policies.version} ({policies.digest}) after version {version} ({digest})"
+            hint = f"sign the files under a version greater than {version}; {self.state} remembers it"
+            raise _unsigned(policies, f"{text}: an older version may not come back", hint)
+        return policies.version > version
+
     def accept(self, policies: PolicySet) -> None:
         """Verify, and remember the version: no older one is accepted from now on.
 
         Raises:
-            ConfigurationError: As for ``verify``; or a newer version was accepted before, or this one with other files.
+            ConfigurationError: As for ``verify`` and ``check_version``.
         """
         self.verify(policies)
-        last = _read_state(self.state)
-        if last is not None:
-            version, digest = last
-            if policies.version < version or (policies.version == version and policies.digest != digest):
-                text = f"version {policies.version} ({policies.digest}) after version {version} ({digest})"
-                hint = f"sign the files under a version greater than {version}; {self.state} remembers it"
-                raise _unsigned(policies, f"{text}: an older version may not come back", hint)
-            if policies.version == version:
-                return
-        _write_state(self.state, policies)
+        if self.check_version(policies):
+            _write_state(self.state, policies)
 
 
 def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:

@@ -2,6 +2,12 @@
 
 from importlib.metadata import entry_points
 
+from hypothesis import settings
+
+# A machine with other work to do takes its time: what has to be fast has a test of its own.
+settings.register_profile("caprpc", deadline=None)
+settings.load_profile("caprpc")
+
 if not any(point.value == "caprpc.testing.plugin" for point in entry_points(group="pytest11")):
     pytest_plugins = ["caprpc.testing.plugin", "pytester"]
 else:

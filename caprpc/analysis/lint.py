@@ -28,7 +28,8 @@ CODES: Final[Mapping[str, str]] = {
     "no-owner": "nobody is named who answers for the policy",
     "no-reason": "nothing says why the policy exists",
     "contract-drift": "the code declares something else than what was reviewed",
-    "loader": "a warning of the loader",
+    "placeholder": "a fingerprint of no key",
+    "no-such-policy": "an exception for a policy that does not exist",
 }
 """Every code that a finding may have, and what it means."""
 
@@ -41,6 +42,7 @@ class Finding:
     where: str
     message: str
     hint: str = ""
+    column: int | None = None
 
     @property
     def key(self) -> str:
@@ -57,11 +59,12 @@ def lint(policies: PolicySet, *, now: datetime, code: Mapping[str, InterfaceCont
         code: What the code declares now, to be compared with what was reviewed; None leaves that out.
     """
     found = [finding for policy in policies.policies for finding in _policy(policies, policy, now)]
-    known = {finding.where for finding in found}
+    known = {(finding.where, finding.code) for finding in found}
     found += [
-        Finding("loader", warning.where, warning.message, warning.hint)
+        Finding(warning.code, warning.where, warning.message, warning.hint, warning.column)
         for warning in policies.warnings
-        if warning.where not in known
+        # What has ended is found above, with its line; so are most facets that nothing gives.
+        if warning.code != "expired" and (warning.where, warning.code) not in known
     ]
     if code is not None:
         found += _drift(policies, code)

@@ -51,7 +51,8 @@ svg .label { paint-order: stroke; stroke: #fff; stroke-width: 5px; } svg rect { 
 svg rect.peer { fill: #e6f2ff; } svg .arrow { fill: none; stroke: #57606a; stroke-width: 1.3; }
 @page { size: A4 landscape; margin: 14mm; }
 @media print {
-  body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt; } table { font-size: 8.5pt; }
+  body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt; print-color-adjust: exact; }
+  table { font-size: 8.5pt; }
   h2 { break-after: avoid; } tr, svg { break-inside: avoid; }
   section.peer { break-before: page; }
 }
@@ -182,6 +183,7 @@ def _invariants(policies: PolicySet) -> Iterator[str]:
 
 def _changes(sources: Sources) -> Iterator[str]:
     if sources.changes is None:
+        yield '<h2>Changes</h2>\n<p class="muted">No older version was given to compare with.</p>'
         return
     yield f"<h2>Changes since {escape(sources.compared)}</h2>"
     if not sources.changes:
@@ -204,6 +206,7 @@ def _changes(sources: Sources) -> Iterator[str]:
 
 def _unused(sources: Sources) -> Iterator[str]:
     if sources.unused is None:
+        yield '<h2>Never used</h2>\n<p class="muted">No audit log was given to compare with.</p>'
         return
     yield "<h2>Never used, as far as the log goes</h2>"
     if not sources.unused:

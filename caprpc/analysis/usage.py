@@ -1,15 +1,19 @@
 """What a log says of the policies: which grants were used, what a candidate would change, and what would be enough."""
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
 
 from caprpc.analysis.authority import held_by, member_name
 from caprpc.audit.reader import Record
+from caprpc.audit.redact import DIGEST_MARK
 from caprpc.ids import OP_CLOSE, OP_EXIT, OP_RESTORE, OP_ROOT, OPERATION_NAMES
-from caprpc.policy import ENDINGS, Grant, Key, MemberLimit, Offer, Policy, PolicySet
+from caprpc.policy import ENDINGS, ArgumentRule, Grant, Key, MemberLimit, Offer, Policy, PolicySet
+from caprpc.policy.arguments import Value
 
 _CODES: Final = {name: code for code, name in OPERATION_NAMES.items()}
 _RATES: Final[Mapping[str, float]] = {"per_second": 1.0, "per_hour": 3_600.0, "per_day": 86_400.0}
@@ -18,6 +22,8 @@ _WHOLE: Final[Key] = (-1, "")
 """Stands for all members of a facet together."""
 _NEAR: Final = 0.5
 """A limit is never approached if the most that was seen is below half of it."""
+_MOST_VALUES: Final = 1_000
+"""Different values of an argument that are kept, so that a log of any length takes bounded memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +71,32 @@ def policy_for(policies: PolicySet, peer: str) -> Policy | None:
 class Unused:
     """A grant or a limit that a log has not needed."""
 
-    kind: Literal["grant", "limit", "root", "policy"]
+    kind: Literal["grant", "limit", "root", "policy", "rule"]
     where: str
     text: str
+
+
+@dataclass(slots=True)
+class _Values:
+    """What a log has kept of one argument: how often, the largest number, the longest text, and the first values."""
+
+    known: int = 0
+    largest: Decimal | None = None
+    longest: int = 0
+    distinct: set[str] = field(default_factory=set)
+
+    def note(self, text: str) -> None:
+        """Take a recorded value; a digest, and the rest of a text that was cut, are not known."""
+        if text.startswith(DIGEST_MARK) or text.endswith(" characters]"):
+            return
+        self.known += 1
+        self.longest = max(self.longest, len(text))
+        if len(self.distinct) < _MOST_VALUES:
+            self.distinct.add(text)
+        with contextlib.suppress(InvalidOperation):
+            number = Decimal(text)
+            if number.is_finite():
+                self.largest = number if self.largest is None else max(self.largest, number)
 
 
 @dataclass(slots=True)
@@ -76,11 +105,14 @@ class _Seen:
 
     calls: int = 0
     peaks: dict[str, int] = field(default_factory=dict)
+    values: dict[str, _Values] = field(default_factory=dict)
     _windows: dict[str, deque[float]] = field(default_factory=dict)
 
-    def note(self, at: float) -> None:
-        """Count a call."""
+    def note(self, at: float, args: Mapping[str, str]) -> None:
+        """Count a call, and look at what was kept of its arguments."""
         self.calls += 1
+        for name, text in args.items():
+            self.values.setdefault(name, _Values()).note(text)
         for name, length in _RATES.items():
             window = self._windows.setdefault(name, deque())
             window.append(at)
@@ -95,9 +127,9 @@ def unused(policies: PolicySet, events: Iterable[Event]) -> list[Unused]:
     for event in events:
         policy = policy_for(policies, event.peer)
         if policy is not None and event.permitted:
-            seen.setdefault((policy.name, event.facet, event.key), _Seen()).note(event.at)
+            seen.setdefault((policy.name, event.facet, event.key), _Seen()).note(event.at, event.args)
             if event.key[0] not in {OP_ROOT, OP_RESTORE, *ENDINGS}:
-                seen.setdefault((policy.name, event.facet.partition("/")[0], _WHOLE), _Seen()).note(event.at)
+                seen.setdefault((policy.name, event.facet.partition("/")[0], _WHOLE), _Seen()).note(event.at, {})
     return [line for policy in policies.policies for line in _unused_of(policy, seen)]
 
 
@@ -121,6 +153,9 @@ def _unused_of(policy: Policy, seen: Mapping[tuple[str, str, Key], _Seen]) -> It
                 continue
             for text in _far(grant.limit, used):
                 yield Unused("limit", grant.rule, f"{policy.name}: {name} has {text}")
+            for parameter, rule in grant.arguments.items():
+                for text in _loose(rule, used.calls, used.values.get(parameter)):
+                    yield Unused("rule", rule.rule, f"{policy.name}: {name}: {parameter} {text}")
         together = seen.get((policy.name, held.offer.name, _WHOLE))
         if together is not None and "/" not in held.offer.name:
             for text in _far(held.offer.limit, together):
@@ -134,6 +169,24 @@ def _far(limit: MemberLimit, used: _Seen) -> Iterator[str]:
         peak = used.peaks[name]
         if bound is not None and peak < _NEAR * bound:
             yield f"{name} = {bound:g}, and at most {peak} were seen"
+
+
+def _loose(rule: ArgumentRule, calls: int, values: _Values | None) -> Iterator[str]:
+    """Yield what of a rule no call came near; nothing unless the log has kept the argument of every call."""
+    if values is None or values.known < calls:
+        return
+    if rule.maximum is not None and values.largest is not None and values.largest < Decimal(rule.maximum) / 2:
+        yield f"may be up to {rule.maximum}, and at most {values.largest} was seen"
+    if rule.max_len is not None and values.longest < _NEAR * rule.max_len:
+        yield f"may have a length of {rule.max_len}, and at most {values.longest} was seen"
+    if rule.values is not None and len(values.distinct) < _MOST_VALUES:
+        never = sorted(str(value) for _, value in rule.values if not _was_seen(value, values.distinct))
+        if never:
+            yield f"may be {', '.join(never)}, which was never seen"
+
+
+def _was_seen(value: Value, texts: Iterable[str]) -> bool:
+    return any(value in (reading, str(reading)) for text in texts for reading in _readings(text))
 
 
 @dataclass(frozen=True, slots=True)

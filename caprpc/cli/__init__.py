@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import click
 
-from caprpc.cli.exits import EX_OK, run_and_report
+from caprpc.cli.exits import EX_OK, reader_gone, run_and_report
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,13 @@ class CommandLine(click.Group):
             return super().resolve_command(ctx, args)
         near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
         raise click.UsageError(f"no command {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""), ctx=ctx)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one whose output nobody reads any more ends quietly."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return reader_gone()
 
     def main(
         self,

@@ -7,6 +7,7 @@ from typing import Literal
 
 from caprpc.policy.document import MAX_TEXT_CHARS, Table
 from caprpc.policy.problems import Problems
+from caprpc.policy.source import decode
 from caprpc.policy.text import TomlDocument, TomlProblem
 
 Kind = Literal["approvals", "baseline"]
@@ -37,10 +38,13 @@ def read(path: Path | None, kind: Kind) -> dict[str, Approval]:
 
 
 def _read(path: Path, kind: Kind, problems: Problems) -> list[Approval]:
+    text = decode(path.read_bytes(), str(path), problems)
+    if text is None:
+        return []
     try:
-        top = Table.top(TomlDocument(path.read_text(encoding="utf-8")), path.name, problems)
+        top = Table.top(TomlDocument(text), str(path), problems)
     except TomlProblem as exc:
-        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint, code="not-toml")
+        problems.add(f"{path}:{exc.line}", exc.message, exc.hint, code="not-toml")
         return []
     top.integer("caprpc", 1, 1)
     top.choice("kind", (kind,))

@@ -1,12 +1,10 @@
 """``caprpc audit``: prove that a log is whole, and read it."""
 
 import json
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +13,16 @@ import click
 
 from caprpc.audit import Entry, Follower, RelationReport, Report, Selection, select
 from caprpc.audit import verify as verify_log
+from caprpc.audit.record import KINDS
 from caprpc.cli.audit_export import export
 from caprpc.cli.audit_proofs import check_proof, open_value, prove, read_keys
 from caprpc.cli.audit_reconcile import reconcile
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK, Toolbox
+from caprpc.cli.moments import SPELLINGS, moment
+from caprpc.cli.reasons import ADVICE
 from caprpc.errors import printable
+from caprpc.policy.problems import suggest
 
-_SPAN: Final = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _POLL_S: Final = 0.2
 """``tail -f`` looks so often: soon enough for a person, and nothing for the machine."""
 _SHOWN_FIRST: Final = (
@@ -63,13 +63,13 @@ Command = Callable[..., int]
 
 _OPTIONS: Final = (
     click.option("--peer", default="", help="Only peers with this in their principal."),
-    click.option("--kind", default="", help="Only records of this kind, such as reject."),
+    click.option("--kind", type=click.Choice(sorted(KINDS)), help="Only records of this kind."),
     click.option("--decision", type=click.Choice(["permit", "deny"]), help="Only these decisions."),
     click.option("--member", default="", help="Only calls of this member."),
     click.option("--reason", default="", help="Only refusals for this reason."),
     click.option("--reference", default="", help="Only what this reference number stands for."),
-    click.option("--since", default="", metavar="WHEN", help="Not before 2026-01-31T12:00:00Z, or 90s, 10m, 2h, 7d."),
-    click.option("--until", default="", metavar="WHEN", help="Not after that."),
+    click.option("--since", default="", metavar="WHEN", callback=moment, help=f"Not before {SPELLINGS}."),
+    click.option("--until", default="", metavar="WHEN", callback=moment, help="Not after that."),
     click.option("--json", "as_json", is_flag=True, help="Print the records as they are written."),
 )
 
@@ -170,9 +170,10 @@ def _flat(value: object) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _selection(*, decision: str | None, since: str, until: str, **others: str) -> Selection:
-    now = datetime.now(UTC)
-    return Selection(decision=decision or "", since=_moment(since, now), until=_moment(until, now), **others)
+def _selection(*, decision: str | None, kind: str | None, reason: str, **others: str) -> Selection:
+    if reason and reason not in ADVICE:
+        click.echo(f"note: no refusal has the reason {reason!r}; {suggest(reason, ADVICE)}", err=True)
+    return Selection(decision=decision or "", kind=kind or "", reason=reason, **others)
 
 
 def _print_all(directory: Path, selection: Selection, last: int | None, as_json: bool) -> int:
@@ -203,6 +204,10 @@ def _print_report(directory: Path, report: Report) -> None:
         click.echo(f"NOT INTACT: {bad} of {len(report.relations)} relations; keep the directory as it is")
     else:
         click.echo(f"intact: {count} records in {len(report.relations)} relations")
+        strange = [one.relation for one in report.relations if one.trust == "none"]
+        if strange:
+            names = ", ".join(printable(name) for name in strange)
+            click.echo(f"cannot decide who wrote {len(strange)} of them: none of the keys you gave is for {names}")
 
 
 def _summary(relation: RelationReport) -> str:
@@ -224,20 +229,3 @@ def _summary(relation: RelationReport) -> str:
     if relation.gaps:
         parts.append(f"{relation.gaps} gaps in which {relation.lost} facts were not written")
     return ", ".join(parts)
-
-
-def _moment(text: str, now: datetime) -> str:
-    """Return a time as records spell it."""
-    if not text:
-        return ""
-    span = _SPAN.fullmatch(text)
-    if span:
-        moment = now - timedelta(seconds=int(span[1]) * _SECONDS[span[2]])
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError as exc:
-            raise click.BadParameter(f"{text!r}: expected 2026-01-31T12:00:00Z, or 90s, 10m, 2h, 7d") from exc
-        if moment.tzinfo is None:
-            raise click.BadParameter(f"{text!r} has no time zone; write Z for UTC")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

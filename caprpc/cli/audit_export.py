@@ -1,9 +1,9 @@
 """``caprpc audit export``: records in the forms that collectors of logs take, one event on a line."""
 
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,9 @@ import click
 
 from caprpc.audit import Entry, Selection, select
 from caprpc.cli.exits import TOOL_FINDINGS, TOOL_OK
-from caprpc.errors import printable
+from caprpc.cli.moments import SPELLINGS, moment
+from caprpc.cli.version import package_version
+from caprpc.errors import cut_text, printable
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OCSF_VERSION: Final = "1.3.0"
@@ -20,22 +22,28 @@ _OTHER: Final = 99
 _ACTIVITIES: Final[Mapping[str, int]] = {"get": 2, "next": 2, "length": 2, "contains": 2, "index_get": 2, "set": 3}
 """OCSF knows create, read, update and delete; what a ``call`` does, only the service knows."""
 _FAILED: Final = frozenset({"reject", "limit"})
-_CEF_KEYS: Final[Mapping[str, str]] = {
-    "peer": "suser",
-    "member": "request",
-    "operation": "act",
-    "outcome": "outcome",
-    "reason": "reason",
-    "reference": "externalId",
-    "detail": "msg",
+_CEF_KEYS: Final[Mapping[str, tuple[str, int]]] = {
+    "peer": ("suser", 1_023),
+    "member": ("request", 1_023),
+    "operation": ("act", 63),
+    "outcome": ("outcome", 63),
+    "reason": ("reason", 1_023),
+    "reference": ("externalId", 40),
+    "detail": ("msg", 1_023),
 }
-"""Fields of ours that have a name in CEF; an address may be that of a socket file."""
+"""Fields of ours that have a name in CEF, and how long a value CEF takes there; what is longer is cut."""
+_CEF_HEAD: Final = 512
+"""The longest name of an event."""
+_CEF_IPV6: Final = "Source IPv6 Address"
+_LONGEST_PORT: Final = 5
+_CEF_TEXT: Final = 4_000
+"""The longest value of a custom string in CEF."""
 
 
 @click.command(epilog="\b\nExample:\n  caprpc audit export --to ocsf audit/server > events.jsonl\n")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--to", "form", type=click.Choice(["ocsf", "otlp", "cef", "jsonl"]), required=True)
-@click.option("--since", default="", metavar="TIME", help="Not before this time, as records spell it.")
+@click.option("--since", default="", metavar="WHEN", callback=moment, help=f"Not before {SPELLINGS}.")
 def export(directory: Path, form: str, since: str) -> int:
     """Print all records in DIRECTORY in order of time, one event on a line; damage is named on standard error."""
     write, damaged = _FORMS[form], 0
@@ -57,7 +65,7 @@ def to_ocsf(entry: Entry) -> str:
     event: dict[str, Any] = {
         "metadata": {
             "version": _OCSF_VERSION,
-            "product": {"name": "caprpc", "vendor_name": "CapRPC", "version": _version()},
+            "product": {"name": "caprpc", "vendor_name": "CapRPC", "version": package_version()},
             "uid": f"{entry.file}:{fields['seq']}",
             "original_time": fields["time"],
             "sequence": fields["seq"],
@@ -71,7 +79,7 @@ def to_ocsf(entry: Entry) -> str:
         "severity_id": 3 if failed else 1,
         "status_id": 2 if failed else 1,
         "actor": {"user": subject},
-        "src_endpoint": {"name": str(fields.get("address") or entry.relation or "-")},
+        "src_endpoint": _endpoint(fields, entry),
         "api": {
             "operation": ".".join(str(fields[one]) for one in ("facet", "member") if fields.get(one))
             or str(fields["kind"]),
@@ -97,7 +105,7 @@ def to_otlp(entry: Entry) -> str:
         "body": {"stringValue": entry.text},
         "attributes": [_attribute(f"caprpc.{name}", value) for name, value in fields.items()],
     }
-    scope = {"scope": {"name": "caprpc.audit", "version": _version()}, "logRecords": [record]}
+    scope = {"scope": {"name": "caprpc.audit", "version": package_version()}, "logRecords": [record]}
     resource = {"attributes": [_attribute("service.name", "caprpc"), _attribute("caprpc.relation", entry.relation)]}
     return json.dumps({"resourceLogs": [{"resource": resource, "scopeLogs": [scope]}]})
 
@@ -109,14 +117,37 @@ def to_cef(entry: Entry) -> str:
     kind = str(fields["kind"])
     signature = ":".join(str(fields[one]) for one in ("kind", "event", "decision") if fields.get(one))
     name = " ".join(str(fields[one]) for one in ("operation", "facet", "member") if fields.get(one)) or kind
-    head = ("CEF:0", "CapRPC", "caprpc", _version(), signature, name, "6" if failed else "2")
+    head = ("CEF:0", "CapRPC", "caprpc", package_version(), signature, name, "6" if failed else "2")
     extension = {"rt": str(_nanoseconds(str(fields["time"])) // 1_000_000), "cs1Label": "relation"}
-    extension["cs1"] = entry.relation
+    extension["cs1"] = cut_text(entry.relation, _CEF_TEXT)
     for field, value in fields.items():
-        key = "sproc" if field == "address" else _CEF_KEYS.get(field, f"caprpc{field.title().replace('_', '')}")
-        extension[key] = json.dumps(value) if isinstance(value, dict) else str(value)
+        key, most = _CEF_KEYS.get(field, (f"caprpc{field.title().replace('_', '')}", _CEF_TEXT))
+        extension[key] = cut_text(json.dumps(value) if isinstance(value, dict) else str(value), most)
+    where = _ip(fields)
+    if where is not None:
+        source = {"src": str(where[0])} if where[0].version == 4 else {"c6a2": str(where[0]), "c6a2Label": _CEF_IPV6}
+        extension |= {**source, "spt": str(where[1])}
     text = " ".join(f"{key}={_cef_value(value)}" for key, value in extension.items())
-    return "|".join([head[0], *map(_cef_head, head[1:]), text])
+    return "|".join([head[0], *(_cef_head(cut_text(one, _CEF_HEAD)) for one in head[1:]), text])
+
+
+def _endpoint(fields: Mapping[str, Any], entry: Entry) -> dict[str, object]:
+    """Return where a connection came from: address and port, or the name of what is neither."""
+    where = _ip(fields)
+    if where is None:
+        return {"name": str(fields.get("address") or entry.relation or "-")}
+    return {"ip": str(where[0]), "port": where[1]}
+
+
+def _ip(fields: Mapping[str, Any]) -> tuple[IPv4Address | IPv6Address, int] | None:
+    """Return address and port, or None: a listening address is a URL, and that of a socket file is a path."""
+    host, colon, port = str(fields.get("address", "")).rpartition(":")
+    if not colon or not port.isdecimal() or len(port) > _LONGEST_PORT:
+        return None
+    try:
+        return ip_address(host.strip("[]").partition("%")[0]), int(port)
+    except ValueError:
+        return None
 
 
 def _cef_head(text: str) -> str:
@@ -154,13 +185,6 @@ def _attribute(name: str, value: object) -> dict[str, object]:
 def _nanoseconds(text: str) -> int:
     passed = datetime.fromisoformat(text) - _EPOCH
     return ((passed.days * 86_400 + passed.seconds) * 1_000_000 + passed.microseconds) * 1_000
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("caprpc")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"
 
 
 _FORMS: Final[Mapping[str, Callable[[Entry], str]]] = {

@@ -1,5 +1,6 @@
 """What the shell gets: one exit code of sysexits.h for each kind of error, one message, never a traceback."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -42,6 +43,9 @@ EX_NOPERM: Final = 77
 EX_CONFIG: Final = 78
 EX_INTERRUPTED: Final = 130
 """128 and SIGINT, as shells report it; sysexits.h has no code for it."""
+
+EX_READER_GONE: Final = 141
+"""128 and SIGPIPE, as shells report a command whose reader has ended."""
 
 TOOL_OK: Final = 0
 TOOL_FINDINGS: Final = 1
@@ -128,21 +132,40 @@ def run_and_report(command: Callable[[], object]) -> int:
     return result if isinstance(result, int) else EX_OK
 
 
+def reader_gone() -> int:
+    """Return the code for output that nobody reads any more, as ``| head`` leaves it: no error, and nothing to say."""
+    # What is still buffered is thrown away; else the interpreter complains when it flushes at its end.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EX_READER_GONE
+
+
 class Toolbox(click.Group):
     """A group of tools that answer questions about files, with exit codes that a pipeline can tell apart.
 
     0 clean or yes, 1 findings or no, 2 usage, 3 it does not load, 4 cannot decide.
     """
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the words of the command line up to the name of the tool; a missing one is a mistake of usage, too."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except click.UsageError as error:
+            _say(_describe_usage(error))
+            raise click.exceptions.Exit(TOOL_USAGE) from error
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a tool; its integer result is the exit code."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
         except click.UsageError as error:
             _say(_describe_usage(error))
             return TOOL_USAGE
         except (ConfigurationError, AuditError, OSError, UnicodeError) as error:
-            _say(describe_error(error))
+            missing = isinstance(error, FileNotFoundError) and error.filename is not None
+            _say(describe_error(error) + ("\n  hint: create it, or correct the name" if missing else ""))
             return TOOL_DOES_NOT_LOAD
 
 

@@ -1,9 +1,8 @@
 """Findings and tables as text for people, and as JSON, SARIF, Markdown and CSV for machines."""
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -12,7 +11,12 @@ from caprpc.errors import printable
 
 Level = Literal["error", "warning", "note"]
 
-_SARIF_SCHEMA: Final = "https://json.schemastore.org/sarif-2.1.0.json"
+_FORMULA: Final = re.compile(r"[\s\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+"""What a spreadsheet takes for a formula: also behind blanks, and in the wide forms of the four characters."""
+_QUOTED: Final = re.compile(r"[\",\r\n]|^\s|\s$")
+"""What a cell of a CSV has to be quoted for (RFC 4180, section 2), and blanks that some readers drop."""
+_MARKUP: Final = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|!(?=\[)")
+"""What Markdown gives a meaning to within a line; an underscore inside a word has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,8 @@ class Shown:
     """``file:line`` within the directory; either part may be missing."""
     message: str
     hint: str = ""
+    column: int | None = None
+    """Where in the line, counted in characters from 1."""
 
     @property
     def file(self) -> str:
@@ -65,34 +71,6 @@ def as_json(findings: Iterable[Shown], **more: object) -> str:
     return json.dumps({**more, "findings": rows}, indent=2)
 
 
-def as_sarif(findings: Sequence[Shown], directory: Path, rules: Mapping[str, str]) -> str:
-    """Return findings as SARIF 2.1.0, as code scanning services read it."""
-    used = sorted({one.code for one in findings})
-    results = [
-        {
-            "ruleId": one.code,
-            "level": one.level,
-            "message": {"text": f"{one.message}\n{one.hint}" if one.hint else one.message},
-            "locations": [_location(one, directory)],
-        }
-        for one in findings
-    ]
-    driver = {
-        "name": "caprpc policy",
-        "rules": [{"id": code, "shortDescription": {"text": rules.get(code, code)}} for code in used],
-    }
-    run = {"tool": {"driver": driver}, "results": results}
-    return json.dumps({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2)
-
-
-def _location(one: Shown, directory: Path) -> dict[str, object]:
-    file = (directory / (one.file or "caprpc.toml")).as_posix()
-    place: dict[str, object] = {"artifactLocation": {"uri": file}}
-    if one.line is not None:
-        place["region"] = {"startLine": one.line}
-    return {"physicalLocation": place}
-
-
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows as text in columns, the last one as wide as it is."""
     widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
@@ -103,7 +81,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return rows as a Markdown table; what would end a cell is escaped."""
+    """Return rows as a Markdown table; no text of a cell ends the cell, makes a link or looks like anything else."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
@@ -111,13 +89,15 @@ def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return rows as CSV; a cell that a spreadsheet would take for a formula gets an apostrophe before it."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t"} else cell for cell in row])
-    return out.getvalue().rstrip("\n")
+    return "\n".join(",".join(map(_csv_cell, row)) for row in (columns, *rows))
+
+
+def _csv_cell(text: str) -> str:
+    # Python's own writer leaves a lone carriage return bare, where spreadsheets begin a new row.
+    shown = f"'{text}" if _FORMULA.match(text) else text
+    return '"' + shown.replace('"', '""') + '"' if _QUOTED.search(shown) else shown
 
 
 def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;") or " "
+    line = printable(" ".join(text.split()), len(text) + 1).replace("&", "&amp;").replace("<", "&lt;")
+    return _MARKUP.sub(r"\\\g<0>", line) or " "

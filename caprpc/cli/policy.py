@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from caprpc.cli.exits import TOOL_DOES_NOT_LOAD, TOOL_OK, Toolbox
+from caprpc.cli.findings import Level, Shown, markdown
 from caprpc.cli.policy_ask import can_i, explain, list_rights, reach
 from caprpc.cli.policy_contracts import contracts, contracts_of
 from caprpc.cli.policy_export import export, report
@@ -16,14 +17,16 @@ from caprpc.cli.policy_logs import learn, shadow, unused
 from caprpc.cli.policy_review import diff, lint, test
 from caprpc.cli.policy_schema import schema
 from caprpc.cli.policy_sign import keygen, sign, verify
+from caprpc.cli.sarif import as_sarif
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.ids import OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
+from caprpc.policy.problems import CODES
 
 _CHECK_EPILOG: Final = """\b
 Examples:
   caprpc policy check policies/server
-  caprpc policy check policies/server --format json
+  caprpc policy check policies/server --format sarif > check.sarif
   caprpc policy check policies/server --contracts shop.interfaces
 
 Exit codes: 0 it loads, 2 usage, 3 it does not load.
@@ -49,7 +52,9 @@ for _tool in (*_TOOLS, schema, keygen, sign, verify):
 
 @policy.command(epilog=_CHECK_EPILOG)
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "sarif", "markdown"]), default="text", show_default=True
+)
 @click.option(
     "--contracts",
     "modules",
@@ -68,9 +73,31 @@ def check(directory: Path, form: str, modules: tuple[str, ...]) -> int:
     except PolicyError as exc:
         errors = exc.problems
     warnings = loaded.warnings if loaded is not None else ()
-    report = _json_report if form == "json" else _text_report
-    click.echo(report(directory, loaded, list(errors), list(warnings)))
+    if form == "sarif":
+        click.echo(as_sarif(_findings(directory, errors, warnings), directory, CODES))
+    elif form == "markdown":
+        rows = [(one.level, one.where, one.code, one.message) for one in _findings(directory, errors, warnings)]
+        click.echo(markdown(("level", "where", "code", "problem"), rows))
+    else:
+        report = _json_report if form == "json" else _text_report
+        click.echo(report(directory, loaded, list(errors), list(warnings)))
     return TOOL_DOES_NOT_LOAD if errors else TOOL_OK
+
+
+def _findings(
+    directory: Path, errors: Iterable[ConfigurationError], warnings: Iterable[ConfigurationError]
+) -> list[Shown]:
+    levels: tuple[tuple[Level, Iterable[ConfigurationError]], ...] = (("error", errors), ("warning", warnings))
+    return [
+        Shown(level, one.code or "error", _inside(directory, one.where), one.message, one.hint, one.column)
+        for level, found in levels
+        for one in found
+    ]
+
+
+def _inside(directory: Path, where: str) -> str:
+    """Return a place within the directory; empty for the directory itself."""
+    return where.removeprefix(str(directory)).lstrip("/")
 
 
 def _text_report(

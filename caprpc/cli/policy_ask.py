@@ -1,6 +1,7 @@
 """``caprpc policy list | can-i | explain | reach``: what a peer may do, and the lines that say so."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -10,13 +11,15 @@ import click
 
 from caprpc.analysis.authority import Held, Right, accepted_of, held_by, rights_of, rule_text
 from caprpc.analysis.decide import Answer, Line, Request, Verdict, decide, operation_code, policies_of
-from caprpc.analysis.usage import event_of
+from caprpc.analysis.usage import Event, event_of
 from caprpc.audit import Selection, select
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK
 from caprpc.cli.findings import as_csv, markdown, table
-from caprpc.errors import printable
-from caprpc.ids import OPERATION_NAMES
-from caprpc.policy import PolicySet
+from caprpc.contract import InterfaceContract
+from caprpc.errors import ConfigurationError, PolicyError, printable
+from caprpc.ids import OP_RESTORE, OPERATION_NAMES
+from caprpc.policy import Policy, PolicySet
+from caprpc.policy.problems import suggest
 
 CODES: Final = {Answer.YES: TOOL_OK, Answer.NO: TOOL_FINDINGS, Answer.UNKNOWN: TOOL_CANNOT_DECIDE}
 
@@ -43,6 +46,7 @@ _EXPLAIN_EPILOG: Final = """\b
 Examples:
   caprpc policy explain policies/server --peer org-b-feed Ledger.post amount=5
   caprpc policy explain policies/server --log audit/server --reference R-7KQ2M9XW4HTA
+  caprpc policy explain policies/server --log audit/server --reference general.000001.jsonl:812
 
 Exit codes: 0 yes, 1 no, 2 usage, 3 it does not load, 4 cannot decide.
 """
@@ -55,13 +59,63 @@ Exit codes: 0 reachable, 1 unreachable, 2 usage, 3 it does not load.
 """
 
 
-def load(directory: Path) -> PolicySet:
+def load(directory: Path, name: str = "") -> PolicySet:
     """Load a directory as a service would.
 
+    Args:
+        directory: Where it is.
+        name: What messages call it, where that is not its path.
+
     Raises:
-        PolicyError: With every problem in it.
+        PolicyError: With every problem in it, each with the path of its file.
     """
-    return PolicySet.load(directory, now=datetime.now(UTC))
+    try:
+        return PolicySet.load(directory, now=datetime.now(UTC))
+    except PolicyError as exc:
+        raise PolicyError([_located(problem, directory, name or str(directory)) for problem in exc.problems]) from exc
+
+
+def _located(problem: ConfigurationError, directory: Path, name: str) -> ConfigurationError:
+    inside = problem.where.removeprefix(str(directory)).lstrip("/")
+    where = f"{name}/{inside}" if inside else name
+    return ConfigurationError(problem.message, where=where, hint=problem.hint, code=problem.code, column=problem.column)
+
+
+def chosen_by(policies: PolicySet, peer: str) -> tuple[Policy, ...]:
+    """Return the policies that a SPIFFE ID or a name stands for; none if no policy names that SPIFFE ID.
+
+    Raises:
+        click.UsageError: It is the name of no policy: an answer about nobody would read like one about somebody.
+    """
+    found = tuple(policies_of(policies, peer))
+    if not found and "://" not in peer:
+        hint = suggest(peer, [policy.name for policy in policies.policies])
+        raise click.UsageError(f"there is no policy {peer!r} in {policies.directory}; {hint}")
+    return found
+
+
+def _check_target(policies: PolicySet, target: str) -> None:
+    """Refuse a facet or interface that there is not: that it is out of reach would prove nothing."""
+    facets = {name for policy in policies.policies for name in policy.offers}
+    if target not in facets | policies.contracts.keys():
+        hint = suggest(target, facets | policies.contracts.keys())
+        raise click.UsageError(f"there is no facet or interface {target!r} in {policies.directory}; {hint}")
+
+
+def _declared(policies: PolicySet, interface: str) -> InterfaceContract:
+    contract = policies.contracts.get(interface)
+    if contract is None:
+        hint = suggest(interface, policies.contracts)
+        raise click.UsageError(f"no contract of {policies.directory} declares the interface {interface!r}; {hint}")
+    return contract
+
+
+def _check_member(policies: PolicySet, member: str) -> None:
+    """Refuse a name that no contract declares: that nobody may use it is no answer to the question that was meant."""
+    interface, _, name = member.partition(" ")[0].partition(".")
+    members = {one for _, one in _declared(policies, interface).members}
+    if name and name not in members:
+        raise click.UsageError(f"interface {interface} has no member {name!r}; {suggest(name, members - {''})}")
 
 
 @click.command("list", epilog=_LIST_EPILOG)
@@ -74,7 +128,9 @@ def load(directory: Path) -> PolicySet:
 def list_rights(directory: Path, peer: str | None, member: str | None, form: str) -> int:
     """List everything that peers may do, one line each: what is not listed, nobody may."""
     policies = load(directory)
-    chosen = policies.policies if peer is None else tuple(policies_of(policies, peer))
+    chosen = policies.policies if peer is None else chosen_by(policies, peer)
+    if member is not None:
+        _check_member(policies, member)
     rights = [
         right
         for policy in chosen
@@ -96,9 +152,17 @@ def list_rights(directory: Path, peer: str | None, member: str | None, form: str
                 ours = ", ".join(accepted_of(policy)) or "nothing"
                 click.echo(f"we may use of {policy.name}'s objects: {ours}")
     if not rows:
-        click.echo(f"nobody may use {member}" if member else "no peer may do anything", err=True)
+        click.echo(_nobody(member, peer, bool(chosen)), err=True)
         return TOOL_FINDINGS
     return TOOL_OK
+
+
+def _nobody(member: str | None, peer: str | None, named: bool) -> str:
+    """Say that a list is empty, and for whom."""
+    if peer is None:
+        return f"nobody may use {member}" if member else "no peer may do anything"
+    may = f"{peer} may not use {member}" if member else f"{peer} may do nothing"
+    return may if named else f"{may}: no policy names it, and it is not let in at all"
 
 
 def _row(right: Right) -> tuple[str, ...]:
@@ -125,7 +189,8 @@ def can_i(
     form: str,
 ) -> int:
     """Say whether PEER may use a member with these arguments: yes, no, or that it depends on what is not given."""
-    verdict = decide(load(directory), request_of(peer, member, arguments, operation, facet))
+    policies = load(directory)
+    verdict = decide(policies, request_of(policies, peer, member, arguments, operation, facet))
     if form == "json":
         click.echo(_json(verdict))
     else:
@@ -146,7 +211,7 @@ def can_i(
 @click.option(
     "--log", "log", metavar="LOG", type=click.Path(path_type=Path), help="Decide an event of this audit log anew."
 )
-@click.option("--reference", metavar="REF", help="The reference number of that event.")
+@click.option("--reference", metavar="REF", help="The reference number of that event, or its FILE:LINE.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def explain(
     directory: Path,
@@ -163,12 +228,12 @@ def explain(
     policies = load(directory)
     logged = ""
     if log is not None:
-        request, logged = _logged(policies, log, reference)
+        verdict, request, logged = _logged(policies, log, reference)
     elif peer is None or member is None:
         raise click.UsageError("name a member and --peer, or --log and --reference")
     else:
-        request = request_of(peer, member, arguments, operation, facet)
-    verdict = decide(policies, request)
+        request = request_of(policies, peer, member, arguments, operation, facet)
+        verdict = decide(policies, request)
     if form == "json":
         click.echo(_json(verdict, logged))
         return CODES[verdict.answer]
@@ -184,18 +249,23 @@ def explain(
 @DIRECTORY
 @PEER
 @click.argument("target", metavar="[FACET|INTERFACE]", required=False)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
     """Show which facets PEER can come to hold, and through which roots, results and lends: its transitive authority."""
     policies = load(directory)
+    if target is not None:
+        _check_target(policies, target)
     found = [
         held
-        for policy in policies_of(policies, peer)
+        for policy in chosen_by(policies, peer)
         for held in held_by(policy).values()
         if target is None or target in (held.offer.name, held.offer.interface)
     ]
     if form == "json":
         click.echo(json.dumps([_held(held) for held in found], indent=2))
+    elif form == "markdown":
+        cells = [(held.offer.name, held.offer.interface, held.way, held.path[-1].rule) for held in found]
+        click.echo(markdown(("facet", "interface", "through", "rule"), cells))
     else:
         for held in found:
             click.echo(
@@ -204,55 +274,99 @@ def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
             for step in held.path:
                 click.echo(f"  {step.text}: {step.facet} ({step.rule})")
     if not found:
-        click.echo(f"{target or 'everything'}: unreachable for {peer}", err=form == "json")
+        click.echo(f"{target or 'everything'}: unreachable for {peer}", err=form != "text")
         return TOOL_FINDINGS
     return TOOL_OK
 
 
-def request_of(peer: str, member: str, arguments: tuple[str, ...], operation: str | None, facet: str | None) -> Request:
+def request_of(
+    policies: PolicySet, peer: str, member: str, arguments: tuple[str, ...], operation: str | None, facet: str | None
+) -> Request:
     """Return the question that the words of a command line ask.
 
     Raises:
-        click.UsageError: A word is not of its form.
+        click.UsageError: A word is not of its form, or names nothing.
     """
     interface, _, name = member.partition(".")
     if not name and operation is None:
         raise click.UsageError(f"{member!r} names no member; write INTERFACE.MEMBER, or give --operation")
+    chosen_by(policies, peer)
     code = None if operation is None else operation_code(operation)
-    return Request(peer, interface, name, code, facet, dict(_argument(word) for word in arguments))
+    contract = policies.contracts.get(interface)
+    declared = [] if contract is None else [one for key, one in contract.members.items() if key[1] == name]
+    if name and not declared and code != OP_RESTORE:
+        # The answer is no, and right; that the question may be another one than was meant is said beside it.
+        known = set() if contract is None else {one for _, one in contract.members} - {""}
+        hint = suggest(name, known) if contract is not None else suggest(interface, policies.contracts)
+        click.echo(f"note: no contract declares {member}; {hint}", err=True)
+    types = _types(policies, interface, name)
+    given = dict(_argument(word, types) for word in arguments)
+    for word in given:
+        if declared and word not in types:
+            raise click.UsageError(f"{member} has no parameter {word!r}; {suggest(word, types) or 'it takes none'}")
+    return Request(peer, interface, name, code, facet, given)
 
 
-def _argument(word: str) -> tuple[str, object]:
+def _types(policies: PolicySet, interface: str, member: str) -> dict[str, str]:
+    """Return the declared type of each parameter of a member."""
+    contract = policies.contracts.get(interface)
+    declared = [] if contract is None else [one for key, one in contract.members.items() if key[1] == member]
+    return {parameter.name: parameter.type for one in declared for parameter in one.parameters}
+
+
+def _argument(word: str, types: Mapping[str, str]) -> tuple[str, object]:
     name, equals, text = word.partition("=")
     if not equals or not name:
         raise click.UsageError(f"{word!r} is not NAME=VALUE")
+    return name, _value(text, types.get(name, ""))
+
+
+def _value(text: str, declared: str) -> object:
+    """Return what a text stands for: for a parameter that takes texts itself, however much it looks like a number."""
     try:
-        value = json.loads(text, parse_float=Decimal, parse_constant=_not_finite)
+        value = json.loads(text, parse_float=Decimal, parse_constant=_not_finite if declared != "str" else str)
     except (ValueError, InvalidOperation):
-        value = text
-    return name, value
+        return text
+    return value if declared != "str" or isinstance(value, str) else text
 
 
 def _not_finite(word: str) -> object:
     raise click.UsageError(f"{word} is not a finite number; no rule lets it through")
 
 
-def _logged(policies: PolicySet, log: Path, reference: str | None) -> tuple[Request, str]:
+def _logged(policies: PolicySet, log: Path, reference: str | None) -> tuple[Verdict, Request, str]:
+    """Decide an event of a log anew; return what it was about and what the log says of it besides."""
     if reference is None:
-        raise click.UsageError("--log needs the --reference number of one event")
-    for entry in select(log, Selection(reference=reference)):
+        raise click.UsageError("--log needs the --reference number of one event, or its FILE:LINE")
+    by_place = ":" in reference
+    for entry in select(log, Selection() if by_place else Selection(reference=reference)):
         event = None if entry.record is None else event_of(entry.record)
-        if event is None:
+        if event is None or entry.record is None or (by_place and reference != f"{entry.file}:{entry.line}"):
             continue
         offers = [policy.offers.get(event.facet) for policy in policies_of(policies, event.peer)]
         interface = next((offer.interface for offer in offers if offer is not None), event.facet)
-        was = "permitted" if event.permitted else f"refused ({event.reason})"
+        types = _types(policies, interface, event.key[1])
+        arguments = {
+            name: value if types.get(name) == "str" else _value(value, "") for name, value in event.args.items()
+        }
+        request = Request(event.peer, interface, event.key[1], event.key[0], event.facet, arguments)
+        detail = entry.record.text("detail")
+        was = "permitted" if event.permitted else f"refused ({event.reason}{f': {detail}' if detail else ''})"
         same = any(policy.digest == event.policy for policy in policies.policies)
         note = "the same text of the policy" if same else "another text of the policy than that in these files"
-        arguments = {name: _argument(f"x={value}")[1] for name, value in event.args.items()}
-        request = Request(event.peer, interface, event.key[1], event.key[0], event.facet, arguments)
-        return request, f"logged: {was}, under {note} ({entry.file}:{entry.line})"
+        verdict = decide(policies, request)
+        if same and verdict.answer is Answer.UNKNOWN:
+            verdict = _settled(verdict, event, Line(entry.record.text("rule"), f"the log says that it was {was}"))
+        return verdict, request, f"logged: {was}, under {note} ({entry.file}:{entry.line})"
     raise click.UsageError(f"{reference} is the number of no decision in {log}")
+
+
+def _settled(verdict: Verdict, event: Event, said: Line) -> Verdict:
+    """Return what the log itself says where it did not keep the arguments: the same text has decided it before."""
+    if event.permitted or event.reason == "argument":
+        kept = tuple(line for line in verdict.lines if not line.text.startswith("it depends on "))
+        return Verdict(Answer.YES if event.permitted else Answer.NO, (*kept, said), None)
+    return verdict
 
 
 def _line(line: Line) -> str:

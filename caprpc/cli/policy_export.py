@@ -17,7 +17,7 @@ from caprpc.cli.exits import TOOL_OK
 from caprpc.cli.findings import as_csv
 from caprpc.cli.policy_ask import DIRECTORY, load
 from caprpc.cli.policy_logs import events
-from caprpc.cli.revisions import at_revision
+from caprpc.cli.revisions import at_revision, last_signed
 from caprpc.policy import Policy, PolicySet
 
 _EXPORT_EPILOG: Final = """\b
@@ -32,6 +32,7 @@ Examples:
   caprpc policy report policies/server --html report.html
   caprpc policy report policies/server --html report.html --since policies.signed --log audit/server
   caprpc policy report policies/server --html report.html --git v1
+  caprpc policy report policies/server --html report.html --last-signed pki/signers.toml
 
 Exit codes: 0 written, 2 usage, 3 it does not load.
 """
@@ -75,19 +76,40 @@ def export(directory: Path, form: str) -> int:
 @click.option("--since", metavar="DIR", type=click.Path(path_type=Path), help="Show changes since these files.")
 @click.option("--git", "revision", metavar="REV", help="Show changes since a git revision of DIR.")
 @click.option(
+    "--last-signed",
+    "signers",
+    metavar="SIGNERS",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Show changes since the newest git revision of DIR that enough of these have signed.",
+)
+@click.option(
     "--log", "logs", metavar="LOG", type=click.Path(path_type=Path), multiple=True, help="Show what was never used."
 )
-def report(directory: Path, target: Path, since: Path | None, revision: str | None, logs: tuple[Path, ...]) -> int:
+def report(
+    directory: Path,
+    target: Path,
+    since: Path | None,
+    revision: str | None,
+    signers: Path | None,
+    logs: tuple[Path, ...],
+) -> int:
     """Write one HTML file, without scripts, that says what each peer can reach: to be read, printed and mailed."""
-    if since is not None and revision is not None:
-        raise click.UsageError("compare with --since or with --git, not with both")
+    if sum(one is not None for one in (since, revision, signers)) > 1:
+        raise click.UsageError("compare with one of --since, --git and --last-signed")
     policies = load(directory)
     changes, compared = None, ""
     with ExitStack() as stack:
-        before = since if revision is None else stack.enter_context(at_revision(directory, revision))
-        if before is not None:
-            old = load(before)
-            changes, compared = difference(old, policies), f"version {old.version}"
+        old = None
+        if signers is not None:
+            old, compared = last_signed(directory, signers)
+        elif revision is not None:
+            old = load(stack.enter_context(at_revision(directory, revision)), f"{revision}:{directory}")
+            compared = f"version {old.version} ({revision})"
+        elif since is not None:
+            old = load(since)
+            compared = f"version {old.version}"
+        if old is not None:
+            changes = difference(old, policies)
     never = unused(policies, events(logs)) if logs else None
     text = html_report(policies, Sources(datetime.now(UTC), changes, compared, never))
     target.write_text(text, encoding="utf-8")

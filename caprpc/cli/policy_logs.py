@@ -13,14 +13,18 @@ from caprpc.analysis.usage import shadow as shadow_of
 from caprpc.analysis.usage import unused as unused_in
 from caprpc.audit import Selection, select
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK
-from caprpc.cli.findings import table
+from caprpc.cli.findings import Shown, markdown, table
+from caprpc.cli.moments import SPELLINGS, moment
 from caprpc.cli.policy_ask import DIRECTORY, load
+from caprpc.cli.sarif import as_sarif
 from caprpc.errors import printable
 
 LOG: Final = click.option(
     "--log", "logs", metavar="LOG", type=click.Path(path_type=Path), multiple=True, required=True, help="An audit log."
 )
-_SINCE: Final = click.option("--since", metavar="TIME", default="", help="Only from then on, such as 2026-11-01.")
+_SINCE: Final = click.option(
+    "--since", metavar="WHEN", default="", callback=moment, help=f"Only from then on: {SPELLINGS}."
+)
 
 _UNUSED_EPILOG: Final = """\b
 Examples:
@@ -42,6 +46,14 @@ Examples:
 Exit codes: 0 all would be decided the same, 1 some would not, 2 usage, 3 it does not load, 4 no decisions.
 """
 
+_KINDS: Final = {
+    "grant": "a grant that no logged call has used",
+    "limit": "a limit that no logged call came near",
+    "root": "a root that was never asked for",
+    "policy": "a policy whose peer has done nothing",
+    "rule": "a rule for an argument that no logged call came near",
+}
+
 
 def events(logs: tuple[Path, ...], since: str = "") -> Iterator[Event]:
     """Yield the decisions that logs hold.
@@ -60,9 +72,11 @@ def events(logs: tuple[Path, ...], since: str = "") -> Iterator[Event]:
 @DIRECTORY
 @LOG
 @_SINCE
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "sarif", "markdown"]), default="text", show_default=True
+)
 def unused(directory: Path, logs: tuple[Path, ...], since: str, form: str) -> int:
-    """Name grants that the logs never needed, and limits that nobody came near: what could be taken away."""
+    """Name grants that the logs never needed, and limits and rules that nobody came near: what could be taken away."""
     policies = load(directory)
     found = list(events(logs, since))
     if not found:
@@ -71,6 +85,11 @@ def unused(directory: Path, logs: tuple[Path, ...], since: str, form: str) -> in
     lines = unused_in(policies, found)
     if form == "json":
         click.echo(json.dumps([{"kind": one.kind, "where": one.where, "text": one.text} for one in lines], indent=2))
+    elif form == "sarif":
+        notes = [Shown("note", f"unused-{one.kind}", one.where, one.text) for one in lines]
+        click.echo(as_sarif(notes, directory, {f"unused-{kind}": text for kind, text in _KINDS.items()}))
+    elif form == "markdown":
+        click.echo(markdown(("where", "kind", "not needed"), [(one.where, one.kind, one.text) for one in lines]))
     else:
         for one in lines:
             click.echo(f"{directory}/{one.where}: {one.kind}: {one.text}")
@@ -123,7 +142,7 @@ def _write(texts: Mapping[str, str], target: Path | None) -> None:
 @DIRECTORY
 @LOG
 @_SINCE
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
 def shadow(directory: Path, logs: tuple[Path, ...], since: str, form: str) -> int:
     """Say which logged calls the candidate policies in DIR would decide otherwise; nothing runs under them."""
     candidate = load(directory)
@@ -139,6 +158,8 @@ def shadow(directory: Path, logs: tuple[Path, ...], since: str, form: str) -> in
     ]
     if form == "json":
         click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
+    elif form == "markdown":
+        click.echo(markdown(columns, rows))
     else:
         if rows:
             click.echo(table(columns, rows))

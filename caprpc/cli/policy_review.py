@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import Final
 
 import click
 
+from caprpc.analysis.decide import Line
 from caprpc.analysis.difference import WIDENING, Difference, difference
 from caprpc.analysis.expectations import Coverage, Result, coverage
 from caprpc.analysis.expectations import run as run_expectations
@@ -16,10 +18,11 @@ from caprpc.analysis.lint import CODES, Finding
 from caprpc.analysis.lint import lint as find
 from caprpc.cli import approvals
 from caprpc.cli.exits import TOOL_FINDINGS, TOOL_OK
-from caprpc.cli.findings import Level, Shown, as_json, as_sarif, markdown, text_lines
+from caprpc.cli.findings import Level, Shown, as_json, markdown, text_lines
 from caprpc.cli.policy_ask import DIRECTORY, load
 from caprpc.cli.policy_contracts import contracts_of
-from caprpc.cli.revisions import at_revision
+from caprpc.cli.revisions import at_revision, last_signed
+from caprpc.cli.sarif import as_sarif
 from caprpc.errors import printable
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
@@ -40,6 +43,7 @@ Examples:
   caprpc policy diff --git main policies/server
   caprpc policy diff --git v1..v2 policies/server --format markdown
   caprpc policy diff --git main policies/server --approvals approved.toml
+  caprpc policy diff --last-signed pki/signers.toml policies/server
 
 Exit codes: 0 nobody may do more, 1 somebody may, 2 usage, 3 one of them does not load.
 """
@@ -87,26 +91,45 @@ def lint(directory: Path, modules: tuple[str, ...], baseline: Path | None, targe
 @click.command(epilog=_DIFF_EPILOG)
 @click.argument("directories", metavar="OLD NEW | DIR", nargs=-1, type=click.Path(path_type=Path), required=True)
 @click.option("--git", "revision", metavar="REV[..REV]", help="Compare DIR at a revision with DIR, or two revisions.")
+@click.option(
+    "--last-signed",
+    "signers",
+    metavar="SIGNERS",
+    type=_FILE,
+    help="Compare the newest git revision of DIR that enough of these have signed with DIR.",
+)
 @click.option("--approvals", "approved", type=_FILE, help="Widenings that a person has approved.")
 @click.option("--format", "form", type=_FORMATS, default="text", show_default=True)
-def diff(directories: tuple[Path, ...], revision: str | None, approved: Path | None, form: str) -> int:
+def diff(
+    directories: tuple[Path, ...], revision: str | None, signers: Path | None, approved: Path | None, form: str
+) -> int:
     """Say what changes in what peers may do: what is new, wider, narrower and gone, whatever the files look like."""
-    if len(directories) != (2 if revision is None else 1):
-        raise click.UsageError("name two directories, or one and --git REV")
+    alone = revision is not None or signers is not None
+    if len(directories) != (1 if alone else 2) or (revision is not None and signers is not None):
+        raise click.UsageError("name two directories, or one and either --git REV or --last-signed SIGNERS")
     with ExitStack() as stack:
-        places = list(directories)
-        if revision is not None:
-            before, _, after = revision.partition("..")
-            old = stack.enter_context(at_revision(directories[0], before))
-            new = stack.enter_context(at_revision(directories[0], after)) if after else directories[0]
-            places = [old, new]
-        sets = [load(place) for place in places]
+        if signers is not None:
+            sets = [last_signed(directories[0], signers)[0], load(directories[0])]
+        else:
+            sets = [load(place, name) for place, name in _places(stack, directories, revision)]
     found = difference(sets[0], sets[1])
     passed = approvals.read(approved, "approvals")
     wider = [one for one in found if one.verdict in WIDENING]
     left = [one for one in wider if one.key not in passed]
     _print_differences(found, left, form, directories[-1])
     return TOOL_FINDINGS if left else TOOL_OK
+
+
+def _places(stack: ExitStack, directories: tuple[Path, ...], revision: str | None) -> list[tuple[Path, str]]:
+    """Return the old and the new directory, each with what messages call it."""
+    if revision is None:
+        return [(place, str(place)) for place in directories]
+    directory = directories[0]
+    before, _, after = revision.partition("..")
+    old = stack.enter_context(at_revision(directory, before)), f"{before}:{directory}"
+    if not after:
+        return [old, (directory, str(directory))]
+    return [old, (stack.enter_context(at_revision(directory, after)), f"{after}:{directory}")]
 
 
 def _print_differences(found: Sequence[Difference], left: Sequence[Difference], form: str, directory: Path) -> None:
@@ -160,14 +183,19 @@ def _summary(found: Sequence[Difference], left: Sequence[Difference]) -> str:
         return "no difference in what anybody may do"
     counts = {one.verdict: sum(other.verdict == one.verdict for other in found) for one in found}
     words = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"{words}; {'somebody may do more than before' if left else 'nobody may do more than was approved'}"
+    if left:
+        return f"{words}; somebody may do more than before"
+    approved = any(one.verdict in WIDENING for one in found)
+    return f"{words}; nobody may do more than {'was approved' if approved else 'before'}"
 
 
 @click.command("test", epilog=_TEST_EPILOG)
 @DIRECTORY
 @click.option("--coverage", "covered", is_flag=True, help="Also drop each grant in turn: does a test notice?")
 @click.option("--verbose", is_flag=True, help="Show the steps of what passes, too.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "junit", "markdown"]), default="text", show_default=True
+)
 def test(directory: Path, covered: bool, verbose: bool, form: str) -> int:
     """Run the expectations of the directory's test files against its policies."""
     policies = load(directory)
@@ -178,6 +206,12 @@ def test(directory: Path, covered: bool, verbose: bool, form: str) -> int:
     measured = coverage(policies) if covered else None
     if form == "json":
         click.echo(json.dumps(_json_results(results, measured), indent=2))
+    elif form == "junit":
+        click.echo(_junit(results, measured, str(directory)))
+    elif form == "markdown":
+        rows = [_cells(result) for result in results]
+        rows += [("not covered", "", line.text, "no test notices if it goes", line.where) for line in _missed(measured)]
+        click.echo(markdown(("", "id", "expectation", "got", "where"), rows))
     else:
         for result in results if verbose else failed:
             _print_result(result)
@@ -188,13 +222,50 @@ def test(directory: Path, covered: bool, verbose: bool, form: str) -> int:
     return TOOL_FINDINGS if failed or unnoticed else TOOL_OK
 
 
-def _print_result(result: Result) -> None:
+def _missed(measured: Coverage | None) -> Sequence[Line]:
+    return () if measured is None else measured.survivors
+
+
+def _question(result: Result) -> str:
     one = result.expectation
     verb = f"{one.verb}{'' if one.expected else ' not'}"
-    target = f"{one.interface}.{one.member}" if one.member else one.interface
-    click.echo(
-        f"{'ok  ' if result.passed else 'FAIL'} {one.name}: {one.peer} {verb} {target}: {result.got} ({one.where})"
-    )
+    return f"{one.peer} {verb} {one.interface}.{one.member}" if one.member else f"{one.peer} {verb} {one.interface}"
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    one = result.expectation
+    return ("ok" if result.passed else "FAIL", one.name, _question(result), result.got, one.where)
+
+
+def _junit(results: Sequence[Result], measured: Coverage | None, suite: str) -> str:
+    """Return results as JUnit XML; a grant that no test would miss is a failed case of its own."""
+    cases = [
+        (
+            one.expectation.name,
+            "" if one.passed else f"{_question(one)}: {one.got} ({one.expectation.where})",
+            one.lines,
+        )
+        for one in results
+    ]
+    cases += [(line.text, f"no test notices if it goes ({line.where})", ()) for line in _missed(measured)]
+    failed = sum(bool(failure) for _, failure, _ in cases)
+    name = escape(printable(suite, 1_000))
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>']
+    lines.append(f'<testsuite name="{name}" tests="{len(cases)}" failures="{failed}" errors="0" skipped="0">')
+    for case, failure, steps in cases:
+        head = f'  <testcase classname="{name}" name="{escape(printable(case, 1_000))}"'
+        if not failure:
+            lines.append(f"{head}/>")
+            continue
+        text = "\n".join(f"{printable(step.text, 1_000)} ({step.where})" for step in steps)
+        message = escape(printable(failure, 1_000))
+        lines.append(f'{head}><failure message="{message}">{escape(text)}</failure></testcase>')
+    return "\n".join([*lines, "</testsuite>"])
+
+
+def _print_result(result: Result) -> None:
+    one = result.expectation
+    click.echo(f"{'ok  ' if result.passed else 'FAIL'} {one.name}: {_question(result)}: {result.got} ({one.where})")
     for line in result.lines:
         click.echo(f"       {printable(line.text, 1_000)}" + (f"  ({line.where})" if line.where else ""))
 
@@ -229,7 +300,7 @@ def _json_results(results: Sequence[Result], measured: Coverage | None) -> dict[
 
 def _finding(finding: Finding) -> Shown:
     level: Level = "error" if finding.code in {"contract-drift", "expired"} else "warning"
-    return Shown(level, finding.code, finding.where, finding.message, finding.hint)
+    return Shown(level, finding.code, finding.where, finding.message, finding.hint, finding.column)
 
 
 def _count(count: int, word: str) -> str:

@@ -8,12 +8,12 @@ from typing import Final
 import click
 
 from caprpc.audit.notes import KIND_LOG, NoteError, NoteSigner
-from caprpc.bundles import Signers, bundle_text
+from caprpc.bundles import Signers, bundle_text, signed_otherwise
 from caprpc.bundles import sign as sign_bundle
 from caprpc.cli.exits import TOOL_FINDINGS, TOOL_OK
 from caprpc.cli.policy_ask import DIRECTORY, load
 from caprpc.errors import ConfigurationError
-from caprpc.policy import NOTE_FILE
+from caprpc.policy import INDEX_FILE, NOTE_FILE
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -34,7 +34,8 @@ _VERIFY_EPILOG: Final = """\b
 Example:
   caprpc policy verify policies/server --signers pki/signers.toml
 
-Exit codes: 0 enough have signed these very files, 1 not so, 2 usage, 3 something does not load.
+Exit codes: 0 enough have signed these very files, 1 not so, or a newer version was accepted before, 2 usage,
+3 something does not load.
 """
 
 
@@ -76,6 +77,12 @@ def sign(directory: Path, key: Path | None, show: bool) -> int:
     if key is None:
         raise click.UsageError("name your key with --key FILE, or look with --show")
     note = sign_bundle(policies, _signer(key))
+    if signed_otherwise(policies):
+        click.echo(
+            f"note: other files were signed as version {policies.version} before; who has accepted those refuses these"
+            f"\n  hint: write in {directory / INDEX_FILE}: version = {policies.version + 1}, and sign again",
+            err=True,
+        )
     _replace(directory / NOTE_FILE, note.encode())
     count = len(note.signatures)
     click.echo(
@@ -88,11 +95,15 @@ def sign(directory: Path, key: Path | None, show: bool) -> int:
 @DIRECTORY
 @click.option("--signers", metavar="FILE", type=_FILE, required=True, help="Who may sign, and how many must.")
 def verify(directory: Path, signers: Path) -> int:
-    """Say whether enough people have signed the files of DIR as they are now. Remembers nothing."""
+    """Say whether enough people have signed the files of DIR as they are now, and no newer version was accepted here.
+
+    A service that takes signed policies only remembers the version that it has accepted; this command does not.
+    """
     policies = load(directory)
     trusted = Signers.load(signers)
     try:
         names = trusted.verify(policies)
+        trusted.check_version(policies)
     except ConfigurationError as exc:
         click.echo(f"no: {exc}")
         return TOOL_FINDINGS

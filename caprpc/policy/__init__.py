@@ -8,7 +8,7 @@ from caprpc.policy.attenuation import Narrowing, Only, Rules, keys_of, rules_of,
 from caprpc.policy.authority import MOST_DERIVATIONS, OVER, REVOKED, Right
 from caprpc.policy.contracts import contracts_to_toml
 from caprpc.policy.derived import DerivedFacet, base_of, keys, may_pass_on, sources
-from caprpc.policy.directory import NOTE_FILE, PolicySet
+from caprpc.policy.directory import INDEX_FILE, NOTE_FILE, PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
 from caprpc.policy.listed import grant_line
@@ -33,6 +33,7 @@ from caprpc.policy.revoked import RevokedFile
 __all__ = [
     "ENDINGS",
     "MOST_DERIVATIONS",
+    "INDEX_FILE",
     "NOTE_FILE",
     "NO_LIMIT",
     "OPAQUE",

@@ -1,7 +1,7 @@
 """A policy directory: ``caprpc.toml``, the contracts, and one file for each peer; all of it, or nothing."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ from caprpc.errors import ConfigurationError, IdentityRefused
 from caprpc.peer import PeerIdentity
 from caprpc.policy.contracts import change, describe_member, parse_contracts
 from caprpc.policy.document import Table, shown, text_fault
-from caprpc.policy.expectations import Expectation, parse_expectations
+from caprpc.policy.expectations import Expectation, Known, parse_expectations
 from caprpc.policy.invariants import Never, check_invariants, check_references, read_invariants, warn_unused
 from caprpc.policy.model import Policy
 from caprpc.policy.names import file_fault, trust_domain
@@ -193,7 +193,7 @@ class _Loader:
         shared = self._shared(facets, contracts)
         policies = [policy for file in listed if (policy := self._policy(file, contracts, shared)) is not None]
         by_peer = self._by_peer(policies)
-        expectations = [one for file in tests for one in self._expectations(file)]
+        expectations = self._expectations(tests, Known.of(policies, shared.offers, contracts or {}))
         nevers = read_invariants(never_tables, policies, contracts, shared.elsewhere)
         check_invariants(nevers, policies, self._problems)
         for policy in policies:
@@ -314,9 +314,11 @@ class _Loader:
         table = self._open(file, "policy")
         return None if table is None else parse_policy(table, file, self._digests[file], contracts, shared)
 
-    def _expectations(self, file: str) -> list[Expectation]:
-        table = None if file in self._digests else self._open(file, "tests")
-        return [] if table is None else parse_expectations(table)
+    def _expectations(self, files: Iterable[str], known: Known) -> list[Expectation]:
+        # A policy with a mistake is not known: what is said of it is looked at when it is mended.
+        names = None if self._problems else known
+        tables = [table for file in files if file not in self._digests and (table := self._open(file, "tests"))]
+        return [one for table in tables for one in parse_expectations(table, names)]
 
     def _by_peer(self, policies: list[Policy]) -> dict[tuple[str, str], Policy]:
         """Return the policy of each peer; two for one certificate, or two of one name, are problems."""

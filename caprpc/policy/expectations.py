@@ -3,16 +3,37 @@
 A test file grants nothing; it stands beside the policies so that both are reviewed, versioned and signed together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from caprpc.ids import OPERATION_NAMES
+from caprpc.contract import InterfaceContract
+from caprpc.ids import OP_CALL, OP_GET, OP_RESTORE, OP_SET, OPERATION_NAMES
 from caprpc.policy.document import Table, shown
+from caprpc.policy.model import Policy
 from caprpc.policy.names import label_fault, name_fault, spiffe_fault
+from caprpc.policy.problems import suggest
 
 _KEYS: Final = ("id", "peer", "may", "may_not", "operation", "args", "facet", "rule", "reaches", "reaches_not")
 OPERATIONS: Final = {name: code for code, name in OPERATION_NAMES.items() if name != "root"}
+_NAMED: Final = (OP_CALL, OP_GET, OP_SET)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an expectation may speak of: what is misspelt is never allowed, and would pass as ``may_not`` for good."""
+
+    policies: frozenset[str]
+    facets: frozenset[str]
+    contracts: Mapping[str, InterfaceContract]
+
+    @classmethod
+    def of(
+        cls, policies: Sequence[Policy], shared: Iterable[str], contracts: Mapping[str, InterfaceContract]
+    ) -> "Known":
+        """Return what a directory has: its policies, their facets and the shared ones, and its contracts."""
+        facets = {name for policy in policies for name in policy.offers} | set(shared)
+        return cls(frozenset(policy.name for policy in policies), frozenset(facets), contracts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +67,13 @@ class Expectation:
     where: str
 
 
-def parse_expectations(top: Table) -> list[Expectation]:
-    """Return the expectations of a test file; complaints go to the table's problems."""
+def parse_expectations(top: Table, known: Known | None) -> list[Expectation]:
+    """Return the expectations of a test file; complaints go to the table's problems.
+
+    Args:
+        top: The file.
+        known: What its expectations may speak of; None looks at their form alone.
+    """
     found: dict[str, Expectation] = {}
     tables = top.tables("expect")
     top.finish(("caprpc", "kind", "expect"))
@@ -57,6 +83,8 @@ def parse_expectations(top: Table) -> list[Expectation]:
         one = _expectation(table)
         if one is None:
             continue
+        if known is not None:
+            _check_names(table, one, known)
         if one.name in found:
             table.complain(
                 "id", f"the id {one.name!r} is taken at {found[one.name].where}", "give it another", code="duplicate"
@@ -109,6 +137,34 @@ def _expectation(table: Table) -> Expectation | None:
         rule=rule,
         where=table.where(),
     )
+
+
+def _check_names(table: Table, one: Expectation, known: Known) -> None:
+    """Complain of names that nothing has."""
+    if "://" not in one.peer and one.peer not in known.policies:
+        hint = suggest(one.peer, known.policies)
+        table.complain("peer", f"there is no policy {one.peer!r}", hint, code="no-such-policy")
+    if one.facet is not None and one.facet not in known.facets:
+        hint = suggest(one.facet, known.facets)
+        table.complain("facet", f"there is no facet {one.facet!r}", hint, code="no-such-facet")
+    key = next(key for key in ("may", "may_not", "reaches", "reaches_not") if table.has(key))
+    if one.verb == "reaches":
+        names = known.facets | known.contracts.keys()
+        if one.interface not in names:
+            hint = suggest(one.interface, names)
+            table.complain(key, f"there is no facet or interface {one.interface!r}", hint, code="no-such-facet")
+        return
+    if one.operation == OP_RESTORE:
+        return
+    contract = known.contracts.get(one.interface)
+    if contract is None:
+        hint = suggest(one.interface, known.contracts)
+        table.complain(key, f"no contract declares the interface {one.interface!r}", hint, code="no-contract")
+    elif one.operation is None or one.operation in _NAMED:
+        members = {name for operation, name in contract.members if operation in _NAMED}
+        if one.member not in members:
+            text = f"interface {one.interface} has no member {one.member!r}"
+            table.complain(key, text, suggest(one.member, members), code="no-such-member")
 
 
 def _peer_fault(text: str) -> str:

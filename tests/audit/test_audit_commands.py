@@ -1,11 +1,15 @@
 """``caprpc audit`` and ``caprpc explain``: output, exit codes, and no way for a peer to steer the terminal."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
 
 from caprpc.audit import extra
+from caprpc.audit.notes import KIND_LOG, NoteSigner
 from caprpc.cli import main
 from tests.audit.conftest import PEER
 
@@ -114,6 +118,38 @@ def test_show_selects(run, written, options, expected):
     code, out, _ = run("audit", "show", written.path, *options)
     assert code == 0
     assert len(out.splitlines()) == expected
+
+
+def test_a_day_is_its_midnight_in_utc(run, written):
+    assert len(run("audit", "show", written.path, "--since", "2026-05-28")[1].splitlines()) == 9
+    assert run("audit", "show", written.path, "--since", "2026-05-29")[1] == ""
+
+
+def test_a_kind_or_reason_that_there_is_not_is_said_to_be_none(run, written):
+    code, out, err = run("audit", "query", written.path, "--kind", "rejekt")
+    assert (code, out) == (2, "")
+    assert "'reject'" in err
+    code, out, err = run("audit", "query", written.path, "--reason", "not-grantd")
+    assert (code, out) == (1, "")
+    assert err == "note: no refusal has the reason 'not-grantd'; did you mean 'not-granted'?\n"
+
+
+def test_verify_says_for_whom_no_key_was_given(run, written):
+    stranger = NoteSigner.generate("stranger.example", KIND_LOG)
+    code, out, _ = run("audit", "verify", written.path, "--key", str(stranger.key))
+    assert code == 4
+    assert (
+        out.splitlines()[-1] == f"cannot decide who wrote 2 of them: none of the keys you gave is for general, {PEER}"
+    )
+
+
+def test_output_that_nobody_reads_ends_quietly(written):
+    command = [sys.executable, "-m", "caprpc", "audit", "export", "--to", "jsonl", written.path]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("since", ["yesterday", "3x", "2026-01-31T12:00:00", "999999999999d"])

@@ -201,6 +201,63 @@ def test_export_to_cef_cannot_be_broken_out_of(run, written):
     assert unescaped == shown
 
 
+@pytest.mark.parametrize(
+    ("address", "cef", "ocsf"),
+    [
+        ("192.0.2.7:44150", " src=192.0.2.7 spt=44150", {"ip": "192.0.2.7", "port": 44150}),
+        (
+            "[2001:db8::7]:443",
+            " c6a2=2001:db8::7 c6a2Label=Source IPv6 Address spt=443",
+            {"ip": "2001:db8::7", "port": 443},
+        ),
+        ("/run/a=b.sock", "", {"name": "/run/a=b.sock"}),
+        ("caprpc://127.0.0.1:4853", "", {"name": "caprpc://127.0.0.1:4853"}),
+        ("192.0.2.7:99999999", "", {"name": "192.0.2.7:99999999"}),
+    ],
+)
+def test_an_address_is_exported_as_what_it_is(run, logs, address, cef, ocsf):
+    log = logs.open()
+    log.relation(PEER).record("open", peer=PEER, address=address)
+    log.close()
+    (line,) = [line for line in exported(run, logs, "cef") if "|open|" in line]
+    assert line.endswith(cef)
+    assert f" caprpcAddress={address.replace('=', chr(92) + '=')}" in line
+    (event,) = [one for one in map(json.loads, exported(run, logs, "ocsf")) if one["unmapped"]["kind"] == "open"]
+    assert event["src_endpoint"] == ocsf
+
+
+def test_cef_values_are_no_longer_than_its_fields(run, logs):
+    peer = "spiffe://org-b.example/" + "x" * 1_900
+    log = logs.open()
+    log.relation(peer).record(
+        "decision", peer=peer, operation="call", facet="F" * 200, member="m" * 250, decision="deny"
+    )
+    log.close()
+    (line,) = [line for line in exported(run, logs, "cef") if "decision:deny" in line]
+    fields = dict(re.findall(r"(\w+)=(\S*)", line.split("|", 7)[7]))
+    assert (len(fields["suser"]), len(fields["cs1"]), fields["act"]) == (1_023, len(peer), "call")
+    assert len(line.split("|")[5]) <= 512
+
+
+def test_the_head_of_a_cef_event_cannot_be_broken_out_of(run, logs):
+    log = logs.open()
+    log.relation(PEER).record(
+        "decision", peer=PEER, operation="call", facet="F", member="x|9|src=1\\|y\r\nCEF:0|z", decision="deny"
+    )
+    log.close()
+    (line,) = [line for line in exported(run, logs, "cef") if "decision:deny" in line]
+    head = re.match(r"((?:[^|\\]|\\.)*)\|" * 7, line).groups()
+    assert head[4:] == ("decision:deny", "call F x\\|9\\|src=1\\\\\\|y  CEF:0\\|z", "6")
+    assert re.sub(r"\\(.)", r"\1", head[5]) == "call F x|9|src=1\\|y  CEF:0|z"
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-01-01T00:00:00"])
+def test_export_refuses_a_time_that_is_none(run, written, since):
+    code, out, err = run("audit", "export", "--to", "jsonl", "--since", since, written.path)
+    assert (code, out) == (2, "")
+    assert repr(since) in err
+
+
 def test_an_argument_is_opened_one_at_a_time(run, logs, decision):
     log = logs.open()
     relation = log.relation(PEER)

@@ -31,7 +31,15 @@ FAST_TESTS = (
     *(f"tests/policy/test_policy_{name}.py" for name in ("arguments", "narrowing", "passing", "restore", "tools")),
     *(
         f"tests/policy/test_{name}.py"
-        for name in ("policy_edges", "facet_limits", "shared_facets", "revoked_file", "signed_policies", "authority")
+        for name in (
+            "policy_edges",
+            "facet_limits",
+            "shared_facets",
+            "revoked_file",
+            "signed_policies",
+            "authority",
+            "tool_questions",
+        )
     ),
     *(f"tests/objects/test_{name}.py" for name in ("attenuation", "member_limits", "principal_limits", "shares")),
 )

@@ -130,3 +130,11 @@ def test_threads_take_no_more_than_there_is():
         sys.setswitchinterval(interval)
     assert sum(taken) == 1000
     assert top.uses_left == 0
+
+
+def test_the_chain_is_the_own_one_or_else_the_nearest_above():
+    plain, passed = Right(), Right(chain=("spiffe://b.example/x",))
+    assert Right((plain, passed)).chain == ("spiffe://b.example/x",)
+    assert Right((passed,), chain=("spiffe://c.example/x",)).chain == ("spiffe://c.example/x",)
+    assert Right((Right((passed,)),)).chain == ("spiffe://b.example/x",)
+    assert Right((plain,)).chain == ()

@@ -12,6 +12,8 @@ from caprpc.policy import Guard, Holding, Lend, MemberLimit, Pool, Pools, Princi
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.attenuation import MOST_MEMBERS, Narrowing, keys_of, rules_of, word_of
 from caprpc.policy.contracts import change, contracts_to_toml
+from caprpc.policy.derived import DerivedFacet, base_of
+from caprpc.policy.document import MAX_TEXT_CHARS
 from caprpc.policy.guard import narrowed
 from caprpc.policy.limits import CONNECTIONS, RANGES
 from caprpc.policy.narrowing import narrower_lends
@@ -84,6 +86,12 @@ class TestGuard:
         quotas.close_connection()
         assert [quotas.open_connection(1), quotas.open_connection(1)] == [True, False]
 
+    def test_the_last_connection_that_is_closed_frees_its_place(self):
+        quotas = PrincipalQuotas()
+        assert quotas.open_connection(1)
+        quotas.close_connection()
+        assert quotas.open_connection(1)
+
     def test_permit_narrowed_twice_names_that_of_the_policy(self, load_with):
         guard = Guard(load_with().policies[0], PrincipalQuotas())
         permit = guard.check(guard.facet("FeedLedger"), ids.OP_CALL, "post", 0.0)
@@ -104,6 +112,16 @@ class TestGuard:
         assert guard.facet("opaque").permits.implicit == {}
         assert (ids.OP_ATTENUATE, "") in guard.facet("FeedLedger").permits.implicit
 
+    def test_a_facet_that_comes_back_gives_a_live_reference_nothing(self, directory):
+        policy = directory.load().policies[0]
+        guard = Guard(policy, PrincipalQuotas())
+        facet = guard.facet("HistoryRO")
+        offers = {name: offer for name, offer in policy.offers.items() if name != "HistoryRO"}
+        guard.narrow(replace(policy, offers=offers))
+        assert (dict(facet.permits), facet.permits.implicit) == ({}, {})
+        guard.narrow(policy)
+        assert (dict(facet.permits), facet.permits.implicit) == ({}, {})
+
 
 class TestArguments:
     def test_the_largest_float_is_a_number(self):
@@ -121,6 +139,43 @@ class TestArguments:
         assert ArgumentRule(values=frozenset({("number", 7)})).fault(Decimal("NaN")) == "in"
 
 
+class TestRules:
+    RULE = 'currency = { in = ["EUR", "USD"] }'
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [
+            ('{ prefix = "\\u00e4" }', "'prefix' has other characters than printable ASCII"),
+            ('{ prefix = "${HOME}" }', "'prefix' "),
+            ('{ in = ["EUR\\u007f"] }', "has other characters than printable ASCII"),
+            ('{ in = ["\\u0007EUR"] }', "has other characters than printable ASCII"),
+            ('{ const = "EUR\\u007f" }', "has other characters than printable ASCII"),
+            ('{ chars = ["\\u00e4"] }', "has other characters than printable ASCII"),
+            ('{ chars = ["a-\\u00e4"] }', "has other characters than printable ASCII"),
+            ('{ chars = ["z-a"] }', "is neither one character nor a range such as 'A-Z'"),
+            ('{ chars = ["a.z"] }', "is neither one character nor a range such as 'A-Z'"),
+            ('{ chars = ["a-"] }', "is neither one character nor a range such as 'A-Z'"),
+        ],
+    )
+    def test_texts_that_no_reader_would_understand_are_refused(self, directory, rule, message):
+        directory.replace(self.RULE, f"currency = {rule}")
+        ((where, text, _),) = directory.problems()
+        assert where == "org-b.toml:22"
+        assert message in text
+
+    def test_a_range_of_one_character_is_one(self, load_with):
+        rules = load_with((self.RULE, 'currency = { chars = ["a-a", " ", "~"] }')).policies[0].offers["FeedLedger"]
+        assert rules.grants[ids.OP_CALL, "post"].arguments["currency"].chars == {"a", " ", "~"}
+
+    def test_a_member_without_parameters_has_none_to_name(self, directory):
+        directory.replace(
+            "[offer.FeedLedger.limit.post]",
+            "[offer.FeedLedger.args.history]\nx = { max = 1 }\n[offer.FeedLedger.limit.post]",
+        )
+        ((_, text, hint),) = directory.problems()
+        assert (text, hint) == ("'history' has no parameter 'x'", "it takes no parameters that have names")
+
+
 class TestNarrowings:
     @pytest.mark.parametrize(
         ("only", "error"),
@@ -130,6 +185,8 @@ class TestNarrowings:
             ({"iterate": 1}, ValueError),
             ({"nonsense": True}, ValueError),
             ({"nonsense": ["post"]}, ValueError),
+            ({"call": ["post"], "nonsense": ["post"]}, ValueError),
+            ({"call": ["post"], "iterate": "yes"}, ValueError),
             ({"call": ["not a name"]}, ValueError),
             (["_private"], ValueError),
             ([7], ValueError),
@@ -165,6 +222,22 @@ class TestNarrowings:
     def test_rules_that_are_none_are_refused(self, args):
         with pytest.raises(ValueError, match="args="):
             rules_of(args)
+
+    def test_tables_are_bounded(self):
+        most = {f"m{number}": {"a": {"max": 1}} for number in range(MOST_MEMBERS)}
+        assert len(rules_of(most)) == MOST_MEMBERS
+        with pytest.raises(ValueError, match="args="):
+            rules_of({**most, "more": {"a": {"max": 1}}})
+
+    def test_a_derived_facet_knows_what_it_is_derived_from(self, load_with):
+        guard = Guard(load_with().policies[0], PrincipalQuotas())
+        base = guard.facet("FeedLedger")
+        derived = DerivedFacet(base, [], revocable=True)
+        assert base_of(derived) is base
+        assert base_of(base) is base
+        assert (ids.OP_REVOKE, "") in derived.permits.implicit
+        assert (ids.OP_REVOKE, "") not in DerivedFacet(base, [], revocable=False).permits.implicit
+        assert (ids.OP_REVOKE, "") not in DerivedFacet(guard.facet("opaque"), [], revocable=True).permits.implicit
 
     def test_floats_are_what_they_are_written_as(self):
         assert rules_of({"post": {"amount": {"max": 0.1}}})["post"]["amount"].maximum == Decimal("0.1")
@@ -291,6 +364,98 @@ class TestContracts:
         post = make_contracts()["Ledger"].members[ids.OP_CALL, "post"]
         assert change(post, post) == ""
         assert "idempotent" in change(post, replace(post, idempotent=True))
+
+    def test_only_what_changed_is_named(self, directory):
+        reviewed = directory.load().contracts["Ledger"].members[ids.OP_CALL, "post"]
+        assert change(reviewed, replace(reviewed, effect="admin")) == (
+            f"has changed in the code: the effect was {reviewed.effect}, is admin"
+        )
+
+    def test_plain_texts_are_written_as_they_are(self, directory):
+        text = contracts_to_toml({"X": InterfaceContract("X", {}, 'a ~ "b" \\ \u00e4\nmore\nand more')})
+        assert 'doc = "a ~ \\"b\\" \\\\ \\U000000E4"\n' in text
+
+
+class TestDirectory:
+    def test_a_kind_that_is_none_is_one_mistake(self, directory):
+        directory.replace('kind   = "policy"', 'kind   = "nonsense"')
+        ((where, text, _),) = directory.problems()
+        assert (where, text) == (
+            "org-b.toml:2",
+            "'kind' must be 'directory' or 'contracts' or 'policy' or 'facets' or 'tests', not 'nonsense'",
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("zzz.toml", "list it in 'policies', or move it elsewhere"),
+            ("org-b.tom", "list it in 'policies', or move it elsewhere"),
+            ("org-bb.toml", "did you mean 'org-b.toml'?"),
+        ],
+    )
+    def test_an_unlisted_file_has_a_hint(self, directory, name, hint):
+        directory.write(name, "")
+        assert [one for _, text, one in directory.problems() if "is not listed" in text] == [hint]
+
+    @pytest.mark.parametrize(
+        ("line", "message", "hint"),
+        [
+            ('audit = "log"', "the audit log cannot lie in the policy directory", 'write: audit = "../audit"'),
+            (
+                'audit = "../audit"\nrevoked = "REVOKED"',
+                "the list of the revoked cannot lie in the policy directory",
+                'write: revoked = "../state/REVOKED"',
+            ),
+        ],
+    )
+    def test_what_changes_lies_elsewhere(self, directory, line, message, hint):
+        directory.replace('audit = "../audit"', line, "caprpc.toml")
+        assert [problem[1:] for problem in directory.problems()] == [(message, hint)]
+
+    def test_the_log_is_where_it_really_is_and_the_list_where_it_is_said_to_be(self, directory):
+        above = directory.path.parent
+        (above / "real").mkdir()
+        (above / "link").symlink_to(above / "real")
+        directory.replace('audit = "../audit"', 'audit = "../link/a"\nrevoked = "../link/r"', "caprpc.toml")
+        policies = directory.load()
+        assert policies.audit_directory == (above / "real" / "a").resolve()
+        assert policies.revoked_file == above / "link" / "r"
+
+
+class TestMessages:
+    def test_an_exception_for_a_policy_that_there_is_is_no_mistake(self, directory):
+        directory.replace(
+            'text = "nobody reaches LedgerAdmin"',
+            'text = "nobody reaches LedgerAdmin"\nexcept = ["org-b-feed"]',
+            "caprpc.toml",
+        )
+        assert directory.load().warnings == ()
+
+    def test_an_unreachable_facet_is_one_warning_with_all_that_comes_with_it(self, directory):
+        directory.replace(
+            "[offer.HistoryRO]",
+            '[offer.Spare]\ninterface = "Ledger"\ncall = ["entries"]\niterate = true\n[offer.HistoryRO]',
+        )
+        assert [one.message for one in directory.load().warnings] == [
+            "no root, restore, lend or result gives the peer the facet Spare"
+        ]
+
+    def test_an_accept_that_is_missing_is_asked_for_where_it_belongs(self, directory):
+        directory.replace("[accept.Sink]", "[accept.Subscription]")
+        found = [hint for _, text, hint in directory.problems() if "the peer may pass a Sink" in text]
+        assert found == ["write [accept.Sink], or do not grant the member"]
+
+    def test_an_unknown_key_outside_of_tables_is_said_to_be_there(self, directory):
+        directory.replace('name   = "org-b-feed"', 'nome   = 1\nname   = "org-b-feed"')
+        assert [text for _, text, _ in directory.problems()] == ["unknown key 'nome' at the top of the file"]
+
+    def test_long_words_are_cut_and_long_texts_refused(self, directory):
+        directory.replace('call = ["balance",', f'call = ["{"b" * 200}", "balance",')
+        ((_, text, _),) = [one for one in directory.problems() if "bbb" in one[1]]
+        assert f"'{'b' * 100}...'" in text
+        assert "b" * 101 not in text
+        directory.replace('reason = "SEC-2044: intraday feed"', f'reason = "{"x" * (MAX_TEXT_CHARS + 1)}"')
+        assert any(f"has more than {MAX_TEXT_CHARS} characters" in text for _, text, _ in directory.problems())
 
 
 class TestListed:

@@ -341,8 +341,9 @@ class TestFiles:
 
     def test_missing_file_is_refused(self, directory):
         (directory.path / "org-b.toml").unlink()
-        ((where, message, _),) = directory.problems()
+        ((where, message, hint),) = directory.problems()
         assert (where, message) == ("org-b.toml", "the file cannot be opened: No such file or directory")
+        assert hint == "create it, or correct the name"
 
     def test_missing_index_is_refused(self, directory):
         (directory.path / "caprpc.toml").unlink()
@@ -362,6 +363,11 @@ class TestFiles:
         assert f"mode {mode:04o}" in message
         assert "chmod" in hint
 
+    def test_what_others_could_have_written_is_not_even_read(self, directory):
+        directory.replace("per_second = 2", "per_secnd = 2")
+        (directory.path / "org-b.toml").chmod(0o666)
+        assert [where for where, _, _ in directory.problems()] == ["org-b.toml"]
+
     @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
     def test_directory_that_others_can_write_is_refused(self, directory, mode):
         directory.path.chmod(mode)
@@ -378,8 +384,11 @@ class TestFiles:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
     @pytest.mark.parametrize("name", ["org-b.toml", "."])
     def test_foreign_owner_is_refused(self, directory, name):
+        directory.replace("per_second = 2", "per_secnd = 2")
         os.chown(directory.path / name, 12345, -1)
-        assert any("belongs to user 12345" in message for _, message, _ in directory.problems())
+        messages = [message for _, message, _ in directory.problems()]
+        assert any("belongs to user 12345" in message for message in messages)
+        assert name == "." or len(messages) == 1, "a file of somebody else is not even read"
 
     def test_foreign_owner_is_seen_by_any_user(self, directory, monkeypatch):
         owner = directory.path.stat().st_uid

@@ -181,3 +181,30 @@ def test_plain_lines_have_no_refused_characters(text):
     assert all(1 <= line <= text.count("\n") + 1 for line, _ in refused)
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         assert refused == []
+
+
+@pytest.mark.parametrize("character", ["\U000e0001", "\U000e0041", "\U000e0100", "\U000e0fff", "\ufe00", "\ufe0f"])
+def test_marks_that_change_nothing_a_reader_sees_are_refused(character):
+    assert [line for line, _ in refused_characters(f"a\nb{character}\n")] == [2]
+
+
+@pytest.mark.parametrize("character", ["\ufdff", "\ufe10", "\U0001f600", "\u00e4", "\t"])
+def test_letters_and_signs_are_not(character):
+    assert not [line for line, _ in refused_characters(f"a{character}\n")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("= 1", "not TOML: expected a key"),
+        ("a. = 1", "not TOML: expected a key"),
+        ("a = { = 1 }", "not TOML: expected a key"),
+        ('a = "x', "not TOML: the string is not closed"),
+        ("a = '''x''", "not TOML: the string is not closed"),
+        ("a =", "not TOML: expected a value"),
+    ],
+)
+def test_what_is_no_toml_is_named(text, message):
+    with pytest.raises(TomlProblem) as caught:
+        TomlDocument(text)
+    assert (caught.value.line, caught.value.message) == (1, message)

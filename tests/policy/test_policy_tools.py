@@ -175,7 +175,7 @@ def test_diff_of_a_narrower_policy_is_clean(run, directory, newer):
     newer.replace("max = 10_000", "max = 5_000")
     result = run("diff", directory.path, newer.path)
     assert result.exit_code == 0
-    assert "nobody may do more" in result.stdout
+    assert result.stdout.endswith("1 narrower; nobody may do more than before\n")
 
 
 def test_diff_lets_an_approved_widening_pass_and_no_other(run, directory, newer, tmp_path):
@@ -185,7 +185,9 @@ def test_diff_lets_an_approved_widening_pass_and_no_other(run, directory, newer,
     key = found[0]["key"].replace("\\", "\\\\").replace('"', '\\"')
     text = f'caprpc = 1\nkind = "approvals"\n[[pass]]\nwhat = "{key}"\nby = "sec@acme.example"\nreason = "SEC-1"\n'
     approved.write_text(text)
-    assert run("diff", directory.path, newer.path, "--approvals", approved).exit_code == 0
+    passed = run("diff", directory.path, newer.path, "--approvals", approved)
+    assert passed.exit_code == 0
+    assert passed.stdout.endswith("1 new; nobody may do more than was approved\n")
     newer.replace("max = 10_000", "max = 20_000")
     assert run("diff", directory.path, newer.path, "--approvals", approved).exit_code == 1
     approved.write_text(text + "until = 2020-01-01T00:00:00Z\n")
@@ -233,6 +235,17 @@ def test_lint_finds_what_loads_and_is_likely_wrong(run, directory, tmp_path):
     assert "[no-owner]" in again.stdout
 
 
+def test_lint_names_warnings_of_the_loader_by_their_own_codes(run, directory):
+    directory.replace("2" * 64, "0" * 64)
+    directory.replace('text = "nobody reaches LedgerAdmin"', 'text = "x"\nexcept = ["ops-admn"]', "caprpc.toml")
+    directory.replace('tags   = ["external"]\n', 'tags   = ["external"]\nnot_before = 2020-01-01T00:00:00Z\n')
+    directory.replace("not_after = 2027-06-30T00:00:00Z", "not_after = 2021-06-30T00:00:00Z")
+    found = json.loads(run("lint", directory.path, "--format", "json").stdout)["findings"]
+    codes = [one["code"] for one in found]
+    assert {"placeholder", "no-such-policy"} <= set(codes)
+    assert codes.count("expired") == 1
+
+
 def test_lint_says_what_ends_soon_and_what_never_ends(run, directory):
     directory.replace("not_after = 2027-06-30T00:00:00Z", "")
     assert "[no-expiry]" in run("lint", directory.path).stdout
@@ -259,6 +272,16 @@ def test_coverage_names_grants_that_no_test_would_miss(run, directory):
     assert result.exit_code == 1
     assert "org-b-feed: Ledger.balance (FeedLedger)" in survivors
     assert "org-b-feed: Ledger.post (FeedLedger)" not in survivors
+    assert "org-b-feed: Ledger.history (FeedLedger)" not in survivors
+
+
+def test_an_expectation_that_fails_anyway_covers_nothing(run, directory):
+    directory.write("tests.toml", TESTS.replace('facet = "FeedLedger"', 'rule = "org-b.toml:1"'))
+    directory.replace('audit = "../audit"', 'audit = "../audit"\ntests = ["tests.toml"]', "caprpc.toml")
+    found = json.loads(run("test", directory.path, "--coverage", "--format", "json").stdout)
+    survivors = {line["text"] for line in found["coverage"]["survivors"]}
+    assert not found["passed"]
+    assert "org-b-feed: Ledger.balance (FeedLedger)" in survivors
     assert "org-b-feed: Ledger.history (FeedLedger)" not in survivors
 
 
@@ -298,6 +321,24 @@ def test_report_is_one_file_without_scripts(run, directory, newer, tmp_path):
     assert "Ledger.post: arguments" in text
     assert 'class="no">no' in text
     assert text.count("<svg") == 2
+    assert "No older version was given" not in text
+    assert "No audit log was given to compare with." in text
+    assert run("report", newer.path, "--html", target).exit_code == 0
+    assert "No older version was given to compare with." in target.read_text()
+
+
+def test_the_drawing_names_each_lend_by_its_parameter_and_cuts_no_label_that_has_room(run, tmp_path):
+    target = tmp_path / "report.html"
+    assert run("report", ROOT / "policies" / "ledger-partner", "--html", target).exit_code == 0
+    labels = re.findall(r'<text class="label"[^>]*>([^<]*)</text>', target.read_text())
+    assert labels == [
+        "lent to Ledger.load (postings)",
+        "lent to Ledger.load (progress)",
+        "lent to Ledger.subscribe (sink)",
+        "call readlines, iterate",
+    ]
+    drawing = target.read_text().partition("<svg")[2].partition("</svg>")[0]
+    assert drawing.rindex('class="arrow"') < drawing.index('class="label"'), "a line would cross a label"
 
 
 def test_export_as_json_has_what_each_peer_may(run, directory):

@@ -47,6 +47,53 @@ def test_a_limit_that_nobody_came_near_is_named_and_one_that_was_is_not(load_wit
     assert any("at most 40 were seen" in one.text for one in unused(policies, posts[:40]))
 
 
+def posts(*arguments: dict[str, str]) -> list[Event]:
+    return [event("FeedLedger", ids.OP_CALL, "post", at=DAY * index, args=one) for index, one in enumerate(arguments)]
+
+
+def rules_of(policies, events) -> list[str]:
+    return [f"{one.where} {one.text.partition(': ')[2]}" for one in unused(policies, events) if one.kind == "rule"]
+
+
+def test_a_rule_that_no_call_came_near_is_named(load_with):
+    policies = load_with(('currency = { in = ["EUR", "USD"] }', 'currency = { in = ["EUR", "USD"], max_len = 9 }'))
+    assert rules_of(policies, posts({"amount": "4999.99", "currency": "EUR"}, {"amount": "5", "currency": "EUR"})) == [
+        "org-b.toml:21 Ledger.post: amount may be up to 10000, and at most 4999.99 was seen",
+        "org-b.toml:22 Ledger.post: currency may have a length of 9, and at most 3 was seen",
+        "org-b.toml:22 Ledger.post: currency may be USD, which was never seen",
+    ]
+
+
+def test_a_rule_that_was_approached_or_whose_values_were_not_kept_is_not_named(load_with):
+    policies = load_with()
+    near = posts({"amount": "5000", "currency": "EUR"}, {"amount": "1", "currency": "USD"})
+    assert rules_of(policies, near) == []
+    for kept in ({}, {"amount": "hmac:00"}, {"amount": "1[cut: 9 characters]"}, {"amount": "NaN"}):
+        assert rules_of(policies, posts({"amount": "1"}, kept)) in (
+            [],
+            ["org-b.toml:21 Ledger.post: amount may be up to 10000, and at most 1 was seen"] * ("NaN" in kept.values()),
+        )
+
+
+def test_numbers_of_a_rule_are_found_in_texts(load_with):
+    policies = load_with(("amount   = { min = 0.01, max = 10_000 }", "amount   = { in = [1, 2.5] }"))
+    assert rules_of(policies, posts({"amount": "1"}, {"amount": "2.50"})) == []
+    assert rules_of(policies, posts({"amount": "1"})) == [
+        "org-b.toml:21 Ledger.post: amount may be 2.5, which was never seen"
+    ]
+
+
+def test_unused_and_shadow_in_other_forms(run, directory, log):
+    sarif = json.loads(run("unused", directory.path, "--log", log, "--format", "sarif").stdout)
+    rules = {rule["id"] for rule in sarif["runs"][0]["tool"]["driver"]["rules"]}
+    assert "unused-grant" in rules
+    assert {one["level"] for one in sarif["runs"][0]["results"]} == {"note"}
+    text = run("unused", directory.path, "--log", log, "--format", "markdown").stdout
+    assert "| org-b.toml:18 | grant | org-b-feed: Ledger.balance (FeedLedger) was never used |" in text
+    text = run("shadow", directory.path, "--log", log, "--format", "markdown").stdout
+    assert text.splitlines()[2].startswith("| may be refused | 1 |")
+
+
 def test_a_policy_whose_peer_did_nothing_is_one_line(directory):
     assert [one.kind for one in unused(directory.load(), [])] == ["policy"]
 

@@ -7,7 +7,8 @@ from click.testing import CliRunner
 
 from caprpc import ids
 from caprpc.cli import main
-from caprpc.policy import Guard, PrincipalQuotas
+from caprpc.policy import Guard, PrincipalQuotas, contracts_to_toml
+from tests.policy.conftest import interface, make_contracts, member
 
 HISTORY = """\
 [offer.HistoryRO]
@@ -194,3 +195,40 @@ def test_list_names_what_a_shared_facet_gives(shared):
     result = run("list", shared.path, "--format", "csv")
     assert result.exit_code == 0
     assert "HistoryRO" in result.stdout
+
+
+def test_facets_that_lead_back_to_themselves_are_followed_once(directory):
+    parents = member(ids.OP_CALL, "parent", returns="Node", ref="Node")
+    contracts = make_contracts() | {"Node": interface("Node", parents)}
+    directory.write("contracts.toml", contracts_to_toml(contracts))
+    share(
+        directory,
+        '[offer.Child]\ninterface = "Node"\ncall = ["parent"]\nreturns = { parent = "Parent" }\n'
+        '[offer.Parent]\ninterface = "Node"\ncall = ["parent"]\nreturns = { parent = "Child" }\n',
+    )
+    directory.replace('ledger = "FeedLedger"', 'ledger = "FeedLedger"\nnode = "Child"')
+    policies = directory.load()
+    assert {"Child", "Parent"} <= policies.policies[0].offers.keys()
+    assert policies.warnings == ()
+
+
+def test_what_comes_with_an_unused_facet_is_not_warned_of_by_itself(directory):
+    share(directory, '[offer.Spare]\ninterface = "Ledger"\ncall = ["entries"]\niterate = true\n')
+    assert [warning.message for warning in directory.load().warnings] == ["no policy uses the facet Spare"]
+
+
+@pytest.mark.parametrize("mistake", ["Spare = 5", "_spare = { interface = 'History', length = true }"])
+def test_a_mistake_in_one_of_two_shared_files_is_named_once(directory, mistake):
+    share(directory, f"[offer]\n{mistake}\n", HISTORY.replace("HistoryRO", "Other"))
+    assert [where for where, _, _ in directory.problems()] == ["shared.toml:4"]
+
+
+def test_what_an_unreachable_facet_leads_to_is_not_warned_of(shared):
+    shared.replace(
+        "[offer.FeedLedger]",
+        '[offer.Spare]\ninterface = "Ledger"\ncall = ["history"]\nreturns = { history = "HistoryRO" }\n'
+        "[offer.FeedLedger]",
+    )
+    shared.replace('history = "HistoryRO"\n', 'history = "opaque"\n')
+    messages = [warning.message for warning in shared.load().warnings]
+    assert messages == ["no root, restore, lend or result gives the peer the facet Spare"]

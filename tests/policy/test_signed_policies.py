@@ -1,6 +1,7 @@
 """Signed policies: enough people, these very files, and no older version."""
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -233,8 +234,57 @@ def test_commands_make_keys_sign_and_verify(directory, tmp_path):
         "yes: version 7, signed by alice.example, bob.example (2 needed)\n",
     )
     assert run("check", directory.path).exit_code == 0
+    Signers.load(signers).accept(directory.load())
+    assert run("verify", directory.path, "--signers", signers).exit_code == 0, "accepted, and still the same"
+    directory.replace("version = 7", "version = 6", "caprpc.toml")
+    for name in ("alice.example", "bob.example"):
+        assert run("sign", directory.path, "--key", tmp_path / f"{name}.key").stderr == ""
+    back = run("verify", directory.path, "--signers", signers)
+    assert back.exit_code == 1
+    assert "an older version may not come back" in back.stdout
+    directory.replace("per_second = 2", "per_second = 1")
+    again = run("sign", directory.path, "--key", tmp_path / "alice.example.key")
+    assert "other files were signed as version 6 before" in again.stderr
+    assert "version = 7, and sign again" in again.stderr
+    (tmp_path / "state").write_text("nothing")
+    assert run("verify", directory.path, "--signers", signers).exit_code == 1
     (tmp_path / "alice.example.key").chmod(0o644)
     assert run("sign", directory.path, "--key", tmp_path / "alice.example.key").exit_code == 3
+
+
+def test_changes_are_shown_since_the_last_version_that_enough_have_signed(bundle, people, tmp_path):
+    above, path = bundle.directory.path.parent, bundle.directory.path
+    environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+
+    def commit(message):
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        for words in (("add", path.name), ("commit", "-qm", message)):
+            subprocess.run(["git", "-C", above, *identity, *words], check=True, env=environment)
+
+    def run(*words):
+        return CliRunner().invoke(main, ["policy", *map(str, words)])
+
+    subprocess.run(["git", "-C", above, "init", "-q"], check=True, env=environment)
+    commit("not signed")
+    none = run("diff", "--last-signed", bundle.path, path)
+    assert none.exit_code == 3
+    assert "no revision of" in none.stderr
+    bundle.sign(*people[:2])
+    commit("signed by two")
+    bundle.directory.replace("per_second = 2", "per_second = 3")
+    bundle.sign(people[0])
+    commit("signed by one, which is not enough")
+    bundle.directory.replace("max = 10_000", "max = 20_000")
+    found = run("diff", "--last-signed", bundle.path, path)
+    assert found.exit_code == 1, found.output
+    assert "Ledger.post: limits" in found.stdout
+    assert "Ledger.post: arguments" in found.stdout
+    report = tmp_path / "report.html"
+    assert run("report", path, "--html", report, "--last-signed", bundle.path).exit_code == 0
+    names = ", ".join(person.key.name for person in people[:2])
+    assert f"Changes since version 7, signed by {names} (" in report.read_text()
+    assert run("report", path, "--html", report, "--last-signed", bundle.path, "--git", "HEAD").exit_code == 2
+    assert run("diff", path, path, "--last-signed", bundle.path).exit_code == 2
 
 
 def test_a_side_takes_only_signed_policies_and_keeps_the_last_good_ones(tmp_path, people):
