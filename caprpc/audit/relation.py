@@ -47,6 +47,7 @@ class Relation(ChainWriter):
         "_forks",
         "_lock",
         "_pid",
+        "_room",
         "_synced",
         "name",
     )
@@ -67,6 +68,7 @@ class Relation(ChainWriter):
         self._lock = threading.Lock()
         self._added = _Added()
         self._floods: dict[Template, Flood] = {}
+        self._room = _MAX_FLOODS
         self._pid = os.getpid()
         self._forks = FORKS.count
         self._synced: tuple[float, int, Head | None] = (0.0, seq, None)
@@ -265,8 +267,10 @@ class Relation(ChainWriter):
             self._end_flood(flood, mono / SECOND_NS)
 
     def _new_flood(self, template: Template) -> Flood:
-        if len(self._floods) >= _MAX_FLOODS:
+        if len(self._floods) >= self._room:
             self._end_floods(self._clock.monotonic_s())
+            # Those whose window goes on stay: to look at all of them for each new one would cost the square of it.
+            self._room = max(_MAX_FLOODS, 2 * len(self._floods))
         return self._floods.setdefault(template, Flood(template))
 
     def _end_floods(self, now: float) -> None:

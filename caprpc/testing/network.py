@@ -9,6 +9,7 @@ from caprpc.interface import interface_closure
 from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.admission import Admission
 from caprpc.objects.epoch import Served, read_epoch
+from caprpc.objects.grants import Grants
 from caprpc.objects.roots import check_roots, contracts_of_roots
 from caprpc.session import Question, Session, State
 from caprpc.testing.clock import FakeClock
@@ -30,20 +31,23 @@ class Party:
         *,
         audit: Path | None,
         interfaces: Iterable[type],
+        grants: Grants | None,
     ) -> None:
         self.side = side
         self.ends: list[End] = []
         """Its ends of connections, newest last; those that are over are forgotten as others are made."""
         serves = roots is not None
         served = check_roots(roots) if roots is not None else {}
+        restored = grants.contracts if grants is not None else {}
         self.accepting = Admission.load(
             side.identity,
             side.policies,
             audit=audit,
             name="server" if serves else "client",
             roots=served,
-            contracts=contracts_of_roots(served) | interface_closure(interfaces) if serves else {},
+            contracts=contracts_of_roots(served) | interface_closure(interfaces) | restored if serves else {},
             server_limits=DEFAULT_SERVER_LIMITS,
+            grants=grants,
         )
         self.dialing = self.accepting
         """What decides about those whom it dials: the same files and the same log, and no roots, as in a client."""
@@ -185,6 +189,7 @@ class Network:
         *,
         audit: Path | None = None,
         interfaces: Iterable[type] = (),
+        grants: Grants | None = None,
     ) -> Party:
         """Have a side take part.
 
@@ -193,11 +198,12 @@ class Network:
             roots: What it serves; without them it serves nothing, like a client.
             audit: Where its audit log goes; by default where its ``caprpc.toml`` says.
             interfaces: What factories among the roots return; the classes of other roots tell it themselves.
+            grants: What it restores sturdy references from; closed with the network.
 
         Raises:
             ConfigurationError, AuditError: As for ``Server`` and ``connect``.
         """
-        party = Party(side, roots, audit=audit, interfaces=interfaces)
+        party = Party(side, roots, audit=audit, interfaces=interfaces, grants=grants)
         self._parties.append(party)
         return party
 

@@ -3,7 +3,7 @@
 import pytest
 
 from caprpc.audit import Selection, extra, select
-from caprpc.audit.flood import FLOOD_THRESHOLD, WINDOW_S
+from caprpc.audit.flood import FLOOD_THRESHOLD, WINDOW_S, Flood
 from caprpc.ids import new_reference
 from tests.audit.conftest import PEER
 
@@ -145,3 +145,19 @@ def test_count_of_refusals_of_made_up_members_names_a_few(logs, refusal):
     (record,) = flooded(logs, refusal, [f"made_up_{n}" for n in range(30)])
     assert "member" not in record
     assert record["detail"] == "members made_up_0, made_up_1, made_up_2, made_up_3 and others"
+
+
+def test_refusals_that_all_differ_cost_the_same_each(logs, refusal, monkeypatch):
+    """A peer makes up members, and comes back with new connections: each has templates of its own."""
+    looks = []
+    due = Flood.due
+    monkeypatch.setattr(Flood, "due", lambda self, now: looks.append(self) or due(self, now))
+    log = logs.open()
+    relation = log.relation(PEER)
+    made = 3_000
+    for number in range(made):
+        template = relation.template(**{**refusal, "facet": f"f{number}"})
+        relation.append(template, number, extra(reference=new_reference(), member="m"))
+    assert len(looks) < 4 * made
+    log.close()
+    assert counted(logs) == made

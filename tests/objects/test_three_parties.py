@@ -85,7 +85,7 @@ def test_reload_that_forbids_to_pass_on_ends_it_for_what_is_passed_on_already(th
     with pytest.raises(RemoteError, match="grant"):
         list(rows)
     assert direct.name(4) == "owner's", "what the middle does itself is another right"
-    assert three.log.tags == {1, 2, 4}
+    assert three.log.tags.keys() == {1, 2, 4}
 
 
 def test_reload_that_takes_away_whose_objects_may_be_passed_on_ends_it_for_those(three):
@@ -96,7 +96,7 @@ def test_reload_that_takes_away_whose_objects_may_be_passed_on_ends_it_for_those
     three.reload("middle", "middle", policies)
     assert refused(leaf.name, 2) == refused(three.node.same) == "denied"
     assert own.name(3) == "middle's"
-    assert three.log.tags == {1, 3}
+    assert three.log.tags.keys() == {1, 3}
 
 
 def test_reload_at_the_far_end_is_felt_by_the_owner(three):
@@ -106,7 +106,7 @@ def test_reload_at_the_far_end_is_felt_by_the_owner(three):
     assert kept.name(1) == "far's"
     three.reload("far", "far", {"middle": OF_THE_FAR_ONE["middle"].replace(ON, "")})
     assert refused(kept.name, 2) == "denied"
-    assert three.log.tags == {1}
+    assert three.log.tags.keys() == {1}
 
 
 def test_answer_that_is_read_after_the_end_gives_what_is_dead(three):

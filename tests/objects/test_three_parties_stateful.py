@@ -35,6 +35,7 @@ from tests.objects.three_parties import (
     ALLOWED,
     FAR,
     MIDDLE,
+    OWNER,
     Gate,
     GateImpl,
     Leaf,
@@ -48,7 +49,7 @@ from tests.objects.three_parties import (
 INDEX = st.integers(0, 1_000_000)
 MOST_PENDING = 8
 LOSSES = ["upstream", "front", "owner revokes the middle", "middle revokes the far one"]
-MISHAPS = ["revoke leaf", "revoke handle", "release", *LOSSES]
+MISHAPS = [*["revoke leaf", "revoke handle", "release"] * 2, *LOSSES]
 
 
 class Standing:
@@ -81,11 +82,14 @@ class Histories(RuleBasedStateMachine):
         self.root = self.front.client.root("gate", Gate)
         self.far_node = self.root.node()
         self.ours = [LeafImpl(self.log, "far's") for _ in range(2)]
-        self.held = []
+        self.node.handles.append(narrow(self.node.leaf, Terms.of(), self.network.now))
+        self.held = [self.far_node.same(), self.far_node.offered(0)]
         self.streams = []
         self.pending = []
         self.lent = []
         self.tags = itertools.count()
+        self.callers = {}
+        """Who has made a call, by its tag: whoever serves it knows that it is for them."""
         self.refused = set()
         """Tags of calls on what was dead: none of them may have run."""
 
@@ -133,8 +137,11 @@ class Histories(RuleBasedStateMachine):
         for pending in self.pending:
             self.read(pending)
 
-    def fresh_tag(self):
-        return next(self.tags)
+    def fresh_tag(self, by=None):
+        tag = next(self.tags)
+        if by is not None:
+            self.callers[tag] = by
+        return tag
 
     def leaf(self, index):
         choice = [*self.ours, *(stub for stub in self.held if stub._caprpc_shape.name == "Leaf")]
@@ -225,7 +232,7 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(index=INDEX, name=st.sampled_from(["name", "name", "hidden"]))
     def use(self, index, name):
-        self.start(self.front.client, self.held[index % len(self.held)], (OP_CALL, name), self.fresh_tag())
+        self.start(self.front.client, self.held[index % len(self.held)], (OP_CALL, name), self.fresh_tag(FAR))
 
     @rule(n=st.integers(0, 4), name=st.sampled_from(["count", "leaves"]), wait=st.booleans())
     def open_stream(self, n, name, wait):
@@ -295,7 +302,7 @@ class Histories(RuleBasedStateMachine):
         choice += [(self.front.server, stub) for stub in self.gate.of_far]
         if choice:
             end, stub = choice[index % len(choice)]
-            self.start(end, stub, (OP_CALL, "name"), self.fresh_tag())
+            self.start(end, stub, (OP_CALL, "name"), self.fresh_tag(MIDDLE))
 
     @precondition(lambda self: self.gate.of_far)
     @rule(index=INDEX, name=st.sampled_from(["keep", "borrow", "shut"]))
@@ -315,7 +322,7 @@ class Histories(RuleBasedStateMachine):
     def owner_calls(self, index):
         stub = self.node.held[index % len(self.node.held)]
         if isinstance(stub, Stub):
-            self.start(self.upstream.server, stub, (OP_CALL, "name"), self.fresh_tag())
+            self.start(self.upstream.server, stub, (OP_CALL, "name"), self.fresh_tag(OWNER))
 
     @precondition(lambda self: len(self.node.handles) < 3)
     @rule(index=INDEX, uses=st.none() | st.integers(1, 3), for_s=st.none() | st.integers(1, 3))
@@ -485,7 +492,9 @@ class Histories(RuleBasedStateMachine):
     def nothing_runs_that_no_policy_permits(self):
         if hasattr(self, "log"):
             assert self.log.ran <= ALLOWED, self.log.ran - ALLOWED
-            assert not self.log.tags & self.refused
+            assert not self.log.tags.keys() & self.refused
+            for tag in self.log.tags.keys() & self.callers.keys():
+                assert self.log.tags[tag][-1] == self.callers[tag]
 
     @invariant()
     def nobody_breaks_the_protocol(self):

@@ -101,12 +101,12 @@ class Log:
 
     def __init__(self):
         self.ran = set()
-        self.tags = set()
+        self.tags = {}
 
     def note(self, kind, member, tag=None):
         self.ran.add((kind, member, caprpc.current().chain))
         if tag is not None:
-            self.tags.add(tag)
+            self.tags[tag] = caprpc.current().chain
 
 
 class LeafImpl(Leaf):

@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -179,6 +180,22 @@ def test_accepting_an_old_backup_revokes_again_and_names_what_is_lost(stores, ad
     assert again.revoked_since(3)[1] == [revoked.grant_id]
     again.revoke(kept.grant_id, 1_700.0)
     stores()
+
+
+def test_both_files_of_one_backup_bring_back_what_was_revoked_as_the_page_says(stores, add, path, tmp_path):
+    """What cannot be told without a third place; docs/how-to/sturdy-references.md says so, and what to compare with."""
+    store = stores()
+    revoked, secret = add(store)
+    noted = path.with_name("grants.db.acknowledged")
+    copy_of(path, tmp_path / "backup.db")
+    shutil.copy2(noted, tmp_path / "acknowledged")
+    store.revoke(revoked.grant_id, 1_500.0)
+    store.close()
+    put_back(tmp_path / "backup.db", path)
+    shutil.copy2(tmp_path / "acknowledged", noted)
+    assert stores().find(digest_of(secret)).state(1_600.0) == "live"
+    page = Path(__file__).parents[2] / "docs/how-to/sturdy-references.md"
+    assert "If **both** files come back from the same backup, nobody can" in page.read_text(encoding="utf-8")
 
 
 def test_accepting_what_is_no_old_backup_changes_nothing(stores, add, path):
