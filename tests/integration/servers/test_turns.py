@@ -7,6 +7,7 @@ their sockets by a method that this very thread runs.
 import asyncio
 import sys
 import threading
+import weakref
 from itertools import groupby
 from math import inf
 
@@ -334,3 +335,22 @@ def test_connection_that_fails_in_its_turn_takes_nobody_elses():
 
     assert asyncio.run(main()) == log
     assert [str(exc) for exc in told] == ["a defect"]
+
+
+def test_nothing_is_kept_of_a_connection_that_has_ended():
+    class Connection:
+        principal = "a"
+
+    async def main():
+        rounds = caprpc.aio.rounds.Rounds()
+        connections = [Connection(), Connection()]
+        for connection in connections:
+            rounds.room(connection)
+        gone = [weakref.ref(connection) for connection in connections]
+        for connection in connections:
+            rounds.forget(connection)
+        connections.clear()
+        del connection
+        return [ref() for ref in gone]
+
+    assert asyncio.run(main()) == [None, None]
