@@ -84,6 +84,8 @@ class World:
     def __init__(self, driver, deployment, sides, connect):
         self.box = BoxImpl()
         self.sides = sides
+        # What is sent over a Unix socket is there when ``send`` returns; over TCP that is up to the kernel.
+        self.path = deployment.root / "socket"
         self._peers = []
         directories = deployment.side("server", {name: POLICY.format(name) for name in sides}, [Box, Item]).directories
         self._stop = connect(driver, self.box, directories, self)
@@ -113,7 +115,7 @@ class World:
 
 def serve_blocking(box, directories, world):
     server = caprpc.Server({"box": box}, **directories)
-    world.address = server.listen("127.0.0.1:0")
+    world.address = server.listen(f"unix:{world.path}")
     server.start()
     return server.stop
 
@@ -124,7 +126,7 @@ def serve_aio(box, directories, world):
 
     async def main():
         server = caprpc.aio.Server({"box": box}, **directories)
-        world.address = server.listen("127.0.0.1:0")
+        world.address = server.listen(f"unix:{world.path}")
         async with server:
             ready.set()
             await done.wait()
