@@ -379,6 +379,7 @@ class Connection(Answering, asyncio.BufferedProtocol):
         if self.closed:
             return
         self.closed = True
+        self.host.rounds.forget(self)
         self.flush()
         while self.pending:
             self.pending.pop().drop()

@@ -48,6 +48,12 @@ class Rounds:
         self._turns.wait(connection.principal, connection)
         self._schedule(connection.loop)
 
+    def forget(self, connection: "Connection") -> None:
+        """A connection has ended: keep nothing of it."""
+        self._served.discard(connection)
+        if connection is self._last:
+            self._last = None
+
     def has(self, connection: "Connection") -> bool:
         """Whether a connection waits for its turn."""
         return bool(self._turns) and self._turns.has(connection)

@@ -7,6 +7,7 @@ their sockets by a method that this very thread runs.
 import asyncio
 import sys
 import threading
+import weakref
 from itertools import groupby
 from math import inf
 
@@ -83,6 +84,8 @@ class World:
     def __init__(self, driver, deployment, sides, connect):
         self.box = BoxImpl()
         self.sides = sides
+        # What is sent over a Unix socket is there when ``send`` returns; over TCP that is up to the kernel.
+        self.path = deployment.root / "socket"
         self._peers = []
         directories = deployment.side("server", {name: POLICY.format(name) for name in sides}, [Box, Item]).directories
         self._stop = connect(driver, self.box, directories, self)
@@ -112,7 +115,7 @@ class World:
 
 def serve_blocking(box, directories, world):
     server = caprpc.Server({"box": box}, **directories)
-    world.address = server.listen("127.0.0.1:0")
+    world.address = server.listen(f"unix:{world.path}")
     server.start()
     return server.stop
 
@@ -123,7 +126,7 @@ def serve_aio(box, directories, world):
 
     async def main():
         server = caprpc.aio.Server({"box": box}, **directories)
-        world.address = server.listen("127.0.0.1:0")
+        world.address = server.listen(f"unix:{world.path}")
         async with server:
             ready.set()
             await done.wait()
@@ -301,7 +304,8 @@ def test_thread_that_reads_takes_what_the_polling_thread_has_left(world, slices)
     call = holder.next_call()
     holder.send(m.Return(call.question, pack("its name")))
     assert user.answer(use.question).payload == pack("its name")
-    assert answers(holder, 40) == [call.question for call in sent]
+    # They have started in order, on workers, and end as those do.
+    assert sorted(answers(holder, 40)) == [call.question for call in sent]
 
 
 class Turn:
@@ -334,3 +338,22 @@ def test_connection_that_fails_in_its_turn_takes_nobody_elses():
 
     assert asyncio.run(main()) == log
     assert [str(exc) for exc in told] == ["a defect"]
+
+
+def test_nothing_is_kept_of_a_connection_that_has_ended():
+    class Connection:
+        principal = "a"
+
+    async def main():
+        rounds = caprpc.aio.rounds.Rounds()
+        connections = [Connection(), Connection()]
+        for connection in connections:
+            rounds.room(connection)
+        gone = [weakref.ref(connection) for connection in connections]
+        for connection in connections:
+            rounds.forget(connection)
+        connections.clear()
+        del connection
+        return [ref() for ref in gone]
+
+    assert asyncio.run(main()) == [None, None]
