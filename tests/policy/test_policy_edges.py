@@ -16,10 +16,11 @@ from caprpc.policy.derived import DerivedFacet, base_of
 from caprpc.policy.document import MAX_TEXT_CHARS
 from caprpc.policy.guard import narrowed
 from caprpc.policy.limits import CONNECTIONS, RANGES
+from caprpc.policy.model import Restorable
 from caprpc.policy.narrowing import narrower_lends
 from caprpc.policy.problems import MAX_PROBLEMS, Problems, suggest
 from caprpc.policy.quotas import Usage
-from caprpc.policy.restores import LEAST_SECONDS, MOST_SECONDS
+from caprpc.policy.restores import LEAST_SECONDS, MOST_SECONDS, narrower_restores
 from tests.policy.conftest import NOW, make_contracts
 
 LEND = Lend("Sink", "load", "source", "LinesOnly", "call", None, "x.toml:1")
@@ -553,6 +554,18 @@ class TestRestores:
 
     def test_they_are_one_second_and_ten_years(self):
         assert (LEAST_SECONDS, MOST_SECONDS) == (1.0, 315_360_000.0)
+
+    def test_a_mistake_in_one_entry_hides_none_in_the_next(self, directory):
+        more = '[restore.a]\nas = 5\n[restore.b]\nas = "Nothing"\n[restore.c]\nas = "Neither"\n'
+        directory.replace("[offer.FeedLedger]", more + "[offer.FeedLedger]")
+        assert [where for where, _, _ in directory.problems()] == ["org-b.toml:17", "org-b.toml:19", "org-b.toml:21"]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "left"), [(True, True, True), (True, False, False), (False, True, False), (False, False, False)]
+    )
+    def test_who_may_hold_it_is_what_both_say(self, old, new, left):
+        before, after = (Restorable("a", "F", bearer, None, "x.toml:1") for bearer in (old, new))
+        assert narrower_restores({"a": before}, {"a": after})["a"].bearer is left
 
 
 class TestPools:
