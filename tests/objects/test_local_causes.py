@@ -148,4 +148,4 @@ def test_owner_sees_which_line_lets_out_what_a_context_gives(caprpc_pair, caplog
     bank = caprpc_pair({"bank": BankOfAcme()}, offer=offer).client.root("bank", Bank)
     with pytest.raises(RemoteError, match="declaration or policy does not let out"), bank.opened():
         pass
-    assert 'no reference out of context; to allow it name a facet under [offer.Open.returns]: context = "' in caplog.text
+    assert 'out of context; to allow it name a facet under [offer.Open.returns]: context = "<facet>"' in caplog.text
