@@ -10,6 +10,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from caprpc.aio.awaitable import CallAwaitable
+from caprpc.aio.crossing import done_on
 from caprpc.aio.stepping import Stepping
 from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
 from caprpc.forks import FORKS
@@ -215,16 +216,19 @@ class Caller(Stepping):
 
     def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
         """End the references of ours that are chosen; ``cut`` answers running calls on them, too. From any thread."""
-        connection = self._connection
         if threading.get_ident() != self._thread:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(lambda: self.revoke(chosen, cut=cut))
-            return
+            done_on(self._loop, lambda: self._revoke(chosen, cut=cut))
+        else:
+            self._revoke(chosen, cut=cut)
+
+    def _revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> int:
+        connection = self._connection
         if connection.link.admitted is not None:
             connection.route(sort_out(connection.link, connection.link.endpoint.revoke(chosen, cut=cut)))
             closers = connection.link.closing()
             if closers:
                 connection.host.let_go(closers)
+        return 0
 
     def release(self, stub: Stub) -> None:
         """Give a reference back now. From any thread."""

@@ -15,9 +15,7 @@ R = TypeVar("R")
 
 
 @overload
-def submit(
-    method: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-) -> "asyncio.Future[R]": ...
+def submit(method: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[R]": ...
 @overload
 def submit(method: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[R]": ...
 def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":

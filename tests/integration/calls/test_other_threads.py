@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
@@ -137,3 +138,47 @@ async def test_promise_that_a_thread_drops_at_once_still_carries_its_step(connec
         return [future.result() for future in [caprpc.pipe(ledger).account().balance() for _ in range(30)]]
 
     assert await asyncio.to_thread(balances) == [12] * 30
+
+
+class Revoking(Book):
+    """Revokes in a thread of an asyncio server, whose loop is busy at that moment."""
+
+    def __init__(self, loop):
+        super().__init__()
+        self.loop = loop
+        self.order = []
+        self.revoke = lambda: caprpc.revoke(self)
+
+    def wait(self):
+        busy = threading.Event()
+
+        def be_busy():
+            busy.set()
+            time.sleep(0.1)
+            self.order.append("the loop goes on")
+
+        self.loop.call_soon_threadsafe(be_busy)
+        assert busy.wait(10)
+        self.revoke()
+        self.order.append("revoked")
+
+
+@pytest.mark.parametrize("of_the_server", [False, True])
+async def test_what_a_thread_revokes_is_revoked_when_it_goes_on(caprpc_sides, of_the_server):
+    book = Revoking(asyncio.get_running_loop())
+    roots = {"ledger": book}
+    serving, dialing = caprpc_sides(roots)
+    server = caprpc.aio.Server(roots, **serving.directories)
+    address = server.listen("127.0.0.1:0")
+    if of_the_server:
+        book.revoke = lambda: server.revoke("spiffe://test.example/client")
+    async with server, caprpc.aio.connect(address, **dialing.directories) as peer:
+        ledger = await peer.root("ledger", Ledger)
+        with pytest.raises((caprpc.ReferenceDead, caprpc.RemoteError, caprpc.ConnectionLost)):
+            await ledger.wait()
+        while len(book.order) < 2:
+            await asyncio.sleep(0.005)
+        with pytest.raises((caprpc.ReferenceDead, caprpc.RemoteError, caprpc.ConnectionLost)):
+            await ledger.post(1)
+    assert book.order == ["the loop goes on", "revoked"]
+    assert book.total == 0
