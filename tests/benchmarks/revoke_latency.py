@@ -3,7 +3,8 @@
 Two processes. One client makes one call after the other, as fast as it goes; over another connection the server is
 told to revoke. Printed are, for each way to revoke and each driver of the server, the milliseconds from just before
 ``revoke`` until the calling client has its first error, and how many calls still ran after ``revoke`` had returned:
-at most one each time, which had been let through before. For a principal also when a holder knew that does nothing meanwhile.
+at most one each time, which had been let through before. For a principal also when a holder knew that does nothing
+meanwhile.
 """
 
 import argparse
