@@ -23,7 +23,7 @@ PYTHON = {
     "reconnect": (3, HERE + "test_howto_examples.py"),
     "serve-and-call": (1, HERE + "test_howto_services.py"),
     "sturdy-references": (3, HERE + "test_howto_examples.py"),
-    "test-your-service": (4, "tests/testing/test_plugin_in_use.py"),
+    "test-your-service": (6, "tests/testing/test_plugin_in_use.py"),
     "typed-stubs": (2, HERE + "test_typed_stubs_page.py"),
     "use-asyncio": (2, HERE + "test_howto_services.py"),
     "use-unix-sockets": (2, HERE + "test_howto_examples.py"),
