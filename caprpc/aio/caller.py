@@ -10,6 +10,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from caprpc.aio.awaitable import CallAwaitable
+from caprpc.aio.crossing import done_on
 from caprpc.aio.stepping import Stepping
 from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
 from caprpc.forks import FORKS
@@ -45,12 +46,29 @@ class Caller(Stepping):
     def call_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
-        """Make a call and return its awaitable."""
+        """Make a call and return its awaitable; also on the loop of another thread."""
+        if threading.get_ident() == self._thread:
+            return self.call_as(target, member, args, kwargs, Flavor.ASYNC)
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "this thread has no event loop on which the call could be awaited: "
+                f"write caprpc.submit(ref.{member.name or 'method'}, ...).result()"
+            ) from None
+        return asyncio.wrap_future(
+            self.from_thread(lambda: self.call_as(target, member, args, kwargs, Flavor.ASYNC)), loop=loop
+        )
+
+    def call_as(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object], flavor: Flavor
+    ) -> CallAwaitable:
+        """Make a call, on the loop of the connection; ``flavor`` is that of stubs in the result."""
         outgoing = self._connection.link.outgoing
         origin = self.origin()
         future = self.ask(
             lambda: outgoing.ask(target, member, args, kwargs, origin),
-            lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
+            lambda question: outgoing.conclude(question, member, flavor),
             origin,
         )
         future.target, future.member, future.owner = target, member, self
@@ -97,20 +115,13 @@ class Caller(Stepping):
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "ThreadFuture[Any]":
         """Make a call from a thread beside the loop (a ``def`` method in the pool) and return its future."""
-        outgoing = self._connection.link.outgoing
-        origin = self.origin()
-        return self.from_thread(
-            lambda: self.ask(
-                lambda: outgoing.ask(target, member, args, kwargs, origin),
-                lambda question: outgoing.conclude(question, member, Flavor.BLOCKING),
-                origin,
-            )
-        )
+        return self.from_thread(lambda: self.call_as(target, member, args, kwargs, Flavor.BLOCKING))
 
     async def oneway_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> None:
         """Make a call whose answer nobody waits for; return once the peer has room for it."""
+        self.refuse_elsewhere()
         link = self._connection.link
         origin = self.origin()
 
@@ -147,6 +158,7 @@ class Caller(Stepping):
 
     def from_thread(self, ask: Callable[[], "asyncio.Future[Any]"]) -> "ThreadFuture[Any]":
         """Have the loop ask; return a future for the calling thread."""
+        self._refuse_after_fork()
         result: ThreadFuture[Any] = ThreadFuture()
 
         def begin() -> None:
@@ -204,19 +216,25 @@ class Caller(Stepping):
 
     def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
         """End the references of ours that are chosen; ``cut`` answers running calls on them, too. From any thread."""
-        connection = self._connection
         if threading.get_ident() != self._thread:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(lambda: self.revoke(chosen, cut=cut))
-            return
+            done_on(self._loop, lambda: self._revoke(chosen, cut=cut))
+        else:
+            self._revoke(chosen, cut=cut)
+
+    def _revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> int:
+        connection = self._connection
         if connection.link.admitted is not None:
             connection.route(sort_out(connection.link, connection.link.endpoint.revoke(chosen, cut=cut)))
             closers = connection.link.closing()
             if closers:
                 connection.host.let_go(closers)
+        return 0
 
     def release(self, stub: Stub) -> None:
-        """Give a reference back now."""
+        """Give a reference back now. From any thread."""
+        if threading.get_ident() != self._thread:
+            self._loop.call_soon_threadsafe(self.release, stub)
+            return
         self._connection.link.session.imports.release_now(stub._caprpc_import)
         self._connection.flush_soon()
 
@@ -259,17 +277,21 @@ class Caller(Stepping):
 
     def origin(self) -> Origin | None:
         """Return what this task or thread is in that matters to a call: a call of this connection, or a deadline."""
+        self._refuse_after_fork()
+        within = CURRENT.get()
+        return None if within is None else origin_of(within, self, time.monotonic())
+
+    def _refuse_after_fork(self) -> None:
         if FORKS.count != self._forks:
             raise ConnectionLost(
                 "a connection cannot be used after fork(): the child must make its own", may_have_run=False
             )
-        within = CURRENT.get()
-        return None if within is None else origin_of(within, self, time.monotonic())
 
     def ask(
         self, ask: Callable[[], Question], conclude: Callable[[Question], Any], origin: Origin | None
     ) -> CallAwaitable:
         """Ask now, or once there is room for it; return the awaitable of what ``conclude`` gives."""
+        self.refuse_elsewhere()
         session = self._connection.link.session
         future = CallAwaitable(loop=self._loop)
         future.conclude = conclude
@@ -282,6 +304,14 @@ class Caller(Stepping):
         if origin is not None:
             self._bind(future, origin)
         return future
+
+    def refuse_elsewhere(self) -> None:
+        """Raise if this is not the loop's thread."""
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(
+                "this belongs to the event loop of its connection, which is in another thread: use the functions of "
+                "caprpc (submit, pipe, oneway, batch) here, or asyncio.run_coroutine_threadsafe"
+            )
 
     def _bind(self, future: CallAwaitable, origin: Origin) -> None:
         """Have a call end with the time that it is given, and with the method that it is made in."""

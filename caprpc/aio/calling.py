@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from caprpc.aio.awaitable import CallAwaitable
 from caprpc.ids import OP_SET
 from caprpc.objects.promises import PromiseStub, future_of, promise_of
 from caprpc.objects.targets import plan_batch, stub_of, target_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+@overload
+def submit(method: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[R]": ...
+@overload
+def submit(method: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "asyncio.Future[R]": ...
 def submit(method: Any, /, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
     """Call a method of a reference without awaiting it: the awaitable that ``ref.method(...)`` returns anyway."""
     stub, target, member = target_of(method)
@@ -52,7 +57,7 @@ def pipe(reference: Any, path: Callable[[Any], Any] | None = None) -> Any:
     return base if path is None else future_of(path(base))
 
 
-async def oneway(method: Any, /, *args: Any, **kwargs: Any) -> None:
+async def oneway(method: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
     """Call a method of a reference and wait for no answer.
 
     ``await oneway(log.write, line)`` returns once the call is on its way, which waits while the peer has no room for it

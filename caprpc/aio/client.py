@@ -149,6 +149,9 @@ class Peer:
         self._route = route
         self._on_close = on_close
 
+    def __repr__(self) -> str:
+        return f"<peer {self.principal} at {self._route.text}>"
+
     @property
     def principal(self) -> str:
         """Who the peer is, as its certificate proves: ``spiffe://acme.example/counter``."""

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 from caprpc.aio.awaitable import CallAwaitable
 from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
-from caprpc.aio.deferred import begin_later
 from caprpc.aio.dialed import Dialed
-from caprpc.aio.stepping import look_at
 from caprpc.errors import CapRPCError, ConnectionLost, ReferenceDead, RemoteError
 from caprpc.interface import Member, Shape
 from caprpc.objects.admission import Admission
+from caprpc.objects.deferred import begin_later
 from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall
-from caprpc.objects.promises import Promised
+from caprpc.objects.promises import Promised, look_at
 from caprpc.objects.reconnect import (
     NO_ATTEMPTS,
     Attempts,
@@ -179,24 +178,23 @@ class KeptCaller(Caller):
         # Their failures are counted for the peer, whatever connection they were made on.
         self.one_way = keeper.one_way
 
-    def call_async(
-        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> "asyncio.Future[Any]":
+    def call_as(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object], flavor: Flavor
+    ) -> CallAwaitable:
         """Make a call and return its awaitable, over as many connections as it may take."""
         attempts = Attempts(self._keeper.plan, member)
 
         def make(caller: Caller, now: list[Import]) -> "asyncio.Future[Any]":
-            return Caller.call_async(caller, now[0], member, args, kwargs)
+            return Caller.call_as(caller, now[0], member, args, kwargs, flavor)
 
         try:
-            first = super().call_async(target, member, args, kwargs)
+            first = super().call_as(target, member, args, kwargs, flavor)
         except _LOST as exc:
             return self._again(exc, None, attempts, [target], make)
         if attempts.ended:
             return first
         outer = self._again(None, first, attempts, [target], make)
-        if isinstance(first, CallAwaitable):
-            outer.owner, outer.first = self, first
+        outer.owner, outer.first = self, first
         return outer
 
     def keep(self, future: CallAwaitable) -> Any:
@@ -214,12 +212,18 @@ class KeptCaller(Caller):
             return super().step_async(target, member, args, kwargs)
 
         async def make() -> Any:
-            lost = ConnectionLost("no connection", may_have_run=False)
-            self._keeper.holdings.check([target], lost)
-            caller = await self._keeper.after(self._connection, self._until())
-            return Caller.step_async(caller, await caller._now(target), member, args, kwargs)
+            caller, now = await self._later(target)
+            return Caller.step_async(caller, now, member, args, kwargs)
 
-        return begin_later(target, member, make, self._loop)
+        return begin_later(target, member, make, lambda: CallAwaitable(loop=self._loop))
+
+    def step(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
+        """Make a step from a thread beside the loop; the first one waits for a connection."""
+        if isinstance(target, Promised) or not self.is_over:
+            return super().step(target, member, args, kwargs)
+        self.refuse_on_loop("waiting for a connection")
+        caller, now = asyncio.run_coroutine_threadsafe(self._later(target), self._loop).result()
+        return Caller.step(caller, now, member, args, kwargs)
 
     async def oneway_async(
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
@@ -236,6 +240,7 @@ class KeptCaller(Caller):
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
         """Ask for a root; it is asked for again after every loss."""
+        self.refuse_elsewhere()
 
         async def ask() -> Any:
             stub = await self._first_or_again(lambda caller, _: Caller.call_root(caller, name, shape, flavor))
@@ -246,6 +251,7 @@ class KeptCaller(Caller):
 
     def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> "asyncio.Future[Any]":
         """Ask for what a sturdy reference stands for; it is asked for again after every loss."""
+        self.refuse_elsewhere()
 
         async def ask() -> Any:
             stub = await self._first_or_again(
@@ -289,6 +295,12 @@ class KeptCaller(Caller):
     def is_over(self) -> bool:
         """Whether the connection takes no more calls."""
         return self._connection.link.session.state is not State.OPEN
+
+    async def _later(self, target: Import) -> "tuple[KeptCaller, Import]":
+        """Wait for the next connection; return what makes calls on it, and what stands there for the target."""
+        self._keeper.holdings.check([target], ConnectionLost("no connection", may_have_run=False))
+        caller = await self._keeper.after(self._connection, self._until())
+        return caller, await caller._now(target)
 
     def _first_or_again(self, make: Callable[[Caller, list[Import]], "asyncio.Future[Any]"]) -> CallAwaitable:
         """Ask for something that has no effect."""

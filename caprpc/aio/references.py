@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeVar, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar, cast, overload
 
 from caprpc.errors import ConnectionLost, ReferenceDead
 from caprpc.objects.attenuation import AttenuateMember, EndMember, Terms, check_interface, cuts, narrow
@@ -45,10 +45,36 @@ async def revoke(reference: object, /, *, to: str | None = None, in_flight: str 
         end_object(reference, to=to, cut=cut)
 
 
+@overload
+def lend(
+    obj: object,
+    interface: Callable[..., T],
+    /,
+    *,
+    only: Only | None = ...,
+    args: Mapping[str, Any] | None = ...,
+    uses: int | None = ...,
+    for_s: float | None = ...,
+    rate: float | None = ...,
+    in_flight: str = ...,
+) -> AbstractAsyncContextManager[T]: ...
+@overload
+def lend(
+    obj: T,
+    interface: None = None,
+    /,
+    *,
+    only: Only | None = ...,
+    args: Mapping[str, Any] | None = ...,
+    uses: int | None = ...,
+    for_s: float | None = ...,
+    rate: float | None = ...,
+    in_flight: str = ...,
+) -> AbstractAsyncContextManager[T]: ...
 @asynccontextmanager
 async def lend(
-    obj: T,
-    interface: Callable[..., T] | None = None,
+    obj: Any,
+    interface: Callable[..., Any] | None = None,
     /,
     *,
     only: Only | None = None,
@@ -57,7 +83,7 @@ async def lend(
     for_s: float | None = None,
     rate: float | None = None,
     in_flight: str = "cancel",
-) -> AsyncIterator[T]:
+) -> AsyncIterator[Any]:
     """Narrow an object for a block, as ``caprpc.lend`` does: ``async with caprpc.aio.lend(report) as ref:``."""
     cuts(in_flight)
     terms = Terms.of(only=only, args=args, uses=uses, for_s=for_s, rate=rate)
@@ -65,7 +91,7 @@ async def lend(
         check_interface(obj, interface)
     lent = await _derive(obj, terms, interface)
     try:
-        yield cast("T", lent)
+        yield lent
     finally:
         await revoke(lent, in_flight=in_flight)
 

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from caprpc.address import Address
 from caprpc.aio.connection import Connection
+from caprpc.aio.crossing import done_on
 from caprpc.aio.dialed import READ_BUFFER_BYTES
 from caprpc.aio.granting import Granting
 from caprpc.aio.hooks import HookTasks
@@ -175,11 +176,18 @@ class Server(Granting):
     def revoke(self, principal: str) -> int:
         """End everything that a principal holds, at once: its references, its running calls, its connections.
 
-        It may connect again as long as a policy is for it: to keep it out, take that away (``reload``).
+        From any thread. It may connect again as long as a policy is for it: to keep it out, take that away
+        (``reload``).
 
         Returns:
             How many connections have ended.
         """
+        loop = None if self._ticker is None else self._ticker.get_loop()
+        if loop is not None and asyncio._get_running_loop() is not loop:
+            return done_on(loop, lambda: self._expel(principal))
+        return self._expel(principal)
+
+    def _expel(self, principal: str) -> int:
         theirs = [connection for connection in list(self._connections) if connection.principal == principal]
         for connection in theirs:
             connection.route(sort_out(connection.link, connection.link.expel()))

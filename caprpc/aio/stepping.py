@@ -4,14 +4,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
-from typing import Any
+from typing import Any, TypeVar
 
 from caprpc.aio.awaitable import CallAwaitable
 from caprpc.interface import Member
 from caprpc.objects.link import Link
-from caprpc.objects.promises import Promised, held_by, promise_of, result_shape
+from caprpc.objects.promises import Promised, held_by, look_at, promise_of, result_shape
 from caprpc.objects.stubs import Flavor
 from caprpc.session import Import, Origin, Question
+
+T = TypeVar("T")
 
 
 class Stepping(ABC):
@@ -39,23 +41,11 @@ class Stepping(ABC):
     def refuse_on_loop(self, what: str) -> None:
         """Raise if this is the loop's thread."""
 
-    @abstractmethod
-    def start(
-        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
-    ) -> "ThreadFuture[Any]":
-        """Make a call from a thread beside the loop and return its future."""
-
     def step_async(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a step of a pipeline: return a promise of a reference, or the awaitable of any other result."""
         shape = result_shape(member)
         if shape is None:
-            # What is to be called must not be forgotten before the call is sent, which may have to wait for room.
-            held, outgoing, origin = held_by(target), self.link().outgoing, self.origin()
-            return self.ask(
-                lambda: _with(held, outgoing.ask(target, member, args, kwargs, origin)),
-                lambda question: outgoing.conclude(question, member, Flavor.ASYNC),
-                origin,
-            )
+            return self._ask_last(target, member, args, kwargs, Flavor.ASYNC)
         promised = Promised(shape, target, member)
         promised.future = self._ask_promised(promised, target, args, kwargs, Flavor.ASYNC)
         return promise_of(promised, shape, self.step_async)
@@ -63,11 +53,15 @@ class Stepping(ABC):
     def step(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a step of a pipeline from a thread beside the loop."""
         self.refuse_on_loop("waiting for a pipeline")
+        # Held by what the loop is to do: this thread may drop it before the loop gets there.
+        held = held_by(target)
         shape = result_shape(member)
         if shape is None:
-            return self.start(target, member, args, kwargs)
+            return self.from_thread(lambda: _with(held, self._ask_last(target, member, args, kwargs, Flavor.BLOCKING)))
         promised = Promised(shape, target, member)
-        promised.future = self.from_thread(lambda: self._ask_promised(promised, target, args, kwargs, Flavor.BLOCKING))
+        promised.future = self.from_thread(
+            lambda: _with(held, self._ask_promised(promised, target, args, kwargs, Flavor.BLOCKING))
+        )
         return promise_of(promised, shape, self.step)
 
     def keep(self, future: CallAwaitable) -> Any:
@@ -92,6 +86,18 @@ class Stepping(ABC):
             raise ValueError("this call was sent before pipe() got it: write pipe(ref.method(...)) in one go")
         return promise_of(promised, shape, self.step_async)
 
+    def _ask_last(
+        self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object], flavor: Flavor
+    ) -> CallAwaitable:
+        """Ask for a step that gives no promise."""
+        # What is to be called must not be forgotten before the call is sent, which may have to wait for room.
+        held, outgoing, origin = held_by(target), self.link().outgoing, self.origin()
+        return self.ask(
+            lambda: _with(held, outgoing.ask(target, member, args, kwargs, origin)),
+            lambda question: outgoing.conclude(question, member, flavor),
+            origin,
+        )
+
     def _ask_promised(
         self,
         promised: Promised,
@@ -113,12 +119,6 @@ class Stepping(ABC):
         return future
 
 
-def _with(_held: object, question: Question) -> Question:
-    """Return the question; what is held for it is held until here."""
-    return question
-
-
-def look_at(done: "asyncio.Future[Any]") -> None:
-    """Have asyncio not complain of a step that failed and that nobody awaits: what stands on it tells of it."""
-    if not done.cancelled():
-        done.exception()
+def _with(_held: object, made: T) -> T:
+    """Return what was made; what is held for it is held until here."""
+    return made

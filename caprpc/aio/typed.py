@@ -11,6 +11,8 @@ class AwaitableIterator(Protocol[T_co]):
 
     def __await__(self) -> Generator[Any, None, AsyncIterator[T_co]]:
         """Give the iterator."""
+        ...
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         """Walk the iterator."""
+        ...

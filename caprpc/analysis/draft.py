@@ -8,7 +8,7 @@ from caprpc.analysis.authority import lend_name, quoted, rule_toml
 from caprpc.analysis.usage import Need
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_NEXT, OP_SET
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.policy import OPAQUE, Key, Lend, MemberLimit, Policy, grant_line
+from caprpc.policy import OPAQUE, Key, Lend, MemberLimit, Policy, grant_line, grant_word
 
 _WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
 
@@ -87,7 +87,7 @@ def _offer(policy: Policy, facet: str, facets: Mapping[str, Need], kept: set[str
 
 def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kept: Set[str]) -> Iterator[str]:
     """Yield the tables that narrow what is kept: none of them may get lost, or the draft would give more."""
-    grants = {_word(key): policy.offers[facet].grants[key] for key in keys}
+    grants = {grant_word(*key): policy.offers[facet].grants[key] for key in keys}
     iterators = policy.offers.get(f"{facet}/iterator")
     iterated = bool(flags & {"iterate = true"})
     if iterated and iterators is not None:
@@ -120,10 +120,6 @@ def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kep
 
 def _bounds(limit: MemberLimit) -> list[str]:
     return [f"{name} = {bound}" for name, bound in asdict(limit).items() if bound is not None]
-
-
-def _word(key: Key) -> str:
-    return key[1] or grant_line(*key).partition(" ")[0]
 
 
 def _limits(policy: Policy) -> list[str]:

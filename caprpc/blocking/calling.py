@@ -2,20 +2,20 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Any, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
-from caprpc.blocking.futures import CallFuture
 from caprpc.objects.promises import PromiseStub, future_of, promise_of
 from caprpc.objects.targets import plan_batch, stub_of, target_of
 
+P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def submit(method: Any, /, *args: Any, **kwargs: Any) -> CallFuture:
+def submit(method: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Future[R]":
     """Call a method of a reference without waiting: ``submit(ledger.balance, "A").result()``."""
     stub, target, member = target_of(method)
-    future: CallFuture = stub._caprpc_call.__self__.start(target, member, args, kwargs)
+    future: Future[R] = stub._caprpc_call.__self__.start(target, member, args, kwargs)
     return future
 
 
@@ -43,7 +43,7 @@ def pipe(reference: Any, path: Callable[[Any], Any] | None = None) -> Any:
     return base if path is None else future_of(path(base))
 
 
-def oneway(method: Any, /, *args: Any, **kwargs: Any) -> None:
+def oneway(method: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> None:
     """Call a method of a reference and wait for no answer: ``oneway(log.write, line)``.
 
     It returns once the call is sent, which waits while the peer has no room for it (its ``limits.in_flight``): so many

@@ -166,6 +166,9 @@ class Peer:
 
             self._keeper = Keeper(dial, plan)
 
+    def __repr__(self) -> str:
+        return f"<peer {self.principal} at {self._route.text}>"
+
     @property
     def principal(self) -> str:
         """Who the peer is, as its certificate proves: ``spiffe://acme.example/counter``."""

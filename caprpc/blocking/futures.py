@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from caprpc.interface import Member
 from caprpc.objects.outgoing import Outgoing
@@ -183,19 +183,22 @@ class CallFuture(Future[Any]):
         if question.outcome is None and not self._cancelled:
             raise TimeoutError(f"no answer within {timeout:g} s; the call goes on")
 
-    @property
-    def _state(self) -> str:  # type: ignore[override]  # what concurrent.futures looks at
-        # It changes only while the condition is held: whoever waits is told once, or has seen it.
-        if not self._told:
-            return "RUNNING"
-        return "CANCELLED_AND_NOTIFIED" if self._cancelled else "FINISHED"
+    # To type checkers these are what the base class has: else ``as_completed`` would not take such a future.
+    if not TYPE_CHECKING:
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]  # what concurrent.futures waits for
-        condition: threading.Condition | None = self.__dict__.get("_lasting")
-        if condition is None:
-            condition = self.__dict__.setdefault("_lasting", threading.Condition())
-            self.__dict__.setdefault("_waiters", [])
-            if not self._connection.attend(self) and not self.is_awaited:
-                self._told = True
-        return condition
+        @property
+        def _state(self) -> str:  # what concurrent.futures looks at
+            # It changes only while the condition is held: whoever waits is told once, or has seen it.
+            if not self._told:
+                return "RUNNING"
+            return "CANCELLED_AND_NOTIFIED" if self._cancelled else "FINISHED"
+
+        @property
+        def _condition(self) -> threading.Condition:  # what concurrent.futures waits for
+            condition: threading.Condition | None = self.__dict__.get("_lasting")
+            if condition is None:
+                condition = self.__dict__.setdefault("_lasting", threading.Condition())
+                self.__dict__.setdefault("_waiters", [])
+                if not self._connection.attend(self) and not self.is_awaited:
+                    self._told = True
+            return condition

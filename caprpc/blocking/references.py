@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from typing import Any, TypeVar, cast
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, TypeVar, cast, overload
 
 from caprpc.errors import ConnectionLost, ReferenceDead
 from caprpc.objects.attenuation import AttenuateMember, EndMember, Terms, check_interface, cuts, narrow
@@ -83,10 +83,36 @@ def revoke(reference: object, /, *, to: str | None = None, in_flight: str = "can
         end_object(reference, to=to, cut=cut)
 
 
-@contextmanager
+@overload
+def lend(
+    obj: object,
+    interface: Callable[..., T],
+    /,
+    *,
+    only: Only | None = ...,
+    args: Mapping[str, Any] | None = ...,
+    uses: int | None = ...,
+    for_s: float | None = ...,
+    rate: float | None = ...,
+    in_flight: str = ...,
+) -> AbstractContextManager[T]: ...
+@overload
 def lend(
     obj: T,
-    interface: Callable[..., T] | None = None,
+    interface: None = None,
+    /,
+    *,
+    only: Only | None = ...,
+    args: Mapping[str, Any] | None = ...,
+    uses: int | None = ...,
+    for_s: float | None = ...,
+    rate: float | None = ...,
+    in_flight: str = ...,
+) -> AbstractContextManager[T]: ...
+@contextmanager
+def lend(
+    obj: Any,
+    interface: Callable[..., Any] | None = None,
     /,
     *,
     only: Only | None = None,
@@ -95,7 +121,7 @@ def lend(
     for_s: float | None = None,
     rate: float | None = None,
     in_flight: str = "cancel",
-) -> Iterator[T]:
+) -> Iterator[Any]:
     """Narrow an object for a block: at its end everything that went out through the handle is revoked.
 
     ``with caprpc.lend(report, Report, only=["read"]) as ref: archive.index(ref)``

@@ -9,7 +9,7 @@ from caprpc.blocking.futures import CallFuture
 from caprpc.interface import Member
 from caprpc.objects.context import CURRENT
 from caprpc.objects.outgoing import Outgoing
-from caprpc.objects.promises import Promised, promise_of, result_shape
+from caprpc.objects.promises import Promised, look_at, promise_of, result_shape
 from caprpc.objects.stubs import Flavor
 from caprpc.session import Import, Origin, Question
 
@@ -69,7 +69,7 @@ class Stepping(ABC):
             return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC))
         promised = self._promise(Promised(shape, target, member), target, args, kwargs, Flavor.ASYNC)
         promised.future = self.awaitable(promised.future)
-        promised.future.add_done_callback(_look_at)
+        promised.future.add_done_callback(look_at)
         return promise_of(promised, shape, self.step_async)
 
     def _promise(
@@ -90,9 +90,3 @@ class Stepping(ABC):
         if CURRENT.get() is not None:
             self.end_with_job(question, promised.future)
         return promised
-
-
-def _look_at(done: "asyncio.Future[Any]") -> None:
-    """Have asyncio not complain of a step that failed and that nobody awaits: what stands on it tells of it."""
-    if not done.cancelled():
-        done.exception()

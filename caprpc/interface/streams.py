@@ -26,10 +26,12 @@ class ByteSource(Interface):
     @method(effect="read", errors=(IteratorBusy,))
     def read(self, size: int, /) -> bytes:
         """Return the next bytes: at most ``size``, perhaps fewer, none only at the end."""
+        ...
 
     @method(effect="read")
     def close(self) -> None:
         """Say that no more will be read: a generator is closed, a file is left to its owner."""
+        ...
 
 
 class ByteSink(Interface):
@@ -38,14 +40,17 @@ class ByteSink(Interface):
     @method(effect="write")
     def write(self, data: bytes, /) -> None:
         """Take all of these bytes."""
+        ...
 
     @method(effect="write")
     def flush(self) -> None:
         """Hand what was written to the system."""
+        ...
 
     @method(effect="write")
     def close(self) -> None:
         """Say that all was written: it is flushed, and the file is left to its owner."""
+        ...
 
 
 class FileSource(ByteSource):

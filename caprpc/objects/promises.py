@@ -3,6 +3,7 @@
 A step on a promise is sent at once; the peer runs it when the answer is there, with the gate that it would pass then.
 """
 
+import asyncio
 from collections.abc import Callable, Generator
 from typing import Any, Final
 from weakref import ref
@@ -10,7 +11,7 @@ from weakref import ref
 from caprpc.errors import printable
 from caprpc.ids import OP_CALL, OP_GET, OP_INDEX_GET, OP_INVOKE
 from caprpc.interface import Member, Shape
-from caprpc.objects.stubs import Stub, getter, named_method
+from caprpc.objects.stubs import NOT_BY_INDEX, Stub, getter, named_method
 from caprpc.session import Announced, Import, Question
 from caprpc.wire.messages import LIFETIME_CONNECTION
 
@@ -112,6 +113,12 @@ def future_of(promise: object) -> Any:
     return imported.future
 
 
+def look_at(done: "asyncio.Future[Any]") -> None:
+    """Have asyncio not complain of a step that failed and that nobody awaits: what stands on it tells of it."""
+    if not done.cancelled():
+        done.exception()
+
+
 def held_by(target: Import) -> object:
     """Return what must not be dropped before a call on ``target`` has been asked."""
     return target.stubs[0]() if isinstance(target, Promised) and target.stubs else None
@@ -141,4 +148,6 @@ def _make_class(shape: Shape) -> type[PromiseStub]:
             body[name] = property(getter(member))
         elif operation in _DUNDERS:
             body[_DUNDERS[operation]] = named_method(member, _DUNDERS[operation], shape.name)
+    if "__getitem__" in body:
+        body |= NOT_BY_INDEX
     return type(f"{shape.name}Promise", (PromiseStub,), body)

@@ -190,6 +190,13 @@ def _refusing_setter(name: str) -> Callable[[Stub, Any], None]:
     return put
 
 
+def _refusing(instead: str) -> Callable[..., Any]:
+    def refuse(_self: Stub, *_args: object) -> NoReturn:
+        raise TypeError(f"this operator cannot be awaited: use await caprpc.aio.{instead}")
+
+    return refuse
+
+
 def _exit(member: Member) -> Callable[..., Any]:
     def leave(self: Stub, kind: type[BaseException] | None, value: object = None, _trace: object = None) -> bool:
         suppresses = self._caprpc_call(self._caprpc_import, member, _ending(member, kind, value), {})
@@ -243,6 +250,17 @@ _DUNDERS: Final[dict[int, tuple[str, str]]] = {
 }
 """Operation -> Python's name for it, for blocking and for async stubs; empty where Python cannot await it."""
 
+_AWAITED_BY: Final[dict[str, str]] = {
+    "__len__": "length(ref)",
+    "__contains__": "contains(ref, item)",
+    "__setitem__": "set_item(ref, key, value)",
+}
+"""Python's name of an operation that it cannot await -> the function of ``caprpc.aio`` that can be."""
+
+NOT_BY_INDEX: Final[dict[str, None]] = {"__iter__": None, "__reversed__": None}
+"""Has Python not walk what can be indexed by trying index after index: that is another right, and where answers are
+awaited, or promised, it would never end. ``in`` falls back on the same walk."""
+
 
 def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub]:
     """Build the stub class for a shape: one attribute for each declared member, and nothing else.
@@ -274,7 +292,11 @@ def make_stub_class(shape: Shape, flavor: Flavor, base: type[Stub]) -> type[Stub
         elif operation == OP_ITERATE and flavor is Flavor.ASYNC:
             body["__aiter__"] = _named(member, _async_iteration(member), "__aiter__", shape.name)
         elif operation in _DUNDERS and operation not in (OP_NEXT, OP_CLOSE):
-            dunder = _DUNDERS[operation][flavor is Flavor.ASYNC]
-            if dunder:
-                body[dunder] = named_method(member, dunder, shape.name)
+            local, awaited = _DUNDERS[operation]
+            dunder = awaited if flavor is Flavor.ASYNC else local
+            body[dunder or local] = (
+                named_method(member, dunder, shape.name) if dunder else _refusing(_AWAITED_BY[local])
+            )
+    if "__getitem__" in body:
+        body = {**NOT_BY_INDEX, **body}
     return type(f"{shape.name}Stub", (base,), body)

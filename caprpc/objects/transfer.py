@@ -17,7 +17,7 @@ from caprpc.objects.handles import Narrowed
 from caprpc.objects.iteration import AsyncRemoteIterator, RemoteIterator
 from caprpc.objects.promises import Promised
 from caprpc.objects.stubs import Caller, Flavor, Stub, dead_reference, make_stub_class
-from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of, may_pass_on, sources
+from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of, grant_word, may_pass_on, sources
 from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
 from caprpc.wire.values import OwnReference, RemoteReference
@@ -217,9 +217,10 @@ class ResultWriter(Writer):
             return home
         facet = self._guard.facet_for_result(self._permit)
         if facet is None:
+            word = grant_word(self._permit.operation, self._permit.member)
             raise CallRefused(
-                f"{self._permit.rule}: the policy lets no reference out of {self._permit.member}; to allow it name a "
-                f'facet under [offer.{self._permit.facet}.returns]: {self._permit.member} = "<facet>"'
+                f"{self._permit.rule}: the policy lets no reference out of {word}; to allow it name a facet under "
+                f'[offer.{self._permit.facet}.returns]: {word} = "<facet>"'
             )
         return self.hand_over(obj, shape, facet)
 

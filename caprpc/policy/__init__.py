@@ -11,7 +11,7 @@ from caprpc.policy.derived import DerivedFacet, base_of, keys, may_pass_on, sour
 from caprpc.policy.directory import INDEX_FILE, NOTE_FILE, PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
-from caprpc.policy.listed import grant_line
+from caprpc.policy.listed import grant_line, grant_word
 from caprpc.policy.model import (
     ENDINGS,
     NO_LIMIT,
@@ -71,6 +71,7 @@ __all__ = [
     "base_of",
     "contracts_to_toml",
     "grant_line",
+    "grant_word",
     "keys",
     "keys_of",
     "may_pass_on",

@@ -83,6 +83,11 @@ def grant_line(operation: int, member: str) -> str:
     return next((f"{word} = true" for word, codes in FLAGS.items() if operation in codes), "")
 
 
+def grant_word(operation: int, member: str) -> str:
+    """Return what the narrowing tables call an operation: the member's name, or the flag that grants it."""
+    return member or grant_line(operation, "").partition(" ")[0]
+
+
 def _gives_iterators(contract: InterfaceContract) -> bool:
     return any(member.returns_reference == ITERATOR for member in contract.members.values())
 

@@ -4,6 +4,7 @@ The policy language has no word for "everything", and must not have one: what is
 that lists each member, to be kept in a temporary directory.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from caprpc.contract import InterfaceContract, MemberContract
 from caprpc.ids import (
     OP_CALL,
     OP_CLOSE,
+    OP_COMPARE,
     OP_CONTAINS,
     OP_ENTER,
     OP_EXIT,
@@ -24,8 +26,9 @@ from caprpc.ids import (
     OP_SET,
 )
 from caprpc.interface import interface_closure, interface_info
+from caprpc.policy import grant_word
 
-_LISTS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set"}
+_LISTS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
 _FLAGS: Final = {
     OP_INVOKE: "invoke",
     OP_ITERATE: "iterate",
@@ -38,8 +41,10 @@ _FLAGS: Final = {
     OP_ENTER: "context",
     OP_EXIT: "context",
 }
-_KINDS: Final = {"Iterator": "iterate", "ContextManager": "context"}
-"""Kinds of references that a flag of the facet which gives them lets out."""
+_KINDS: Final = frozenset({"Callable", "Iterator", "ContextManager"})
+
+_ITERATOR: Final = "Iterator"
+"""The kind of reference that needs no facet of its own: a flag of the facet which gives it lets it out."""
 
 _PEER: Final = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
 
@@ -78,7 +83,8 @@ def everything(
     """
     of_roots = interfaces_of(roots, interfaces)
     contracts = interface_closure([*of_roots.values(), *interfaces])
-    offers, accepts = _tables("offer", contracts), _tables("accept", contracts)
+    offers = "".join(line for name, contract in contracts.items() for line in _offer(name, contract, contracts))
+    accepts = "".join(line for name, contract in contracts.items() for line in _granted("accept", name, contract))
     names = "".join(f'{name} = "{cls.__name__}"\n' for name, cls in of_roots.items())
     lends = "".join(_lends(contracts))
     return (
@@ -92,32 +98,54 @@ def declared_by(roots: Mapping[str, object], interfaces: Iterable[type] = ()) ->
     return [*interfaces_of(roots, interfaces).values(), *interfaces]
 
 
-def _tables(table: str, contracts: Mapping[str, InterfaceContract]) -> str:
-    return "".join(line for name, contract in contracts.items() for line in _lines(table, name, contract))
+def _offer(name: str, contract: InterfaceContract, contracts: Mapping[str, InterfaceContract]) -> Iterator[str]:
+    """Yield the lines that offer an interface, and those of the facets that its members' contexts and such need."""
+    returned: dict[str, str] = {}
+    kinds: list[str] = []
+    for member in contract.members.values():
+        if name in _KINDS or member.returns_reference is None:
+            continue
+        word = grant_word(member.operation, member.name)
+        inner = _carried(member, contracts)
+        if inner is not None:
+            # What an iterator, a context or a function gives is a reference as well: it has a facet of its own.
+            facet = returned[word] = f"{name}_{word}"
+            kind = contracts[member.returns_reference]
+            flag = _FLAGS[next(iter(kind.members))[0]]
+            kinds += _granted("offer", facet, kind)
+            kinds.append(f'[offer.{facet}.returns]\n{flag} = "{inner}"\n')
+        elif member.returns_reference != _ITERATOR:
+            returned[word] = member.returns_reference
+    yield from _granted("offer", name, contract)
+    if returned:
+        yield f"[offer.{name}.returns]\n"
+        yield from (f'{word} = "{facet}"\n' for word, facet in sorted(returned.items()))
+    yield from kinds
 
 
-def _lines(table: str, name: str, contract: InterfaceContract) -> Iterator[str]:
+def _granted(table: str, name: str, contract: InterfaceContract) -> Iterator[str]:
     members = contract.members.values()
     yield f"[{table}.{name}]\n"
     if table == "offer":
-        yield f'interface = "{name}"\n'
+        yield f'interface = "{contract.name}"\n'
     for operation, key in _LISTS.items():
         listed = ", ".join(f'"{member.name}"' for member in members if member.operation == operation)
         if listed:
             yield f"{key} = [{listed}]\n"
     flags = {_FLAGS[member.operation] for member in members if member.operation in _FLAGS}
-    flags |= {_KINDS[member.returns_reference] for member in members if member.returns_reference in _KINDS}
+    if any(member.returns_reference == _ITERATOR for member in members):
+        flags.add("iterate")
     for flag in sorted(flags):
         yield f"{flag} = true\n"
-    returned = {member.name: member.returns_reference for member in members if _gives(member)}
-    if returned and table == "offer":
-        yield f"[offer.{name}.returns]\n"
-        for member, facet in sorted(returned.items()):
-            yield f'{member} = "{facet}"\n'
 
 
-def _gives(member: MemberContract) -> bool:
-    return bool(member.name) and member.returns_reference is not None and member.returns_reference not in _KINDS
+def _carried(member: MemberContract, contracts: Mapping[str, InterfaceContract]) -> str | None:
+    """Return the interface of what a context, an iterator or a function that a member returns gives in its turn."""
+    if member.returns_reference not in _KINDS:
+        return None
+    # Of a function its result counts, which stands behind its arguments.
+    result = member.returns.rpartition("], ")[2]
+    return next((word for word in re.findall(r"\w+", result) if word in contracts and word not in _KINDS), None)
 
 
 def _lends(contracts: Mapping[str, InterfaceContract]) -> Iterator[str]:

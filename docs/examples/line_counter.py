@@ -7,37 +7,40 @@ SITE is a directory that ``caprpc demo --keep`` has made: keys, certificates and
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import caprpc
 from caprpc.demo.interfaces import LineCounter
+from caprpc.interfaces import TextLines
 
 ADDRESS = "127.0.0.1:4853"
 
 
 class Counter(LineCounter):
-    def line_counter(self, fileobj, function):
+    def line_counter(self, fileobj: TextLines, function: Callable[[str], None]) -> int:
         count = 0
         for count, line in enumerate(fileobj.readlines(), 1):
             function(line)
         return count
 
-    def misbehave(self, fileobj, function):
+    def misbehave(self, fileobj: TextLines, function: Callable[[str], None]) -> list[dict[str, str]]:
         return []
 
 
-def noisy(line):
+def noisy(line: str) -> None:
     print("Noisy:", repr(line))
 
 
-def serve(site):
+def serve(site: Path) -> None:
     roots = {"counter": Counter()}
     caprpc.serve(roots, ADDRESS, identity=site / "pki" / "server", policies=site / "policies" / "server")
 
 
-def count(site, path):
-    directories = {"identity": site / "pki" / "alice", "policies": site / "policies" / "client"}
-    with caprpc.connect(f"caprpc://{ADDRESS}", **directories) as peer, open(path, encoding="utf-8") as file:
+def count(site: Path, path: str) -> None:
+    identity, policies = site / "pki" / "alice", site / "policies" / "client"
+    url = f"caprpc://{ADDRESS}"
+    with caprpc.connect(url, identity=identity, policies=policies) as peer, open(path, encoding="utf-8") as file:
         counter = peer.root("counter", LineCounter)
         print(counter.line_counter(file, noisy), "lines")
 

@@ -1,8 +1,9 @@
-"""How much memory a transfer takes: ``python tests/benchmarks/stream_rss.py [MiB]``, two processes, one connection.
+"""How much memory a transfer takes: ``python tests/benchmarks/stream_rss.py [MiB] [blocking|aio]``, two processes.
 
 Prints throughput, and by how much the resident set of each process grew at its highest while the bytes passed.
 """
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import caprpc
+import caprpc.aio
 from caprpc import Interface, method
 from caprpc.interfaces import ByteSource
 from caprpc.testing.deployment import Deployment, Side
@@ -83,11 +85,22 @@ def memory(field):
     raise LookupError(field)
 
 
-def serve(identity, policies, audit):
-    server = caprpc.Server({"store": StoreOfPieces()}, identity=identity, policies=policies, audit=audit)
+def serve(driver, identity, policies, audit):
+    roots = {"store": StoreOfPieces()}
+    if driver == "aio":
+        asyncio.run(serve_on_loop(roots, identity, policies, audit))
+        return
+    server = caprpc.Server(roots, identity=identity, policies=policies, audit=audit)
     print(server.listen("127.0.0.1:0"), flush=True)
     with server:
         sys.stdin.read()
+
+
+async def serve_on_loop(roots, identity, policies, audit):
+    server = caprpc.aio.Server(roots, identity=identity, policies=policies, audit=audit)
+    print(server.listen("127.0.0.1:0"), flush=True)
+    async with server:
+        await asyncio.to_thread(sys.stdin.read)
 
 
 def measure(mib, url, client: Side, audit):
@@ -99,7 +112,22 @@ def measure(mib, url, client: Side, audit):
         started = time.perf_counter()
         received = drain(store.download(mib * MIB))
         seconds = time.perf_counter() - started
-        client_grown, server_grown = meter.grown(), store.grown()
+        tell(mib, received, seconds, meter.grown(), store.grown())
+
+
+async def measure_on_loop(mib, url, client: Side, audit):
+    async with caprpc.aio.connect(url, **client.directories, audit=audit) as peer:
+        store = await peer.root("store", Store)
+        await drain_on_loop(await store.download(WARM_UP_MIB * MIB))
+        await store.grown()
+        meter = Meter()
+        started = time.perf_counter()
+        received = await drain_on_loop(await store.download(mib * MIB))
+        seconds = time.perf_counter() - started
+        tell(mib, received, seconds, meter.grown(), await store.grown())
+
+
+def tell(mib, received, seconds, client_grown, server_grown):
     assert received == mib * MIB
     print(f"{mib} MiB in {seconds:.2f} s: {mib / seconds:.0f} MiB/s")
     print(f"growth of the resident set: client {client_grown / MIB:.2f} MiB, server {server_grown / MIB:.2f} MiB")
@@ -110,23 +138,34 @@ def drain(source):
         return sum(map(len, reader.pieces()))
 
 
+async def drain_on_loop(source):
+    async with caprpc.aio.open_stream(source) as reader:
+        return sum([len(piece) async for piece in reader])
+
+
 def main():
-    if len(sys.argv) > 2:
+    if sys.argv[1:2] == ["serve"]:
         serve(*sys.argv[2:])
         return
+    mib = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
+    driver = sys.argv[2] if len(sys.argv) > 2 else "blocking"
     with tempfile.TemporaryDirectory() as directory:
         deployment = Deployment(Path(directory))
         server = deployment.side("server", {"client": SERVER}, [Store])
         client = deployment.side("client", {"server": CLIENT}, [Store])
         arguments = [str(server.directories[name]) for name in ("identity", "policies")]
         with subprocess.Popen(
-            [sys.executable, os.path.abspath(__file__), "serve", *arguments, str(Path(directory) / "audit")],
+            [sys.executable, os.path.abspath(__file__), "serve", driver, *arguments, str(Path(directory) / "audit")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
             url = process.stdout.readline().strip()
-            measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1024, url, client, Path(directory) / "client-audit")
+            audit = Path(directory) / "client-audit"
+            if driver == "aio":
+                asyncio.run(measure_on_loop(mib, url, client, audit))
+            else:
+                measure(mib, url, client, audit)
             process.stdin.close()
 
 

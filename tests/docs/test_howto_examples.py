@@ -2,13 +2,17 @@
 
 import os
 import re
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from caprpc import Interface, Server, method
 from caprpc.testing.deployment import Deployment
+from tests.docs.howto import Terminal
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
@@ -120,10 +124,29 @@ def test_sturdy_references(blocks, tmp_path, monkeypatch, capsys):
     exec(grants, names)
     with names["server"]:
         exec(restores, {**names, "client_directories": dialing.directories})
+        run = Terminal(tmp_path, "sturdy-references")
+        assert "account 42 for" in run("caprpc grants list state/grants.db --state live")
         exec(revokes, {**names, "time": time})
         assert [grant.state(0.0) for grant in names["server"].list_grants()] == ["revoked"]
+        _grant_and_go_back(names["server"], run, tmp_path / "state" / "grants.db")
     holder = deployment.trust_domain + "/client"
     assert capsys.readouterr().out.splitlines() == ["True", "12", f"account 42 spiffe://{holder} live"]
+
+
+def _grant_and_go_back(server, run, store):
+    """Revoke from the command line, and put back a copy of the store that knows nothing of it."""
+    with closing(sqlite3.connect(store)) as live, closing(sqlite3.connect(store.with_name("copy.db"))) as copy:
+        live.backup(copy)
+    server.grant("account", key="43", to="spiffe://test.example/client", for_s=60)
+    given = server.list_grants()[-1].grant_id
+    assert given in run("caprpc grants revoke state/grants.db G-7KQ2M9XW4HTA", **{"G-7KQ2M9XW4HTA": given})
+    server.stop(0.0)
+    for name in ("", "-wal", "-shm"):
+        Path(f"{store}{name}").unlink(missing_ok=True)
+    store.with_name("copy.db").rename(store)
+    store.chmod(0o600)
+    assert given in run("caprpc grants accept-restore state/grants.db")
+    assert not run.left()
 
 
 def test_use_unix_sockets(blocks, site, tmp_path, monkeypatch, repository, capsys):

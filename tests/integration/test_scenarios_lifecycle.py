@@ -441,3 +441,11 @@ def test_result_that_many_threads_ask_for_is_counted_once(kind, parts, make_pair
             await face.pause(lambda: pairing.held_by_peers() == 1)
 
     pairing.run(scenario)
+
+
+def test_peer_says_who_and_where_it_is(pairing):
+    async def scenario(face):
+        return repr(face.peer), face.peer
+
+    text, peer = pairing.run(scenario)
+    assert text == repr(peer) == f"<peer spiffe://test.example/server at {pairing.host.address}>"

@@ -48,6 +48,7 @@ class Ledger(Interface):
     @method(effect="read")
     def history(self, account: str) -> Iterator[Entry]:
         """Give the newest first."""
+        ...
 
     @method(effect="read")
     def each(self, lines: TextLines, function: Callable[[Entry], bool]) -> tuple[int, ...]: ...

@@ -1,10 +1,12 @@
 """Whose fault it was: a call that fails because our own lent object failed tells us so, and tells the peer nothing."""
 
+import contextlib
 import traceback
+from contextlib import AbstractContextManager
 
 import pytest
 
-from caprpc import RemoteError
+from caprpc import Interface, RemoteError, method
 from caprpc.ids import OP_CALL
 from caprpc.interface import shape_of
 
@@ -118,3 +120,32 @@ def test_calls_of_a_batch_that_did_not_run_are_answered_when_the_thread_is_asked
     first, second, third = w.pair.client.link.outgoing.conclude_batch(question, [member] * 3)
     assert first == [1]
     assert (second.code, third.code) == ("internal", "internal")
+
+
+class Bank(Interface):
+    @method(effect="write")
+    def opened(self) -> AbstractContextManager["Bank"]: ...
+
+    @method(effect="read")
+    def __getitem__(self, index: int) -> "Bank": ...
+
+
+class BankOfAcme(Bank):
+    def opened(self):
+        return contextlib.nullcontext(self)
+
+    def __getitem__(self, index):
+        return self
+
+
+def test_owner_sees_which_line_lets_out_what_a_context_gives(caprpc_pair, caplog):
+    """An operation without a name is called in policies by its flag."""
+    offer = (
+        '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/client"]\n[roots]\nbank = "Bank"\n'
+        '[offer.Bank]\ninterface = "Bank"\ncall = ["opened"]\n[offer.Bank.returns]\nopened = "Open"\n'
+        '[offer.Open]\ninterface = "ContextManager"\ncontext = true\n'
+    )
+    bank = caprpc_pair({"bank": BankOfAcme()}, offer=offer).client.root("bank", Bank)
+    with pytest.raises(RemoteError, match="declaration or policy does not let out"), bank.opened():
+        pass
+    assert 'out of context; to allow it name a facet under [offer.Open.returns]: context = "<facet>"' in caplog.text

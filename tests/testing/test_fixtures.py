@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
@@ -58,6 +59,65 @@ class Book(Ledger):
 
     def __len__(self):
         return 3
+
+
+class Vault(Interface):
+    @method(effect="write")
+    def opened(self) -> AbstractContextManager[Entry]: ...
+
+    @method(effect="write")
+    def locked(self) -> AbstractContextManager[int]: ...
+
+    @method(effect="read")
+    def entries(self) -> Iterator[Entry]: ...
+
+    @method(effect="read")
+    def maker(self) -> Callable[[int], Entry]: ...
+
+    @method(effect="read")
+    def found(self) -> Entry | None: ...
+
+    @method(effect="read")
+    def __getitem__(self, index: int) -> Entry: ...
+
+    @method(effect="read")
+    def __lt__(self, other: int) -> bool: ...
+
+
+class Safe(Vault):
+    @contextmanager
+    def opened(self):
+        yield Row()
+
+    def locked(self):
+        return nullcontext(3)
+
+    def entries(self):
+        return iter([Row(), Row()])
+
+    def maker(self):
+        return lambda number: Row()
+
+    def found(self):
+        return Row()
+
+    def __getitem__(self, index):
+        return Row()
+
+    def __lt__(self, other):
+        return other > 3
+
+
+def test_what_contexts_iterators_functions_and_indexes_give_is_granted_too(caprpc_pair):
+    vault = caprpc_pair({"vault": Safe()}).client.root("vault", Vault)
+    with vault.opened() as entry:
+        assert entry.text() == "row"
+    with vault.locked() as number:
+        assert number == 3
+    assert [entry.text() for entry in vault.entries()] == ["row", "row"]
+    given = [vault.maker()(1), vault.found(), vault[0]]
+    assert [entry.text() for entry in given] == ["row"] * 3
+    assert [vault < 3, vault < 4] == [False, True]
 
 
 def use(ledger):

@@ -4,22 +4,22 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from caprpc.aio.awaitable import CallAwaitable
-from caprpc.aio.stepping import look_at
 from caprpc.interface import Member
-from caprpc.objects.promises import Promised, PromiseStub, future_of, promise_of, result_shape
+from caprpc.objects.promises import Promised, PromiseStub, future_of, look_at, promise_of, result_shape
 from caprpc.session import Import
 
 Step = Callable[[Import, Member, tuple[object, ...], dict[str, object]], Any]
 """Makes a step on a target."""
 
+NewFuture = Callable[[], "asyncio.Future[Any]"]
+"""Makes the driver's awaitable, not done yet, on the running loop."""
 
-def begin_later(
-    target: Import, member: Member, make: Callable[[], Coroutine[Any, Any, Any]], loop: asyncio.AbstractEventLoop
-) -> Any:
+
+def begin_later(target: Import, member: Member, make: Callable[[], Coroutine[Any, Any, Any]], new: NewFuture) -> Any:
     """Return at once what a step gives, a promise or an awaitable; ``make`` makes it when that can be done."""
+    result = new()
+    loop = result.get_loop()
     made = loop.create_task(make())
-    result = CallAwaitable(loop=loop)
     loop.create_task(_pass_on(made, result))
     shape = result_shape(member)
     if shape is None:
@@ -27,10 +27,10 @@ def begin_later(
     result.add_done_callback(look_at)
     promised = Promised(shape, target, member)
     promised.future = result
-    return promise_of(promised, shape, _steps_after(made, loop))
+    return promise_of(promised, shape, _steps_after(made, new))
 
 
-def _steps_after(made: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> Step:
+def _steps_after(made: "asyncio.Task[Any]", new: NewFuture) -> Step:
     """Return what makes steps on a promise that is not made yet: in order, and without waiting for its answer."""
 
     def step(target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
@@ -38,12 +38,12 @@ def _steps_after(made: "asyncio.Task[Any]", loop: asyncio.AbstractEventLoop) -> 
             promise: PromiseStub = await made
             return promise._caprpc_call(promise._caprpc_import, member, args, kwargs)
 
-        return begin_later(target, member, make, loop)
+        return begin_later(target, member, make, new)
 
     return step
 
 
-async def _pass_on(made: "asyncio.Task[Any]", result: CallAwaitable) -> None:
+async def _pass_on(made: "asyncio.Task[Any]", result: "asyncio.Future[Any]") -> None:
     """Have ``result`` end as what was made does; cancelling it cancels that."""
     try:
         future = future_of(await made)

@@ -1,0 +1,31 @@
+"""The scripts that print numbers run, and print what they promise; the numbers are for a machine at rest."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+pytestmark = pytest.mark.timeout(300)
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(HERE / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE.parents[1]).stdout
+
+
+@pytest.mark.parametrize("driver", ["blocking", "aio"])
+def test_streams_and_memory(driver):
+    said = run("stream_rss.py", "32", driver)
+    assert re.match(r"32 MiB in [0-9.]+ s: \d+ MiB/s\ngrowth of the resident set: client [-0-9.]+ MiB, server ", said)
+
+
+def test_revocations():
+    said = run("revoke_latency.py", "--rounds", "2")
+    lines = re.findall(r"^(\w+) server, (\w+): ([0-9.]+) ms .* had returned: (\d+)", said, re.MULTILINE)
+    kinds = [(driver, way) for driver in ("blocking", "aio") for way in ("handle", "object", "principal")]
+    assert [line[:2] for line in lines] == kinds
+    assert all(int(late) <= 2 for *_, late in lines)
+    assert all(float(ms) < 1000 for _, _, ms, _ in lines)
