@@ -348,9 +348,9 @@ def _check_same(path: Path, store_id: str, known: Acknowledged) -> None:
 
 def _changes_after(connection: sqlite3.Connection, revision: int) -> list[tuple[int, str, str]]:
     rows: list[tuple[int, str, str]] = connection.execute(
-        "SELECT granted_revision, 'granted', grant_id FROM grants WHERE granted_revision > ?1 UNION ALL "
-        "SELECT revoked_revision, 'revoked', grant_id FROM grants WHERE revoked_revision > ?1 ORDER BY 1",
-        (revision,),
+        "SELECT granted_revision, 'granted', grant_id FROM grants WHERE granted_revision > ? UNION ALL "
+        "SELECT revoked_revision, 'revoked', grant_id FROM grants WHERE revoked_revision > ? ORDER BY 1",
+        (revision, revision),
     ).fetchall()
     return rows
 
