@@ -8,6 +8,7 @@ import pytest
 from hostile_peer import dial, own, reference
 
 from caprpc.ids import OP_INVOKE, OP_NEXT
+from caprpc.policy import Pool, Pools
 from caprpc.wire import messages as m
 from caprpc.wire.codec import pack
 
@@ -138,7 +139,9 @@ class Watched:
         until(lambda: not session.answers and not session.asked.open)
         tables = (len(session.exports), len(session.imports), len(session.kept), session.queued_bytes)
         assert tables == (0, 0, 0, 0), tables
-        for pool in (getattr(admitted.pools, name) for name in admitted.pools.__slots__):
+        pools = [pool for name in Pools.__slots__ if isinstance(pool := getattr(admitted.pools, name), Pool)]
+        assert len(pools) == 5
+        for pool in pools:
             assert not pool._tables
             assert pool.has_room(session.answers)
         assert self.good.value(self.vault, "noop") is None
