@@ -14,6 +14,9 @@ from caprpc.address import Address
 from caprpc.errors import ConfigurationError, ConnectRefused
 from caprpc.forks import FORKS
 
+_MOST_GONE: Final = 256
+"""Arrivals that have left again, of which no more are looked at before others have a turn."""
+
 BACKLOG: Final = 1024
 """Connections that the kernel holds for us while the accept budget is spent."""
 
@@ -172,12 +175,15 @@ def close_listener(sock: socket.socket) -> None:
 def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable[[float], None]) -> Iterator[Arrival]:
     """Accept what has come, as far as the budget goes; each arrival is to be counted before the next is asked for.
 
+    Who has reset the connection meanwhile, or closed it without a word, costs the budget nothing.
+
     Args:
         sock: The listening socket.
         wait: Returns how long to wait before the next accept (monotonic seconds), 0.0 if it may be done now.
         paused: Called with the time until which nothing more is to be accepted.
     """
-    while True:
+    gone = 0
+    while gone < _MOST_GONE:
         now = time.monotonic()
         pause = wait(now)
         if pause:
@@ -193,13 +199,20 @@ def accept(sock: socket.socket, wait: Callable[[float], float], paused: Callable
             # No descriptors left (EMFILE and its like): look again later instead of spinning.
             paused(now + 0.1)
             return
+        if is_gone(connection):
+            connection.close()
+            gone += 1
+            continue
         host, text = (peer[0], f"{peer[0]}:{peer[1]}") if isinstance(peer, tuple) else ("", credentials(connection))
         yield Arrival(FORKS.keep_from_children(connection), text, host, now)
 
 
 def is_gone(sock: socket.socket) -> bool:
-    """Whether the other side has left without a word: that needs no connection of ours to find out."""
+    """Whether the other side has reset, or has left without a word: that needs no connection of ours to find out."""
     try:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            # What it said before the reset could still be read.
+            return True
         return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return False

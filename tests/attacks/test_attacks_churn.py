@@ -8,14 +8,17 @@ import socket
 import struct
 import time
 from collections import deque
+from contextlib import closing
 
+import pytest
 from vault_service import SCALE
 
+from caprpc.address import Address
 from caprpc.ids import OP_RESTORE, OP_ROOT
 from caprpc.limits import ServerLimits
 from caprpc.objects.accepting import AcceptBudget
 from caprpc.objects.reconnect import Backoff, Reconnect
-from caprpc.sockets import BACKLOG
+from caprpc.sockets import BACKLOG, accept, listen
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message
 
@@ -76,6 +79,23 @@ def test_connections_that_come_call_and_go_leave_nothing(world, driver):
     before = fewest()
     cycle(CYCLES)
     assert fewest() == before
+
+
+@pytest.mark.parametrize("says", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "part of a ClientHello"])
+def test_who_has_reset_its_connection_costs_the_budget_of_accepts_nothing(says):
+    """A part of RE-03; both drivers accept by this function. Between two looks others have their turn."""
+    budget = AcceptBudget(ServerLimits(accept_per_s=0.001, accept_burst=1), time.monotonic())
+    with closing(listen(Address("127.0.0.1", 0, ""))) as listener:
+        for _ in range(400):
+            with socket.create_connection(listener.getsockname()) as sock:
+                sock.sendall(says)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with socket.create_connection(listener.getsockname()) as good:
+            assert list(accept(listener, budget.wait, pytest.fail)) == []
+            looked = accept(listener, budget.wait, pytest.fail)
+            (arrival,) = [next(looked)]
+            with closing(arrival.sock):
+                assert arrival.sock.getpeername() == good.getsockname()
 
 
 REFUSED = {

@@ -171,7 +171,7 @@ def test_a_server_that_dies_in_mid_call_is_a_lost_connection(server, site, shop,
 
 @DRIVERS
 def test_silent_and_half_open_connections_leave_nothing_behind(server, site, shop, driver):
-    process = server("--handshake-timeout-s", "0.2", *driver)
+    process = server("--handshake-timeout-s", "1", *driver)
     host, _, port = process.address.removeprefix("caprpc://").rpartition(":")
     with connect(site, process) as peer:
         remote = peer.root("shop", shop.Shop)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 import caprpc
-from caprpc import ConfigurationError, ConnectionLost, ConnectRefused
+from caprpc import ConfigurationError, ConnectionLost, ConnectRefused, ReferenceDead
 
 WAIT_S = 10.0
 
@@ -138,7 +138,7 @@ def test_slow_hook_of_one_peer_does_not_keep_others_waiting(pairing, diary):
     pairing.serve(on_connect=on_connect)
 
     def bob():
-        with suppress(ConnectionLost):
+        with suppress(ConnectionLost, ReferenceDead):
             pairing.run(use, side="bob")
 
     waiting = threading.Thread(target=bob)
