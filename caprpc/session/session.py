@@ -76,7 +76,7 @@ class Session(Asking):
         events: list[Event] = []
         self.now = now
         frames = self.frames
-        sliced = type(bodies) is not tuple
+        sliced = most is not UNBOUNDED and type(bodies) is not tuple
         try:
             for frame in bodies:
                 message = decode_message(frame)
