@@ -44,7 +44,8 @@ def test_outcome_that_cannot_be_recorded_is_not_told(name, level, world, monkeyp
         pending.result()
 
 
-def test_batch_whose_outcomes_cannot_be_recorded_tells_no_result(world, monkeypatch):
+def results_of_unrecorded_batch(world, monkeypatch):
+    """Return what three calls of a batch end with whose decisions are on record, and whose outcomes cannot be."""
     w = world(server_more='[audit]\nlevel = "outcome"\n')
     member = shape_of(w.Node).members[OP_CALL, "echo"]
     w.pair.server.holds = True
@@ -53,7 +54,11 @@ def test_batch_whose_outcomes_cannot_be_recorded_tells_no_result(world, monkeypa
     break_log(w.pair.server, monkeypatch, "commit", "record", "append")
     w.pair.server.holds = False
     w.pair.run()
-    results = w.pair.client.link.outgoing.conclude_batch(question, [member] * 3)
+    return w.pair.client.link.outgoing.conclude_batch(question, [member] * 3)
+
+
+def test_batch_whose_outcomes_cannot_be_recorded_tells_no_result(world, monkeypatch):
+    results = results_of_unrecorded_batch(world, monkeypatch)
     assert [error.code for error in results] == ["internal"] * 3
 
 
@@ -96,13 +101,5 @@ def test_call_refused_in_the_short_form_is_counted_too(world, monkeypatch, caplo
 
 
 def test_batch_that_is_withheld_is_one_event_with_one_number(world, monkeypatch, caplog):
-    w = world(server_more='[audit]\nlevel = "outcome"\n')
-    member = shape_of(w.Node).members[OP_CALL, "echo"]
-    w.pair.server.holds = True
-    question = w.pair.client.link.outgoing.ask_batch([(w.node._caprpc_import, member, ([1],), {})] * 3)
-    w.pair.run()
-    break_log(w.pair.server, monkeypatch, "commit", "record", "append")
-    w.pair.server.holds = False
-    w.pair.run()
-    (reference,) = {error.reference for error in w.pair.client.link.outgoing.conclude_batch(question, [member] * 3)}
+    (reference,) = {error.reference for error in results_of_unrecorded_batch(world, monkeypatch)}
     assert f"replying to a batch for spiffe://test.example/client failed ({reference})" in caplog.text
