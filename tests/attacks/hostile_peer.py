@@ -249,3 +249,11 @@ def reference(export, facet=1):
 
 def own(export):
     return OwnReference(export)
+
+
+def until(condition, seconds=5.0):
+    """Wait until something has become true that no message tells of."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)

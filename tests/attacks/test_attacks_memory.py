@@ -1,11 +1,10 @@
 """Floods of every kind, and what is left of them: tables, counters of the principal and memory are what they were."""
 
 import gc
-import time
 import tracemalloc
 
 import pytest
-from hostile_peer import dial, own, reference
+from hostile_peer import dial, own, reference, until
 
 from caprpc.ids import OP_INVOKE, OP_NEXT
 from caprpc.policy import Pool, Pools
@@ -102,12 +101,14 @@ FLOODS = [
 ]
 
 
-def until(condition, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
+def until_let_go(condition):
+    """Wait until something has become true that may take the collection of cycles."""
+
+    def looked():
         gc.collect()
-        time.sleep(0.02)
+        return condition()
+
+    until(looked, 10.0)
 
 
 class Watched:
@@ -132,11 +133,11 @@ class Watched:
         finally:
             peer.close()
         del connection
-        until(lambda: not [one for one in list(self.running.server._connections) if one.principal == MALLORY])
-        until(lambda: not admitted.quotas._connections)
-        until(lambda: not admitted.relation._floods)
+        until_let_go(lambda: not [one for one in list(self.running.server._connections) if one.principal == MALLORY])
+        until_let_go(lambda: not admitted.quotas._connections)
+        until_let_go(lambda: not admitted.relation._floods)
         # What still runs ends with its own time; what it was for has ended.
-        until(lambda: not session.answers and not session.asked.open)
+        until_let_go(lambda: not session.answers and not session.asked.open)
         tables = (len(session.exports), len(session.imports), len(session.kept), session.queued_bytes)
         assert tables == (0, 0, 0, 0), tables
         pools = [pool for name in Pools.__slots__ if isinstance(pool := getattr(admitted.pools, name), Pool)]
@@ -147,7 +148,7 @@ class Watched:
         assert self.good.value(self.vault, "noop") is None
 
     def memory(self):
-        until(lambda: not gc.collect())
+        until(lambda: not gc.collect(), 10.0)
         return tracemalloc.get_traced_memory()[0]
 
 

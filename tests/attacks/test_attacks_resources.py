@@ -9,7 +9,7 @@ import time
 import warnings
 
 import pytest
-from hostile_peer import connect_socket, reference
+from hostile_peer import connect_socket, reference, until
 from vault_service import QUICK, Running, Vault
 
 import caprpc
@@ -36,13 +36,6 @@ def closed_within(sock, seconds):
     except ConnectionError:
         return True
     return True
-
-
-def until(condition, seconds=5.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def test_silent_connections_are_capped_and_closed(world, driver):

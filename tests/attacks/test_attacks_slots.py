@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hostile_peer import reference
+from hostile_peer import reference, until
 from vault_service import QUICK, SERVER, Safe
 
 from caprpc.ids import OP_CALL
@@ -146,7 +146,7 @@ def test_what_runs_on_a_connection_that_was_left_still_counts(world, driver, way
     peer = world.open(running)
     vault = peer.root()
     peer.send(*(peer.call(vault, "wait") for _ in range(4)))
-    _wait_until(lambda: world.service.running == 4)
+    until(lambda: world.service.running == 4)
     other = world.open(running)
     way(other, other.root())
     peer.close()
@@ -155,15 +155,8 @@ def test_what_runs_on_a_connection_that_was_left_still_counts(world, driver, way
     time.sleep(0.3)
     assert third.ask(vault, "wait").code == "limit"
     world.service.gate.set()
-    _wait_until(lambda: world.service.running == 0)
+    until(lambda: world.service.running == 0)
     assert world.service.most_running == 4
-
-
-def _wait_until(condition):
-    end = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_call_that_was_refused_and_dropped_gives_its_place_back_once(world, driver):
@@ -171,7 +164,7 @@ def test_a_call_that_was_refused_and_dropped_gives_its_place_back_once(world, dr
     peer = world.open(running)
     vault = peer.root()
     peer.send(*(peer.call(vault, "wait") for _ in range(3)))
-    _wait_until(lambda: world.service.running == 3)
+    until(lambda: world.service.running == 3)
     other = world.open(running)
     vault = other.root()
     other.send(other.call(vault, "wait", ["too much"]), other.call(vault, "noop", payload=BROKEN))

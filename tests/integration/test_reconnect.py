@@ -130,13 +130,18 @@ class Bank:
         self.deployment.rewrite(self.server, {name: policy}, self.version)
 
 
-@pytest.fixture
-def bank(pairing, tmp_path):
+def open_bank(pairing, tmp_path):
     bank = pairing.deployment = Bank(tmp_path / "bank")
     bank.book = Book()
     bank.roots = {"ledger": bank.book, "spare": Book()}
     bank.address = pairing.serve(bank.roots).address
     bank.again = lambda: pairing.serve(bank.roots, address=bank.address.removeprefix("caprpc://"))
+    return bank
+
+
+@pytest.fixture
+def bank(pairing, tmp_path):
+    bank = open_bank(pairing, tmp_path)
     yield bank
     bank.book.gate.set()
 

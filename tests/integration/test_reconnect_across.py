@@ -8,16 +8,12 @@ import pytest
 import caprpc
 import caprpc.aio
 from caprpc import ConnectionLost, Reconnect, ReferenceDead
-from tests.integration.test_reconnect import SOON, WAIT_S, Bank, Book, Ledger, stop
+from tests.integration.test_reconnect import SOON, WAIT_S, Ledger, open_bank, stop
 
 
 @pytest.fixture
 def bank(pairing, tmp_path):
-    bank = pairing.deployment = Bank(tmp_path / "bank")
-    bank.book = Book()
-    bank.roots = {"ledger": bank.book, "spare": Book()}
-    bank.address = pairing.serve(bank.roots).address
-    bank.again = lambda: pairing.serve(bank.roots, address=bank.address.removeprefix("caprpc://"))
+    bank = open_bank(pairing, tmp_path)
     yield bank
     bank.book.gate.set()
 
