@@ -259,6 +259,7 @@ class Server(Granting):
                 self._reactor.arm(connection)
 
     def _authenticated(self, connection: Connection) -> None:
+        self._reactor.prove(self._connections[connection], connection)
         place = self._places.get(connection)
         if place is not None:
             self._door.prove(place)
