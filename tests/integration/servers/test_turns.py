@@ -23,6 +23,7 @@ import caprpc.objects.turns
 from caprpc import Interface, method
 from caprpc.aio.runner import MethodRunner
 from caprpc.blocking.reactor import Reactor
+from caprpc.objects.turns import Turns
 from caprpc.testing import Deployment
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message, pack
@@ -235,6 +236,24 @@ def test_connections_of_one_principal_get_turns_one_after_the_other(world, slice
     # The first one was served before the second one was seen.
     assert max(runs[:-1]) <= 32, runs
     assert len(runs) >= 6, runs
+
+
+def test_connection_that_waits_is_not_asked_to_wait_again(world, slices, monkeypatch):
+    # With fifty connections this was done eighteen times for each call, and took as long as the call.
+    slices(calls=4)
+    original, asked, again = Turns.wait, [], []
+
+    def wait(turns, principal, connection):
+        (again if turns.has(connection) else asked).append(connection)
+        original(turns, principal, connection)
+
+    monkeypatch.setattr(Turns, "wait", wait)
+    peers = [world.peer("bob") for _ in range(4)]
+    world.start(*((peer, *puts(peer, "x", 32)) for peer in peers))
+    for peer in peers:
+        answers(peer, 32)
+    assert asked
+    assert not again
 
 
 def test_nothing_is_lost_between_slices_of_one_that_is_alone(world, slices):
