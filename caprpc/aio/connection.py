@@ -8,13 +8,13 @@ from typing import Final, Protocol
 
 from caprpc.aio.answering import Answering
 from caprpc.aio.caller import Caller
-from caprpc.aio.rounds import Rounds
+from caprpc.aio.reading import Reading, Shared
 from caprpc.aio.runner import MethodRunner
 from caprpc.objects.admission import Admission
 from caprpc.objects.link import Link
-from caprpc.objects.turns import CALLS, MESSAGES, TURN_S
+from caprpc.objects.turns import CALLS, TURN_S
 from caprpc.objects.work import AnyJob, Work, sort_out
-from caprpc.session import FOREVER, UNBOUNDED, Closer, Ended
+from caprpc.session import FOREVER, Closer, Ended
 
 TICK_S: Final = 0.05
 """How often deadlines are looked at while something is under way."""
@@ -28,14 +28,10 @@ LINGER_S: Final = 1.0
 """How long a peer may take what was sent before the end of the connection."""
 
 
-class Host(Protocol):
+class Host(Shared, Protocol):
     """What a connection needs of the server or client it belongs to."""
 
     runner: MethodRunner
-    rounds: Rounds
-    """Whose turn it is."""
-    buffer: memoryview
-    """Where all connections of a host read to: a plain ``Protocol`` allocates 256 KiB a read."""
 
     def opened(self, connection: "Connection") -> None:
         """WELCOME and HELLO have been exchanged."""
@@ -50,7 +46,7 @@ class Host(Protocol):
         """The connection is over; called once."""
 
 
-class Connection(Answering, asyncio.BufferedProtocol):
+class Connection(Answering, Reading):
     """One connection on one loop; owns what it still has to send and the order in which calls start."""
 
     def __init__(
@@ -65,7 +61,7 @@ class Connection(Answering, asyncio.BufferedProtocol):
         started: float | None = None,
         caller: "Callable[[Connection, asyncio.AbstractEventLoop], Caller]" = Caller,
     ) -> None:
-        self.host = host
+        self.host: Host = host
         self.loop = asyncio.get_running_loop()
         self.caller = caller(self, self.loop)
         self.link = Link(
@@ -100,50 +96,8 @@ class Connection(Answering, asyncio.BufferedProtocol):
         self._timer = self.loop.call_later(TICK_S, self._tick)
         self.flush()
 
-    def get_buffer(self, _sizehint: int) -> memoryview:
-        """Return where the next bytes go; they are taken from there before anything else is read."""
-        return self.host.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take received bytes."""
-        link, host, now = self.link, self.host, time.monotonic()
-        known = link.admitted is not None
-        most = host.rounds.room(self) if known else UNBOUNDED
-        self.route(sort_out(link, link.receive(host.buffer[:nbytes], now, most)))
-        if known:
-            host.rounds.spend(self, now)
-            self._leave_rest()
-        elif link.admitted is not None:
-            host.authenticated(self)
-
-    def take_turn(self) -> None:
-        """Handle more of the messages that have come, or once all are handled start more of the calls."""
-        if self.link.behind and not self.closed:
-            self.route(sort_out(self.link, self.link.go_on(time.monotonic(), MESSAGES)))
-        if not self._leave_rest():
-            self._read_on()
-            self._start_pending()
-            self.flush()
-
-    def _leave_rest(self) -> bool:
-        """Leave messages that are not handled yet for the next turn, and read none before it; whether there are any."""
-        if self.closed or not self.link.behind:
-            return False
-        if self._transport is not None:
-            self._transport.pause_reading()
-        self.host.rounds.wait(self)
-        return True
-
-    def _read_on(self) -> None:
-        """Read what comes, unless the peer takes no answers or we have not handled what came before."""
-        takes = self._blocked_since is None or self._awaits_answers
-        if self._transport is not None and self.link.ended is None and takes and not self.link.behind:
-            self._transport.resume_reading()
-
-    def eof_received(self) -> bool:
-        """Take note that the peer sends no more."""
-        self.route(sort_out(self.link, self.link.receive_eof(time.monotonic())))
-        return False
+    def _authenticated(self) -> None:
+        self.host.authenticated(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the transport is gone."""
@@ -168,10 +122,6 @@ class Connection(Answering, asyncio.BufferedProtocol):
         if self._transport is not None and self.link.ended is None and self.pending:
             self._start_pending()
             self.flush_soon()
-
-    @property
-    def _awaits_answers(self) -> bool:
-        return self.link.admitted is not None and bool(self.link.session.asked.open)
 
     def route(self, work: Work) -> None:
         """Give every event to whoever waits for it, start what may start, and send what is ready."""

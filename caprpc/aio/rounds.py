@@ -2,12 +2,22 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from caprpc.objects.turns import MESSAGES, Turns
 
-if TYPE_CHECKING:
-    from caprpc.aio.connection import Connection
+
+class Connection(Protocol):
+    """What takes turns."""
+
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def principal(self) -> str:
+        """Whose turns it takes."""
+
+    def take_turn(self) -> None:
+        """Do a bounded part of what is left to do."""
 
 
 class Rounds:
@@ -25,7 +35,7 @@ class Rounds:
         self._last: Connection | None = None
         self._served: set[Connection] = set()
 
-    def room(self, connection: "Connection") -> int:
+    def room(self, connection: Connection) -> int:
         """Return what the messages may cost that are handled now of what has just been read; 0 if it has to wait."""
         if connection is self._last and not self._turns:
             # The only one that is read: the loop has looked at all of them in between.
@@ -37,24 +47,24 @@ class Rounds:
         self._last = connection
         return 0 if self._turns.must_wait(connection.principal) else MESSAGES
 
-    def spend(self, connection: "Connection", since: float) -> None:
+    def spend(self, connection: Connection, since: float) -> None:
         """Take from the turn of a connection's principal what was spent since then (monotonic clock)."""
         if len(self._served) > 1:
             self._turns.spend(connection.principal, time.monotonic() - since)
 
-    def wait(self, connection: "Connection") -> None:
+    def wait(self, connection: Connection) -> None:
         """Have a connection wait for its next turn; this one is over for all connections of its principal."""
         self._turns.spend(connection.principal)
         self._turns.wait(connection.principal, connection)
         self._schedule(connection.loop)
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: Connection) -> None:
         """A connection has ended: keep nothing of it."""
         self._served.discard(connection)
         if connection is self._last:
             self._last = None
 
-    def has(self, connection: "Connection") -> bool:
+    def has(self, connection: Connection) -> bool:
         """Whether a connection waits for its turn."""
         return bool(self._turns) and self._turns.has(connection)
 

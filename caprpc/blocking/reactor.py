@@ -46,8 +46,8 @@ class Reactor:
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wakeup, select.EPOLLIN)
-        self._handlers: dict[int, Callable[[], None]] = {}
-        self._proven: dict[int, Connection] = {}
+        self._handlers: dict[int, Callable[[], None] | Connection] = {}
+        """What is called for a descriptor; or a connection whose peer is known, which has turns."""
         self._slow = SlowMembers()
         self._turn = 0
         self._polling_thread = 0
@@ -81,7 +81,6 @@ class Reactor:
 
     def forget(self, fileno: int) -> None:
         """Stop watching a descriptor for good."""
-        self._proven.pop(fileno, None)
         if self._handlers.pop(fileno, None) is not None:
             try:
                 self._epoll.unregister(fileno)
@@ -107,7 +106,7 @@ class Reactor:
 
     def prove(self, fileno: int, connection: Connection) -> None:
         """A connection's peer is known: from now on it has turns, and its handler is not called any more."""
-        self._proven[fileno] = connection
+        self._handlers[fileno] = connection
 
     def pause(self, fileno: int, until: float) -> None:
         """Leave a watched descriptor alone until a time of the monotonic clock."""
@@ -166,15 +165,16 @@ class Reactor:
 
     def _round(self, ready: list[tuple[int, int]], turn: int) -> None:
         """Give everybody a turn: what is ready, and then whoever waits for it."""
-        proven, turns = self._proven, self._turns
+        handlers, turns = self._handlers, self._turns
         turns.begin(len(ready))
         for fileno, _mask in ready:
-            connection = proven.get(fileno)
+            handler = handlers.get(fileno)
             try:
-                if connection is None:
-                    self._call_handler(fileno)
-                elif not turns.has(connection):
-                    self.serve(connection)
+                if isinstance(handler, Connection):
+                    if not turns.has(handler):
+                        self.serve(handler)
+                elif handler is not None:
+                    handler()
             except Exception:  # a defect met by one connection must not end the others
                 self._on_defect(fileno)
             if self._turn != turn:
@@ -188,11 +188,6 @@ class Reactor:
                     self._on_defect(fileno)
                 if self._turn != turn:
                     return
-
-    def _call_handler(self, fileno: int) -> None:
-        handler = self._handlers.get(fileno)
-        if handler is not None:
-            handler()
 
     def serve(self, connection: Connection) -> None:
         """Handle a readable or writable connection on the polling thread, now or when it is its turn."""

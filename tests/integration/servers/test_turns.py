@@ -5,6 +5,7 @@ their sockets by a method that this very thread runs.
 """
 
 import asyncio
+import socket
 import sys
 import threading
 import weakref
@@ -17,6 +18,7 @@ from hostile_peer import dial, reference
 import caprpc
 import caprpc.aio
 import caprpc.aio.connection
+import caprpc.aio.reading
 import caprpc.aio.rounds
 import caprpc.blocking.reactor
 import caprpc.objects.turns
@@ -65,9 +67,12 @@ class BoxImpl(Box):
     def __init__(self):
         self.log = []
         self.on_start = None
+        self.on_put = {}
 
     def put(self, tag):
         self.log.append(tag)
+        if tag in self.on_put:
+            self.on_put[tag]()
 
     def start(self):
         self.on_start()
@@ -153,8 +158,8 @@ def slices(monkeypatch):
     """Set how much a turn holds; time ends none, however slow the machine is."""
 
     def choose(*, messages=ALL, calls=ALL):
-        for module in (caprpc.blocking.reactor, caprpc.aio.connection, caprpc.aio.rounds):
-            monkeypatch.setattr(module, "MESSAGES", messages, raising=False)
+        for module in (caprpc.blocking.reactor, caprpc.aio.reading, caprpc.aio.rounds):
+            monkeypatch.setattr(module, "MESSAGES", messages)
         for module in (caprpc.blocking.reactor, caprpc.aio.connection):
             monkeypatch.setattr(module, "CALLS", calls)
         for module in (caprpc.blocking.reactor, caprpc.aio.connection, caprpc.objects.turns):
@@ -273,6 +278,28 @@ def test_nothing_is_read_before_what_was_read_is_handled(world, slices):
     sent = [peer.call(peer.box, "put", ["x" * 12_000]) for _ in range(60)]
     peer.send(*sent)
     assert answers(peer, 60) == [call.question for call in sent]
+
+
+def test_what_comes_while_messages_wait_is_handled_behind_them(world, slices):
+    slices(messages=5, calls=3)
+    peer, other = world.peer("bob"), world.peer("alice")
+    first, second, third = puts(peer, "first", 20), puts(peer, "second", 20), puts(peer, "third", 20)
+    # Calls of a connection start when all of its messages are handled: those of the other one do, meanwhile.
+    world.box.on_put = {"a": lambda: peer.send(*second), "b": lambda: peer.send(*third)}
+    world.start((peer, *first), (other, *puts(other, "a", 1), *puts(other, "b", 1)))
+    assert answers(peer, 60) == [call.question for call in (*first, *second, *third)]
+    assert world.box.log.index("a") < world.box.log.index("first")
+    assert [tag for tag in world.box.log if tag not in {"a", "b"}] == ["first"] * 20 + ["second"] * 20 + ["third"] * 20
+
+
+def test_end_of_the_stream_is_seen_behind_messages_that_wait(world, slices):
+    slices(messages=5)
+    peer, other = world.peer("bob"), world.peer("alice")
+    refused = [peer.call(peer.box, "secret") for _ in range(20)]
+    world.box.on_put = {"a": lambda: peer.sock.shutdown(socket.SHUT_WR)}
+    world.start((peer, *refused), (other, *puts(other, "a", 1)))
+    assert [message.question for message in peer.rest()] == [call.question for call in refused]
+    answers(other, 1)
 
 
 def test_everything_behind_refused_calls_is_handled_in_order(world, slices):
