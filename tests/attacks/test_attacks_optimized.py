@@ -50,7 +50,7 @@ class Levels:
     def __getitem__(self, level):
         if level not in self._seen:
             report = self._directory / f"{level}.xml"
-            found = verdicts(level, [*TESTS, str(self._planted)], report, jobs=JOBS)
+            found = verdicts(level, [*TESTS, str(self._planted)], report, planted=PLANTED_NAMES, jobs=JOBS)
             planted = [
                 next(found.pop(name) for name in list(found) if name.endswith(f"::{one}")) for one in PLANTED_NAMES
             ]
