@@ -8,7 +8,7 @@ import stat
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from caprpc.address import Address
 from caprpc.errors import ConfigurationError, ConnectRefused
@@ -134,19 +134,36 @@ def dial(address: Address, timeout_s: float) -> socket.socket:
         ConnectRefused: Nobody listens there.
     """
     try:
-        if not address.path:
-            sock = socket.create_connection((address.host, address.port), timeout=timeout_s)
-            return FORKS.keep_from_children(sock)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            sock.settimeout(timeout_s)
-            sock.connect(address.path)
-        except BaseException:
-            sock.close()
-            raise
+        if address.path:
+            sock = _connected(socket.AF_UNIX, address.path, timeout_s)
+        else:
+            sock = _dial_host(address.host, address.port, timeout_s)
     except OSError as exc:
         raise not_connected(str(address), exc) from exc
     return FORKS.keep_from_children(sock)
+
+
+def _dial_host(host: str, port: int, timeout_s: float) -> socket.socket:
+    """Try each address of a host; ``socket.create_connection`` leaves its socket open if it is interrupted."""
+    failures = []
+    for family, _, _, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            return _connected(family, where, timeout_s)
+        except OSError as exc:
+            failures.append(exc)
+    raise failures[0] if failures else OSError(f"{host} has no address")
+
+
+def _connected(family: int, where: Any, timeout_s: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(where)
+    except BaseException:
+        # Also when the thread is interrupted.
+        sock.close()
+        raise
+    return sock
 
 
 def not_connected(address: str, exc: OSError) -> ConnectRefused:

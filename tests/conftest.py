@@ -2,6 +2,7 @@
 
 from importlib.metadata import entry_points
 
+import pytest
 from hypothesis import settings
 
 # A machine with other work to do takes its time: what has to be fast has a test of its own.
@@ -12,3 +13,7 @@ if not any(point.value == "caprpc.testing.plugin" for point in entry_points(grou
     pytest_plugins = ["caprpc.testing.plugin", "pytester"]
 else:
     pytest_plugins = ["pytester"]
+
+# Modules that assert and are no test modules: without this their asserts would be gone under ``python -O``.
+pytest.register_assert_rewrite("attack_world", "duels", "hostile_peer", "vault_service")
+pytest.register_assert_rewrite("tests.docs.howto", "tests.policy.generated_policies")

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -125,9 +126,11 @@ class Client:
 
     async def close(self) -> None:
         """Close every connection and the audit log."""
-        for peer in list(self._peers):
-            await peer.close()
-        self._admission.close()
+        # Also when the task is cancelled on the way: nobody would close the rest.
+        async with AsyncExitStack() as stack:
+            stack.callback(self._admission.close)
+            for peer in list(self._peers):
+                stack.push_async_callback(peer.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -215,12 +218,10 @@ class Peer:
 
     async def close(self) -> None:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
-        if self._keeper is not None:
-            await self._keeper.close()
-        else:
-            await self._only.close()
-        await close_route(self._route)
-        self._on_close(self)
+        async with AsyncExitStack() as stack:
+            stack.callback(self._on_close, self)
+            stack.push_async_callback(close_route, self._route)
+            await (self._keeper if self._keeper is not None else self._only).close()
 
     async def __aenter__(self) -> Self:
         return self

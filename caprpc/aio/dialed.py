@@ -86,12 +86,14 @@ class Dialed:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
         if not self.connection.closed:
             self.connection.end("closed")
-        await self._gone.wait()
-        if self._timekeeper is not None:
-            self._timekeeper.cancel()
-            await asyncio.wait([self._timekeeper])
-        await asyncio.gather(*self._tasks)
-        self.runner.close()
+        try:
+            await self._gone.wait()
+            if self._timekeeper is not None:
+                self._timekeeper.cancel()
+                await asyncio.wait([self._timekeeper])
+            await asyncio.gather(*self._tasks)
+        finally:
+            self.runner.close()
 
     async def _connect(
         self, route: Route, wish: Wish, caller: Callable[[Connection, asyncio.AbstractEventLoop], Caller]

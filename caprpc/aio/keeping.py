@@ -75,10 +75,12 @@ class Keeper:
         self._closed = True
         self._give_up(self._over or ConnectionLost("the peer was closed", code="closed"))
         task = self._task
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.wait([task])
-        await self.current.close()
+        try:
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+                await asyncio.wait([task])
+        finally:
+            await self.current.close()
 
     async def after(self, before: Connection, deadline: float) -> "KeptCaller":
         """Wait for the connection that comes after one which takes no more calls; return what makes calls on it.

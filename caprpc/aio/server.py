@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -147,20 +148,29 @@ class Server(Granting):
             if connection.link.admitted is not None and not connection.closed:
                 connection.link.session.drain()
                 connection.flush()
-        end = time.monotonic() + grace_s
-        while time.monotonic() < end and not all(connection.idle for connection in list(self._connections)):
-            await asyncio.sleep(0.01)
+        # Whoever cancels this while it waits ends the waiting, not the rest: it is not done at a second call.
+        async with AsyncExitStack() as stack:
+            stack.callback(self._admission.close)
+            stack.callback(self.runner.close)
+            stack.push_async_callback(self._leave, max(_HOOKS_S, grace_s))
+            stack.callback(self._cut_off)
+            end = time.monotonic() + grace_s
+            while time.monotonic() < end and not all(connection.idle for connection in list(self._connections)):
+                await asyncio.sleep(0.01)
+
+    def _cut_off(self) -> None:
         for connection in list(self._connections):
             connection.end("the server stops")
             connection.cut_off()
         if self._ticker is not None:
             self._ticker.cancel()
+
+    async def _leave(self, hooks_s: float) -> None:
+        """Wait for what is still under way, which has been told to end."""
         if self._hooks is not None:
-            await self._hooks.close(max(_HOOKS_S, grace_s))
+            await self._hooks.close(hooks_s)
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
-        self.runner.close()
-        self._admission.close()
 
     def reload(self) -> str:
         """Read certificates, revocation lists and policies again; a wrong one leaves everything as it is.

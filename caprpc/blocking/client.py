@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -115,9 +115,11 @@ class Client:
 
     def close(self) -> None:
         """Close every connection and the audit log."""
-        for peer in list(self._peers):
-            peer.close()
-        self._admission.close()
+        # Also when the thread is interrupted on the way: nobody would close the rest.
+        with ExitStack() as stack:
+            stack.callback(self._admission.close)
+            for peer in list(self._peers):
+                stack.callback(peer.close)
 
     def __enter__(self) -> Self:
         return self
@@ -242,12 +244,10 @@ class Peer:
 
     def close(self) -> None:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
-        if self._keeper is not None:
-            self._keeper.close()
-        else:
-            self._only.close()
-        self._route.close()
-        self._on_close(self)
+        with ExitStack() as stack:
+            stack.callback(self._on_close, self)
+            stack.callback(self._route.close)
+            stack.callback((self._keeper if self._keeper is not None else self._only).close)
 
     def __enter__(self) -> Self:
         return self

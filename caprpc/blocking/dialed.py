@@ -4,6 +4,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 from caprpc.blocking.async_methods import AsyncMethods
@@ -76,14 +77,16 @@ class Dialed:
     def close(self) -> None:
         """End the connection and its threads; everything that was obtained through it is dead."""
         connection = self.connection
-        with connection.lock:
-            futures = connection.end("closed") if self.end is None else []
-        for future in futures:
-            future.notify()
-        connection.wire.close()
-        self._spare.join()
-        self._workers.close(1.0)
-        self._async_methods.close()
+        # Each of them, also when the thread is interrupted while it waits for one.
+        with ExitStack() as stack:
+            stack.callback(self._async_methods.close)
+            stack.callback(self._workers.close, 1.0)
+            stack.callback(self._spare.join)
+            stack.callback(connection.wire.close)
+            with connection.lock:
+                futures = connection.end("closed") if self.end is None else []
+            for future in futures:
+                future.notify()
 
     def check_validity(self) -> None:
         """End the connection if its peer's certificate or policy is no longer good."""

@@ -55,9 +55,11 @@ class Keeper:
                 self._over = ConnectionLost("the peer was closed", code="closed", may_have_run=False)
             thread = self._thread
             self._tell()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-        self.current.close()
+        try:
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
+        finally:
+            self.current.close()
 
     def after(self, before: Connection, deadline: float) -> KeptCaller:
         """Wait for the connection that comes after one which takes no more calls; return what makes calls on it.

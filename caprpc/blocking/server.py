@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
@@ -157,20 +158,25 @@ class Server(Granting):
         self._door.close()
         for connection in list(self._connections):
             self._drain(connection)
-        end = time.monotonic() + grace_s
-        while time.monotonic() < end and any(not self._drained(c) for c in list(self._connections)):
-            time.sleep(0.01)
+        # Whoever interrupts this while it waits ends the waiting, not the rest: it is not done at a second call.
+        with ExitStack() as stack:
+            stack.callback(self._admission.close)
+            stack.callback(self._reactor.join)
+            stack.callback(self._workers.close, 1.0)
+            stack.callback(self._handshakes.close, 1.0)
+            stack.callback(self._async_methods.close)
+            if self._hooks is not None:
+                stack.callback(self._hooks.close, max(_HOOKS_S, grace_s))
+            stack.callback(self._reactor.stop)
+            stack.callback(self._end_all)
+            end = time.monotonic() + grace_s
+            while time.monotonic() < end and any(not self._drained(c) for c in list(self._connections)):
+                time.sleep(0.01)
+
+    def _end_all(self) -> None:
         for connection in list(self._connections):
             with connection.lock:
                 connection.end("the server stops")
-        self._reactor.stop()
-        if self._hooks is not None:
-            self._hooks.close(max(_HOOKS_S, grace_s))
-        self._async_methods.close()
-        self._handshakes.close(1.0)
-        self._workers.close(1.0)
-        self._reactor.join()
-        self._admission.close()
 
     def reload(self) -> str:
         """Read certificates, revocation lists and policies again; a wrong one leaves everything as it is.

@@ -35,10 +35,19 @@ class Spare:
         self._wakeup = os.fdopen(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC), "r+b", buffering=0)
         self._thread = threading.Thread(target=self._run, name="caprpc-spare", daemon=True)
         self._ticked = time.monotonic()
+        self._over = threading.Event()
+        """Whether it has ended, or not begun."""
+        self._over.set()
 
     def start(self) -> None:
         """Begin to stand by."""
-        self._thread.start()
+        self._over.clear()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            # There can be no more threads.
+            self._over.set()
+            raise
 
     def nudge(self) -> None:
         """Look at the connection at once: there is something to read for, to write, or to be in time for."""
@@ -48,12 +57,30 @@ class Spare:
     def join(self) -> None:
         """Wait for the thread, which ends with the connection."""
         self.nudge()
-        if self._thread is not threading.current_thread() and self._thread.is_alive():
-            self._thread.join()
-        with self._connection.lock:
-            self._wakeup.close()
+        try:
+            self._join()
+        except BaseException:
+            # Interrupted: it ends at once nevertheless, and until then it needs what is closed below.
+            self._join()
+            raise
+        finally:
+            with self._connection.lock:
+                self._wakeup.close()
+
+    def _join(self) -> None:
+        if self._thread is not threading.current_thread():
+            # Whoever was interrupted while it began does not see that it is alive.
+            self._over.wait()
+            if self._thread.is_alive():
+                self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._stand_by()
+        finally:
+            self._over.set()
+
+    def _stand_by(self) -> None:
         connection = self._connection
         calls = -1
         while not connection.wire.closed:

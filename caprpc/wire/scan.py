@@ -6,6 +6,7 @@ refuses everything but the canonical encoding. Payloads of texts and byte string
 Wire protocol, sections 5.1 and 5.2.
 """
 
+import re
 from typing import Final
 
 from caprpc.errors import RemoteProtocolError
@@ -103,6 +104,32 @@ _SIZES: Final = tuple(1 if head in (0x80, 0x90) else size for head, size in enum
 _COSTS: Final = tuple(_costs())
 
 
+_RUN: Final = 32
+_RUN_HEAP: Final = 32
+"""No value of a run takes more memory than so much for each of its bytes: a negative integer of one byte does."""
+
+
+def _run_pattern() -> re.Pattern[bytes]:
+    """Return what matches ``_RUN`` canonical values that hold no others; the C of ``re`` walks them.
+
+    Possessive: what is no run is known after one look at each value.
+    """
+    numbers = (
+        rb"[\x00-\x7F\xC0\xC2\xC3\xE0-\xFF]|\xCB.{8}|\xCC[\x80-\xFF]|\xCD(?!\x00).{2}|\xCE(?!\x00\x00).{4}"
+        rb"|\xCF(?!\x00{4}).{8}|\xD0[\x80-\xDF]|\xD1(?!\xFF[\x80-\xFF])[\x80-\xFF].|\xD2(?!\xFF{2}[\x80-\xFF])[\x80-\xFF].{3}"
+        rb"|\xD3(?!\xFF{4}[\x80-\xFF])[\x80-\xFF].{7}"
+    )
+    texts = b"|".join(re.escape(bytes((0xA0 + size,))) + b".{%d}" % size for size in range(32))
+    sized = [
+        b"|".join(re.escape(bytes((size,))) + b".{%d}" % size for size in range(least, 0x100)) for least in (0, 0x20)
+    ]
+    values = b"|".join((numbers, texts, rb"\xC4(?:" + sized[0] + b")", rb"\xD9(?:" + sized[1] + b")"))
+    return re.compile(b"(?:" + values + b"){%d}+" % _RUN, re.DOTALL)
+
+
+_run_at: Final = _run_pattern().match
+
+
 def list_heap(count: int) -> int:
     """Estimate the memory of an array, its elements aside."""
     return _LIST_HEAP + _SLOT_HEAP * count
@@ -124,8 +151,11 @@ def scan(blob: bytes, limits: Limits) -> int:
     Raises:
         RemoteProtocolError: The blob is malformed, not canonical, or over a bound of ``limits``.
     """
+    scanner = _Scanner(blob, limits)
     try:
-        return _Scanner(blob, limits).run()
+        # What runs take is estimated from above; where that is too much it is looked at one by one.
+        items = scanner.run(runs=True)
+        return items if items else scanner.run(runs=False)
     except IndexError:
         raise RemoteProtocolError(f"value of {len(blob)} bytes ends too early") from None
 
@@ -139,18 +169,24 @@ class _Scanner:
         self._blob = blob
         self._limits = limits
 
-    def run(self) -> int:
-        """Walk the whole blob; return the number of values in it."""
-        blob = self._blob
-        max_depth = self._limits.max_depth
+    def run(self, *, runs: bool) -> int:
+        """Walk the whole blob; return the number of values in it, 0 if ``runs`` may have taken too much memory."""
+        blob, max_depth = self._blob, self._limits.max_depth
         max_heap = most_heap(len(blob))
         outer: list[tuple[int, set[bytes] | None]] = []
         sizes = _SIZES
-        left = items = 1
-        position = heap = 0
+        left, items, position, heap = 1, 1, 0, 0
         keys: set[bytes] | None = None
+        next_run = 0 if runs else len(blob)
         while True:
             while left:
+                if left >= _RUN and keys is None and position >= next_run:
+                    end, count = self._runs(position, left)
+                    left -= count
+                    heap += _RUN_HEAP * (end - position)
+                    # What stands in the way is not looked at again with each value.
+                    position, next_run = end, end + 2 * _RUN
+                    continue
                 left -= 1
                 if keys is not None:
                     position = self._key(position, keys)
@@ -174,7 +210,7 @@ class _Scanner:
                     items += 2 * count if is_map else count
                     heap += map_heap(count) if is_map else list_heap(count)
                     if items > self._limits.max_items or heap > max_heap:
-                        raise self._too_much(items, heap)
+                        return self._over(items, heap, runs=runs)
                     sizes = _SIZES if len(outer) < max_depth else _SIZES_DEEPEST
                 else:
                     position, cost = self._long(position, head)
@@ -184,7 +220,7 @@ class _Scanner:
             left, keys = outer.pop()
             sizes = _SIZES
         if heap > max_heap:
-            raise self._too_much(items, heap)
+            return self._over(items, heap, runs=runs)
         if position != len(blob):
             raise (
                 IndexError
@@ -192,6 +228,14 @@ class _Scanner:
                 else RemoteProtocolError(f"{len(blob) - position} bytes after the value")
             )
         return items
+
+    def _runs(self, position: int, left: int) -> tuple[int, int]:
+        """Pass as many whole runs of values as stand here, ``left`` values at most; return where, and how many."""
+        count = 0
+        while left - count >= _RUN and (found := _run_at(self._blob, position)) is not None:
+            count += _RUN
+            position = found.end()
+        return position, count
 
     def _key(self, position: int, keys: set[bytes]) -> int:
         """Read one map key, a short text that the map does not hold yet; return where its value begins."""
@@ -264,6 +308,11 @@ class _Scanner:
         if length < least:
             raise RemoteProtocolError("length that is not in its shortest form")
         return end, length
+
+    def _over(self, items: int, heap: int, *, runs: bool) -> int:
+        if runs and items <= self._limits.max_items:
+            return 0
+        raise self._too_much(items, heap)
 
     def _too_much(self, items: int, heap: int) -> RemoteProtocolError:
         if items > self._limits.max_items:

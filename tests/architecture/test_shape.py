@@ -115,10 +115,25 @@ def test_broad_excepts_say_why(package):
     assert not silent, "\n".join(silent)
 
 
+def optimized_away(tree):
+    """Yield where ``python -O`` changes what code does: asserts, and questions for how it was started."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.Name) and node.id == "__debug__"):
+            yield node.lineno
+        elif isinstance(node, ast.Attribute) and node.attr == "flags" and ast.unparse(node.value) == "sys":
+            yield node.lineno
+
+
 def test_asserts_never_guard_input(package):
-    """Everything must hold under ``python -O``."""
-    found = [f"{m.path}:{node.lineno}" for m in package for node in ast.walk(m.tree) if isinstance(node, ast.Assert)]
+    """Everything must hold under ``python -O``: no assert at all is left, so none carries a decision."""
+    found = [f"{m.path}:{line}" for m in package for line in optimized_away(m.tree)]
     assert not found, "\n".join(found)
+
+
+def test_what_optimization_takes_away_is_found():
+    for source in ("assert may(x)", "if __debug__:\n    check(x)", "check(x) if not sys.flags.optimize else None"):
+        assert list(optimized_away(ast.parse(source))) == [1], source
+    assert list(optimized_away(ast.parse("raise AssertionError"))) == []
 
 
 def test_no_module_keeps_mutable_state(package):

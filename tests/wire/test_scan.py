@@ -10,7 +10,7 @@ from caprpc.errors import RemoteProtocolError
 from caprpc.limits import DEFAULT_LIMITS
 from caprpc.wire import codec
 from caprpc.wire.codec import pack
-from caprpc.wire.scan import scan
+from caprpc.wire.scan import _Scanner, scan
 from caprpc.wire.trees import Builder
 
 SHALLOW = DEFAULT_LIMITS.__class__(max_depth=3)
@@ -95,3 +95,64 @@ def test_a_view_of_a_buffer_is_scanned_like_bytes():
     view = memoryview(bytearray(blob))
     assert scan(view, DEFAULT_LIMITS) == scan(blob, DEFAULT_LIMITS)
     assert codec.unpack(view) == codec.unpack(blob)
+
+
+EDGES = sorted(
+    {sign * 2**bits + step for bits in (5, 7, 8, 15, 16, 31, 32, 62) for sign in (1, -1) for step in (-1, 0, 1)}
+)
+WIDTHS = {0xCC: (1, False), 0xCD: (2, False), 0xCE: (4, False), 0xCF: (8, False)}
+WIDTHS |= {0xD0: (1, True), 0xD1: (2, True), 0xD2: (4, True), 0xD3: (8, True)}
+
+
+def spellings(number):
+    """Return an integer in every width that holds it; one of them at most is canonical."""
+    for head, (width, signed) in WIDTHS.items():
+        try:
+            yield bytes((head,)) + number.to_bytes(width, "big", signed=signed)
+        except OverflowError:
+            pass
+
+
+TOKENS = [one for number in EDGES for one in spellings(number)]
+TOKENS += [
+    pack(value) for value in (None, True, False, 0, 127, -1, -32, 1.5, "", "a", "ab", "a" * 31, b"", b"a", b"ab")
+]
+TOKENS += [pack("b" * size) for size in (32, 33, 255, 256)] + [pack(b"c" * size) for size in (2, 31, 255, 256)]
+TOKENS += [
+    b"\x90",
+    b"\x80",
+    b"\x91\xc0",
+    b"\x81\xa1a\x01",
+    pack((1,)),
+    b"\xd9\x1f" + b"a" * 31,
+    b"\xc5\x00\x01a",
+    b"\xc1",
+]
+
+
+def verdict(blob, *, runs):
+    scanner = _Scanner(blob, DEFAULT_LIMITS)
+    try:
+        found = scanner.run(runs=runs)
+    except (RemoteProtocolError, IndexError):
+        return "refused"
+    return found or verdict(blob, runs=False)
+
+
+def listed(tokens):
+    return b"\xdc" + len(tokens).to_bytes(2, "big") + b"".join(tokens)
+
+
+@pytest.mark.parametrize("token", TOKENS, ids=lambda token: token[:9].hex())
+def test_a_run_has_the_verdict_of_its_values(token):
+    for count in (31, 32, 33, 64, 65):
+        for blob in (listed([token] * count), listed([b"\xc0"] * 31 + [token] * count), listed([token] * count)[:-1]):
+            assert verdict(blob, runs=True) == verdict(blob, runs=False), (token, count)
+
+
+@given(st.lists(st.sampled_from(TOKENS), min_size=20, max_size=300), st.integers(0, 3), st.booleans())
+def test_runs_between_other_values_have_the_verdict_of_the_values(tokens, cut, inner):
+    blob = listed([listed(tokens), *tokens] if inner else tokens)
+    blob = blob[: len(blob) - cut]
+    assert verdict(blob, runs=True) == verdict(blob, runs=False)
+    assert verdict(b"\xdf" + blob[1:], runs=True) == verdict(b"\xdf" + blob[1:], runs=False)
