@@ -20,7 +20,7 @@ class Exposed(Safe):
         return super().echo(value)
 
     def pay(self, amount, note=""):
-        ends = {2.0: lambda: os.kill(os.getpid(), signal.SIGSEGV), 3.0: os.abort, 4.0: lambda: Unraisable(note)}
+        ends = {2.0: lambda: signal.raise_signal(signal.SIGSEGV), 3.0: os.abort, 4.0: lambda: Unraisable(note)}
         ends.get(amount, lambda: None)()
         return super().pay(amount, note)
 
