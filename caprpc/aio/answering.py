@@ -3,14 +3,15 @@
 import asyncio
 import sys
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
+from caprpc.aio.defects import Guarded
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, sort_out
 from caprpc.session import FOREVER, Answer, BatchAnswer
 
 
-class Answering(ABC):
+class Answering(Guarded):
     """The part of a connection that replies; owns that what waited for a reply starts behind it."""
 
     link: Link
@@ -44,7 +45,9 @@ class Answering(ABC):
         self.tasks.pop(job.answer, None)
         if task.cancelled():
             # Before it had begun: ``_run_async`` has not seen it, and the call is still to be answered.
-            self.reply_cancelled(job)
+            self.guarded(self.reply_cancelled, job)
+        elif (failure := task.exception()) is not None:
+            self.defect(failure)
 
     async def _run_async(self, job: AnyJob) -> None:
         try:

@@ -93,7 +93,7 @@ class Connection(Answering, Reading):
             raise TypeError("a stream transport expected")
         self._transport = transport
         self.take_limits()
-        self._timer = self.loop.call_later(TICK_S, self._tick)
+        self._timer = self.loop.call_later(TICK_S, self.guarded, self._tick)
         self.flush()
 
     def _authenticated(self) -> None:
@@ -250,7 +250,7 @@ class Connection(Answering, Reading):
         """Send at the end of this turn of the loop: what several tasks have ready goes in one piece."""
         if not self._flush_due:
             self._flush_due = True
-            self.loop.call_soon(self.flush)
+            self.loop.call_soon(self.guarded, self.flush)
 
     def flush(self) -> None:
         """Encrypt and send what is ready."""
@@ -303,7 +303,7 @@ class Connection(Answering, Reading):
             if self.link.wants_to_send:
                 self.flush()
             wait = min(TICK_S if busy else IDLE_TICK_S, max(0.001, self.link.deadline() - now))
-            self._timer = self.loop.call_later(wait, self._tick)
+            self._timer = self.loop.call_later(wait, self.guarded, self._tick)
 
     def wake_at(self, when: float) -> None:
         """Look at the time then at the latest; in between it is looked at seldom."""
@@ -311,7 +311,7 @@ class Connection(Answering, Reading):
         wait = max(0.0, when - time.monotonic())
         if timer is not None and not self.closed and self.loop.time() + wait < timer.when():
             timer.cancel()
-            self._timer = self.loop.call_later(wait, self._tick)
+            self._timer = self.loop.call_later(wait, self.guarded, self._tick)
 
     def _note_progress(self, now: float) -> None:
         """A peer that takes something is slow, not gone."""

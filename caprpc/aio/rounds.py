@@ -87,7 +87,7 @@ class Rounds:
             for principal in turns.principals():
                 while (connection := turns.take(principal)) is not None:
                     since = time.monotonic()
-                    connection.take_turn()
+                    connection.guarded(connection.take_turn)
                     turns.spend(principal, time.monotonic() - since)
         finally:
             if turns:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -54,7 +55,7 @@ class MethodRunner:
         """Give a thread back; another connection of the principal may have waited for it."""
         following = self._shares.give_back(connection.principal)
         if following is not None:
-            following.loop.call_soon_threadsafe(following.place_free)
+            following.loop.call_soon_threadsafe(following.guarded, following.place_free)
 
     def submit(self, job: AnyJob, connection: "Connection") -> None:
         """Run a call on a thread of the pool, whose place was taken, and reply from the loop."""
@@ -88,11 +89,15 @@ class MethodRunner:
     def _run(self, job: AnyJob, connection: "Connection") -> None:
         try:
             self._run_in_place(job, connection)
+        except Exception as exc:  # not of the method: what came of that could not be told to the loop
+            connection.loop.call_soon_threadsafe(connection.defect, exc)
         finally:
             self.give_place_back(connection)
 
     def _run_in_place(self, job: AnyJob, connection: "Connection") -> None:
-        soon = connection.loop.call_soon_threadsafe
+        def soon(function: Callable[..., None], *args: object) -> None:
+            connection.loop.call_soon_threadsafe(connection.guarded, function, *args)
+
         soon(connection.started)
         if job.answer.cancelled:
             soon(connection.reply_cancelled, job)

@@ -31,11 +31,17 @@ class ChainBroken(Exception):
 
     Attributes:
         problem: Where, and why.
+        doubted: The record, if it follows in number and names another hash: then it or the one before was changed.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, doubted: Record | None = None) -> None:
         self.problem = problem
+        self.doubted = doubted
         super().__init__(str(problem))
+
+
+class OtherHash(BadRecord):
+    """A record names another hash than that of the record before it."""
 
 
 class Walk:
@@ -45,6 +51,7 @@ class Walk:
         seq: Number of the last record accepted.
         leaf: Its leaf hash.
         last: The record itself, None before the first.
+        last_at: Its file, line and offset.
         line: Its line in the present file.
         good: Offset in the present file up to which everything is accepted.
         torn: Bytes behind ``good`` when the file ended: what a crash leaves, never a whole record.
@@ -56,6 +63,7 @@ class Walk:
         self.seq = seq
         self.leaf = leaf
         self.last: Record | None = None
+        self.last_at = ("", 0, 0)
         self.line = 0
         self.good = 0
         self.torn = 0
@@ -101,10 +109,12 @@ class Walk:
                 self._check(record)
                 self._check_gap(record, raw, fd, debris)
             except BadRecord as exc:
-                raise ChainBroken(debris or self._problem(line, raw, exc)) from exc
+                doubted = record if isinstance(exc, OtherHash) and not debris else None
+                raise ChainBroken(debris or self._problem(line, raw, exc), doubted) from exc
             debris = None
             self.seq, self.leaf, self.last = self.seq + 1, record.leaf, record
             self.line, self.good = line, raw.offset + raw.length + raw.ended
+            self.last_at = (file, line, raw.offset)
             self.open_line = not raw.ended
             yield record
         if debris:
@@ -119,7 +129,7 @@ class Walk:
             kind = "deleted" if record.number("seq") > self.seq else "inserted"
             raise BadRecord(f"seq {self.seq + 1}", f"seq {record.fields['seq']}", kind)
         if record.fields["prev"] != self.leaf:
-            raise BadRecord(f"prev {self.leaf}", f"prev {record.fields['prev']}")
+            raise OtherHash(f"prev {self.leaf}", f"prev {record.fields['prev']}")
         event, before = _segment_event(record), _segment_event(self.last)
         if (event == "begin") != (self.good == 0):
             raise BadRecord("a segment record 'begin' first in each file, and only there", event or "another record")

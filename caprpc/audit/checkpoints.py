@@ -15,6 +15,9 @@ from caprpc.errors import AuditError
 
 _CHUNK_BYTES: Final = 64 * 1024
 _SIGNATURE_MARK: Final = "—".encode()
+_BEFORE_NOTE: Final = b"\n\0"
+"""What a note may follow: a power cut can leave zeros in place of the one before it."""
+
 _FILE: Final = re.compile(r"(?P<stem>[a-z0-9][a-z0-9.-]{0,80})\.(?P<number>[0-9]{6})\.checkpoints")
 
 
@@ -88,7 +91,7 @@ def last_entry(fd: int, origin: str) -> Entry | None:
     at, end = data.rfind(start), len(data)
     while at >= 0:
         try:
-            if at and data[at - 1 : at] != b"\n":
+            if at and data[at - 1] not in _BEFORE_NOTE:
                 raise NoteError("not the beginning of a line")
             note = Note.parse(_without_rest(data[at:end]))
             return Entry(Checkpoint.parse(note.text), note)
@@ -97,8 +100,8 @@ def last_entry(fd: int, origin: str) -> Entry | None:
     return None
 
 
-def append_entries(storage: Storage, stem: str, number: int, notes: list[Note]) -> None:
-    """Add checkpoints to a file, each followed by an empty line.
+def append_entries(storage: Storage, stem: str, number: int, notes: list[Note], *, lasting: bool) -> None:
+    """Add checkpoints to a file, each followed by an empty line; ``lasting`` ones survive a power cut from now on.
 
     Raises:
         OSError: They are not all written; what is there of them is passed over by readers.
@@ -120,6 +123,9 @@ def append_entries(storage: Storage, stem: str, number: int, notes: list[Note]) 
             os.close(reading)
         if os.write(fd, data) != len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if lasting:
+            os.fdatasync(fd)
+            storage.sync_names()
     finally:
         os.close(fd)
 
@@ -211,6 +217,6 @@ def _blocks(fd: int, size: int, start: bytes) -> Iterator[bytes]:
 
 def _next_start(held: bytes, start: bytes, begin: int) -> int:
     at = held.find(start, begin)
-    while at > 0 and held[at - 1 : at] != b"\n":
+    while at > 0 and held[at - 1] not in _BEFORE_NOTE:
         at = held.find(start, at + 1)
     return at

@@ -206,6 +206,8 @@ class AuditLog:
         line = self._begin_line(name, 1, GENESIS, clock, {"segment": 1, **sealer.key_for(1)})
         segment = self._create_segment(stem, 1, line)
         segment.save_head(Head(1, leaf_hash(line), 1, segment.good))
+        # A log of more records that has no head at all is one whose head was taken away.
+        self._storage.sync_names()
         return self._relation(name, segment, seq=1, leaf=leaf_hash(line), clock=clock)
 
     def _continued(self, name: str, stem: str, numbers: list[int], sealer: Sealer) -> Relation:
@@ -213,8 +215,7 @@ class AuditLog:
         clock = Clock(self._wall_ns, self._monotonic_ns)
         found = resume(self._storage, stem, numbers)
         if found.ended:
-            if found.torn:
-                self._finish_line(segment_name(stem, found.segment))
+            self._end_line(segment_name(stem, found.segment), torn=found.torn)
             number = found.segment + 1
             key = sealer.key_for(number)
             line = self._begin_line(name, found.seq + 1, found.leaf, clock, {"segment": number, **key})
@@ -229,19 +230,22 @@ class AuditLog:
         )
         try:
             key = {} if sealer.has_key else sealer.key_for(found.segment, save=False)
+            # The record below may end the segment, and the next one names a key, too.
+            relation.next_key = key or sealer.key_for(1)
             relation.note("segment", event="resume", segment=found.segment, **key)
             if key:
                 sealer.save_keys()
+                self._storage.sync_names()
         except (AuditError, OSError):
             segment.close()
             raise
         return relation
 
-    def _finish_line(self, name: str) -> None:
-        """Write the newline that a crash kept from the last record of a segment that had ended."""
+    def _end_line(self, name: str, *, torn: bool) -> None:
+        """Have a segment last that a killed process had ended, before the next one can; add the newline it lacks."""
         fd = self._storage.open_append(name)
         try:
-            if self._write(fd, b"\n") != 1:
+            if torn and self._write(fd, b"\n") != 1:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fdatasync(fd)
         finally:

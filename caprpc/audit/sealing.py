@@ -184,10 +184,11 @@ class Sealer:
             return []
         if not notes or Checkpoint.parse(notes[-1].text).size != self.tree.end:
             notes.append(self._sign())
-        append_entries(self._storage, self._stem, head.segment, notes)
+        changes_key = self._named == 2
+        append_entries(self._storage, self._stem, head.segment, notes, lasting=changes_key)
         self.latest = Entry(Checkpoint.parse(notes[-1].text), notes[-1])
-        if self._named == 2:
-            # The old key has vouched for the new one; nobody needs it any more.
+        if changes_key:
+            # The old key has vouched for the new one, and a power cut cannot undo that: nobody needs it any more.
             save_keys(self._storage, self._stem, self._keys[1:])
             self._former, self._keys, self._named = self._keys[:1], self._keys[1:], 1
         return notes

@@ -91,7 +91,7 @@ class Storage:
                 or it holds the log of another name.
         """
         try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_directory(path)
             directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as exc:
             raise AuditError(f"{path}: cannot open the audit directory: {exc.strerror}") from exc
@@ -130,7 +130,7 @@ class Storage:
     def rename(self, old: str, new: str) -> None:
         """Give a file its final name, and make that last."""
         os.rename(old, new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        os.fsync(self._directory)
+        self.sync_names()
 
     def remove(self, name: str) -> None:
         """Remove a file if it is there."""
@@ -149,6 +149,10 @@ class Storage:
         finally:
             os.close(fd)
         os.rename(scratch, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+
+    def sync_names(self) -> None:
+        """Have every name in the directory last over a power cut, and lead to what it leads to now."""
+        os.fsync(self._directory)
 
     def read_small(self, name: str, max_bytes: int = 4096) -> bytes | None:
         """Return the content of a small file, or None if there is none."""
@@ -182,7 +186,7 @@ class Storage:
             fresh = {"caprpc": 1, "kind": "audit", "name": self.name, "id": secrets.token_hex(16)}
             data = json.dumps(fresh).encode("ascii") + b"\n"
             self.replace(IDENTITY_NAME, data)
-            os.fsync(self._directory)
+            self.sync_names()
         try:
             found = json.loads(data)
             name, log_id = str(found["name"]), str(found["id"])
@@ -199,7 +203,7 @@ class Storage:
         if key is None:
             key = secrets.token_bytes(_KEY_BYTES)
             self.replace(_KEY, key)
-            os.fsync(self._directory)
+            self.sync_names()
         if len(key) != _KEY_BYTES:
             raise AuditError(f"{self.path / _KEY}: {len(key)} bytes, expected {_KEY_BYTES}")
         return key
@@ -212,6 +216,29 @@ def naming(path: Path, what: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise AuditError(f"{path}: cannot {what}: {exc.strerror or exc}") from exc
+
+
+def _make_directory(path: Path) -> None:
+    """Create a directory and what is missing above it, so that a power cut leaves it there.
+
+    Each lasts before the next is made. The deepest that is there already may be of a process that was killed before
+    it did so.
+    """
+    missing = [place for place in (path, *path.parents) if not place.exists()]
+    there = missing[-1].parent if missing else path
+    with contextlib.suppress(PermissionError):
+        _sync_directory(there.parent)
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+        _sync_directory(place.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _open_private(directory: int, path: Path, name: str, flags: int) -> int:

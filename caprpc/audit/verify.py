@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from caprpc.audit.blame import blamed
 from caprpc.audit.chain import ChainBroken, Problem, Walk
 from caprpc.audit.checkpoints import origin_of_stem
 from caprpc.audit.directory import LogDirectory, LogIdentity, RelationFiles
@@ -162,8 +163,13 @@ class _RelationCheck:
                 self._read_segment(number, is_last=number == last)
             self._check_end(segment_name(files.stem, last), first_seq)
             self._check_signed(first_seq)
-        except (_Found, ChainBroken, SealBroken) as exc:
-            report.problem = self._named(exc.problem)
+        except ChainBroken as exc:
+            if exc.doubted is None:
+                report.problem = self._named(exc.problem)
+            else:
+                report.problem = blamed(self._directory, self._head, self._walk, exc.problem, exc.doubted)
+        except (_Found, SealBroken) as exc:
+            report.problem = exc.problem
         report.sealed = self._head.seq if self._head else 0
         report.closed = self._walk.closed
         report.torn = self._walk.torn
@@ -283,7 +289,7 @@ class _RelationCheck:
         there = Head(walk.seq, walk.leaf, number, walk.good)
         if there != head:
             expected = f"record {head.seq} with hash {head.hash} to end at byte {head.offset} of segment {head.segment}"
-            found = f"{there.hash}, byte {there.offset}"
+            found = f"{there.hash}, byte {there.offset}: changed at or before this record"
             raise _Found(Problem(name, walk.line, walk.good, expected, found, "forged"))
 
     def _check_end(self, name: str, first_seq: int) -> None:

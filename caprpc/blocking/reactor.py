@@ -12,6 +12,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from math import ceil
 from typing import Final
 
@@ -26,6 +27,9 @@ from caprpc.blocking.workers import Workers
 from caprpc.objects.shares import Shares
 from caprpc.objects.turns import CALLS, MESSAGES, TURN_S, Turns
 from caprpc.objects.work import AnyJob
+
+NO_CONNECTION: Final = -1
+"""In place of the descriptor of the connection that a defect came up in."""
 
 _IN: Final = select.EPOLLIN | select.EPOLLRDHUP
 
@@ -133,6 +137,15 @@ class Reactor:
         self._resting[connection] = None
 
     def _poll(self, turn: int) -> None:
+        """Poll until another thread does; what goes wrong between two connections ends none of them, nor this."""
+        while self._turn == turn:
+            try:
+                self._poll_on(turn)
+            except Exception:  # memory or stack that ran out here: whoever is served next may need less
+                with suppress(Exception):
+                    self._on_defect(NO_CONNECTION)
+
+    def _poll_on(self, turn: int) -> None:
         poll, turns = self._epoll.poll, self._turns
         self._polling_thread = threading.get_ident()
         spin = Spin()

@@ -16,7 +16,7 @@ from caprpc.blocking.connection import Connection
 from caprpc.blocking.door import Door
 from caprpc.blocking.granting import Granting
 from caprpc.blocking.hooks import HookThreads
-from caprpc.blocking.reactor import Reactor
+from caprpc.blocking.reactor import NO_CONNECTION, Reactor
 from caprpc.blocking.watchdog import TICK_S
 from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
@@ -301,6 +301,9 @@ class Server(Granting):
 
     def _defect(self, fileno: int) -> None:
         """An exception that should not be has come up while a connection was served: end that connection."""
+        if fileno == NO_CONNECTION:
+            _LOG.exception("internal error between two connections; they are served on")
+            return
         _LOG.exception("internal error while serving a connection; it is closed")
         for connection, known in list(self._connections.items()):
             if known == fileno:

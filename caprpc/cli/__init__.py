@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from caprpc.cli.exits import EX_OK, reader_gone, run_and_report
+from caprpc.cli.streams import hold_standard_streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,7 @@ class CommandLine(click.Group):
         run = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
         if not standalone_mode:
             return run()
+        hold_standard_streams()
         sys.exit(run_and_report(run))
 
 

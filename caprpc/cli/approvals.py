@@ -1,10 +1,12 @@
 """Files that list what a person has looked at and let pass: approved widenings, and a baseline of findings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
+from caprpc.cli.findings import Shown
 from caprpc.policy.document import MAX_TEXT_CHARS, Table
 from caprpc.policy.problems import Problems
 from caprpc.policy.source import decode
@@ -12,29 +14,63 @@ from caprpc.policy.text import TomlDocument, TomlProblem
 
 Kind = Literal["approvals", "baseline"]
 
+UNUSED: Final = "unused-entry"
+"""The code of an entry that lets nothing pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """One thing that was let pass, by whom, and until when."""
+    """One thing that was let pass, by whom, and why.
+
+    Attributes:
+        where: ``file:line`` of the entry.
+        ended: It lets nothing pass any more: the moment after ``until`` has come.
+    """
 
     what: str
     by: str
     reason: str
+    where: str
+    ended: bool
 
 
-def read(path: Path | None, kind: Kind) -> dict[str, Approval]:
-    """Return what a file lets pass now, by the text of the change or finding; nothing if there is no file.
+def read(path: Path | None, kind: Kind) -> list[Approval]:
+    """Return the entries of a file, those that have ended included; none if there is no file.
 
     Raises:
         PolicyError: The file is not of that kind, or not as it should be.
         OSError: It cannot be read.
     """
     if path is None:
-        return {}
+        return []
     problems = Problems()
     approvals = _read(path, kind, problems)
     problems.raise_if_any()
-    return {approval.what: approval for approval in approvals}
+    return approvals
+
+
+def let_pass(entries: Iterable[Approval]) -> frozenset[str]:
+    """Return the texts of the changes or findings that entries let pass now."""
+    return frozenset(one.what for one in entries if not one.ended)
+
+
+def unused(entries: Iterable[Approval], found: Iterable[str]) -> list[Shown]:
+    """Return a note about each entry that lets nothing pass, of what was found now: left over, mistyped or ended.
+
+    Whoever reads the file takes such an entry for something that is so, and it would let pass what comes later.
+    """
+    present = frozenset(found)
+    notes = []
+    for one in entries:
+        if one.ended and one.what in present:
+            message = f"has ended, and lets nothing pass: {one.what}"
+        elif one.what not in present:
+            message = f"matches nothing that was found: {one.what}"
+        else:
+            continue
+        hint = "renew it, or take it away" if one.ended else "take it away, or write the key as --format json prints it"
+        notes.append(Shown("note", UNUSED, one.where, message, hint))
+    return notes
 
 
 def _read(path: Path, kind: Kind, problems: Problems) -> list[Approval]:
@@ -66,9 +102,8 @@ def _approval(table: Table) -> Approval | None:
     if not isinstance(what, str) or len(what) > MAX_TEXT_CHARS * 4:
         table.complain("what", "'what' is the text of a change or finding, as the tool prints it", code="bad-value")
         return None
-    if until is not None and until <= datetime.now(UTC):
-        return None
-    return Approval(what, by or "", reason or "")
+    ended = until is not None and until <= datetime.now(UTC)
+    return Approval(what, by or "", reason or "", table.where("what"), ended)
 
 
 def write_baseline(keys: list[str], by: str) -> str:

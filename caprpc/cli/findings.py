@@ -44,11 +44,12 @@ class Shown:
         return int(line) if line.isdecimal() else None
 
 
-def text_lines(findings: Iterable[Shown], directory: Path) -> list[str]:
-    """Return findings as compilers print them, each hint below."""
+def text_lines(findings: Iterable[Shown], directory: Path | None = None) -> list[str]:
+    """Return findings as compilers print them, each hint below; places are in ``directory``, if one is given."""
     lines = []
     for one in findings:
-        where = f"{directory}/{one.where}: " if one.where else ""
+        place = one.where if directory is None else f"{directory}/{one.where}"
+        where = f"{place}: " if one.where else ""
         lines.append(f"{where}{one.level}: {printable(one.message, 1_000)} [{one.code}]")
         if one.hint:
             lines.append(f"  hint: {printable(one.hint, 1_000)}")

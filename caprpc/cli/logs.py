@@ -1,24 +1,40 @@
 """The log of a command: one line for each message on standard error, tracebacks only in a file that was asked for."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Final
 
 import click
 
+from caprpc.cli.streams import takes_a_line
 from caprpc.errors import printable
 
 _LONGEST_LINE: Final = 2_000
 
 
 class _Terminal(logging.Handler):
-    """Writes to whatever standard error is at the time."""
+    """Writes to whatever standard error is at the time; while that takes nothing, messages are counted and dropped.
+
+    A server that waited for whoever reads its messages would serve nobody.
+    """
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; Ctrl-C in a method is reported by the command itself."""
         if record.exc_info and isinstance(record.exc_info[1], KeyboardInterrupt):
             return
+        if not takes_a_line(sys.stderr):
+            self._dropped += 1
+            return
         try:
+            if self._dropped:
+                text = f"caprpc: {self._dropped} messages were dropped: nobody read standard error"
+                self._dropped = 0
+                click.echo(text, err=True)
             click.echo(self.format(record), err=True)
         except OSError:
             self.handleError(record)

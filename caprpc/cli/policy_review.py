@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -27,6 +28,8 @@ from caprpc.errors import printable
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _FORMATS: Final = click.Choice(["text", "json", "sarif", "markdown"])
+
+_UNUSED: Final = {approvals.UNUSED: "an approval, or an entry of a baseline, that lets nothing pass"}
 
 _LINT_EPILOG: Final = """\b
 Examples:
@@ -71,17 +74,19 @@ def lint(directory: Path, modules: tuple[str, ...], baseline: Path | None, targe
         target.write_text(approvals.write_baseline([finding.key for finding in findings], "caprpc"), encoding="utf-8")
         click.echo(f"{target}: {len(findings)} findings; put down why each may pass")
         return TOOL_OK
-    passed = approvals.read(baseline, "baseline")
+    entries = approvals.read(baseline, "baseline")
+    passed = approvals.let_pass(entries)
     left = [finding for finding in findings if finding.key not in passed]
-    shown = [_finding(finding) for finding in left]
+    notes = approvals.unused(entries, (finding.key for finding in findings))
+    shown = [*map(_finding, left), *(_elsewhere(note) for note in notes)]
     if form == "json":
         click.echo(as_json(shown, directory=str(directory), passed=len(findings) - len(left)))
     elif form == "sarif":
-        click.echo(as_sarif(shown, directory, CODES))
+        click.echo(as_sarif(shown, directory, {**CODES, **_UNUSED}))
     elif form == "markdown":
         click.echo(markdown(("where", "code", "finding"), [(one.where, one.code, one.message) for one in shown]))
     else:
-        for line in text_lines(shown, directory):
+        for line in [*text_lines(map(_finding, left), directory), *text_lines(notes)]:
             click.echo(line)
         past = f", {len(findings) - len(left)} let pass by the baseline" if passed else ""
         click.echo(f"{directory}: {_count(len(left), 'finding')}{past}")
@@ -113,10 +118,12 @@ def diff(
         else:
             sets = [load(place, name) for place, name in _places(stack, directories, revision)]
     found = difference(sets[0], sets[1])
-    passed = approvals.read(approved, "approvals")
+    entries = approvals.read(approved, "approvals")
+    passed = approvals.let_pass(entries)
     wider = [one for one in found if one.verdict in WIDENING]
     left = [one for one in wider if one.key not in passed]
-    _print_differences(found, left, form, directories[-1])
+    notes = approvals.unused(entries, (one.key for one in wider))
+    _print_differences(found, left, notes, form, directories[-1])
     return TOOL_FINDINGS if left else TOOL_OK
 
 
@@ -132,7 +139,9 @@ def _places(stack: ExitStack, directories: tuple[Path, ...], revision: str | Non
     return [old, (stack.enter_context(at_revision(directory, after)), f"{after}:{directory}")]
 
 
-def _print_differences(found: Sequence[Difference], left: Sequence[Difference], form: str, directory: Path) -> None:
+def _print_differences(
+    found: Sequence[Difference], left: Sequence[Difference], notes: Sequence[Shown], form: str, directory: Path
+) -> None:
     if form == "json":
         rows = [
             {
@@ -149,17 +158,19 @@ def _print_differences(found: Sequence[Difference], left: Sequence[Difference], 
             }
             for one in found
         ]
-        click.echo(json.dumps({"wider": bool(left), "differences": rows}, indent=2))
+        click.echo(as_json(notes, wider=bool(left), differences=rows))
     elif form == "sarif":
-        rules = {"new": "a peer may do something new", "wider": "a constraint lets more through"}
+        rules = {"new": "a peer may do something new", "wider": "a constraint lets more through", **_UNUSED}
         shown = [Shown("error", one.verdict, one.new_rule, _difference_text(one)) for one in left]
+        shown += map(_elsewhere, notes)
         click.echo(as_sarif(shown, directory, rules))
     elif form == "markdown":
         columns = ("verdict", "peer", "what", "through", "before", "after", "rule")
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (one.verdict, one.peer, one.subject, one.way, one.old, one.new, one.new_rule or one.old_rule)
             for one in found
         ]
+        cells += [("note", "", note.message, "", "", "", note.where) for note in notes]
         click.echo(markdown(columns, cells))
     else:
         for peer in dict.fromkeys(one.peer for one in found):
@@ -168,6 +179,8 @@ def _print_differences(found: Sequence[Difference], left: Sequence[Difference], 
                 if one.peer == peer:
                     mark = " (approved)" if one.verdict in WIDENING and one not in left else ""
                     click.echo(f"  {one.verdict:8} {_difference_text(one)}{mark}")
+        for line in text_lines(notes):
+            click.echo(line)
         click.echo(_summary(found, left))
 
 
@@ -301,6 +314,11 @@ def _json_results(results: Sequence[Result], measured: Coverage | None) -> dict[
 def _finding(finding: Finding) -> Shown:
     level: Level = "error" if finding.code in {"contract-drift", "expired"} else "warning"
     return Shown(level, finding.code, finding.where, finding.message, finding.hint, finding.column)
+
+
+def _elsewhere(note: Shown) -> Shown:
+    """Return a note about a file that the user named, not about one in the directory of policies."""
+    return replace(note, where=str(Path(note.where).absolute()))
 
 
 def _count(count: int, word: str) -> str:

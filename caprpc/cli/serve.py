@@ -4,6 +4,7 @@ import asyncio
 import queue
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
@@ -19,6 +20,7 @@ from caprpc.cli.exits import EX_OK, EX_OSERR
 from caprpc.cli.logs import log_to_terminal
 from caprpc.cli.modules import ModuleFailed, import_local
 from caprpc.cli.status import StatusSocket
+from caprpc.cli.streams import takes_a_line
 from caprpc.errors import CapRPCError, ConfigurationError, printable
 from caprpc.limits import ServerLimits
 
@@ -295,4 +297,5 @@ def _reload(reload: Callable[[], str]) -> None:
 
 
 def _say(text: str) -> None:
-    click.echo("\n".join(printable(line, 2_000) for line in f"caprpc: {text}".splitlines()), err=True)
+    if takes_a_line(sys.stderr):
+        click.echo("\n".join(printable(line, 2_000) for line in f"caprpc: {text}".splitlines()), err=True)

@@ -282,11 +282,11 @@ class ServedImplicit:
             LimitExceeded: They are too long, or there are too many derivations.
         """
         if type(raw) is not list or len(raw) != 2 or type(raw[0]) is not list or raw[1] != {}:
-            raise ArgumentError("", "terms expected")
+            raise ArgumentError("", "terms")
         answer = self._answer
         if self.operation == OP_REVOKE:
             if len(raw[0]) != 1 or type(raw[0][0]) is not bool:
-                raise ArgumentError("", "a boolean expected")
+                raise ArgumentError("", "a boolean")
             return raw[0], {}
         if len(answer.payload) > MOST_BYTES:
             raise LimitExceeded(f"terms of {len(answer.payload)} bytes, at most {MOST_BYTES} allowed")
@@ -337,7 +337,7 @@ def _end(right: Right, cut: bool) -> None:
 
 def _terms_of_peer(raw: list[Any]) -> tuple[Terms, Narrowing | None, tuple[str, ...]]:
     if len(raw) != 6:
-        raise ArgumentError("", "six terms expected")
+        raise ArgumentError("", "six terms")
     only, args, uses, for_s, rate, chain = raw
     try:
         kept = None if only is None else frozenset(_key(pair) for pair in only)

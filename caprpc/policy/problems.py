@@ -1,7 +1,6 @@
 """Everything that is wrong in a policy directory, collected, so that one run names it all."""
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -57,9 +56,6 @@ class Where(str):
         made = super().__new__(cls, text)
         made.column = column
         return made
-
-
-_WHERE: Final = re.compile(r"^(.*?)(?::(\d+))?$", re.DOTALL)
 
 
 class Problems:
@@ -119,7 +115,5 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def _order(problem: ConfigurationError) -> tuple[str, int]:
-    match = _WHERE.match(problem.where)
-    if match is None:
-        return problem.where, 0
-    return match.group(1), int(match.group(2) or 0)
+    file, _, line = problem.where.rpartition(":")
+    return (file, int(line)) if line.isdecimal() else (problem.where, 0)

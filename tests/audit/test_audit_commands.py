@@ -63,7 +63,7 @@ def test_verify_of_a_changed_log_names_the_record(run, written):
     code, out, _ = run("audit", "verify", written.path)
     assert code == 1
     assert f"BAD  {PEER}" in out
-    assert f"EDITED, first bad: {file.name}:3: expected prev " in out
+    assert f"EDITED, first bad: {file.name}:2: expected hash " in out
     assert out.splitlines()[-1].startswith("NOT INTACT: 1 of 2 relations")
 
 

@@ -1,7 +1,9 @@
 """Whatever is done to the files of a closed log without the means to rewrite its head, verify finds and names it."""
 
 import json
+import re
 import shutil
+from itertools import pairwise
 
 import pytest
 
@@ -70,16 +72,71 @@ def test_every_cut_of_the_end_is_found(closed):
         assert closed.problem() is not None, size
 
 
-def test_the_first_bad_record_is_named_with_file_line_and_both_hashes(closed):
+def starts(lines):
+    """The offset at which each line begins."""
+    return [sum(len(line) + 1 for line in lines[:at]) for at in range(len(lines))]
+
+
+def edited(line):
+    """The same record with another time, in the only spelling."""
+    return re.sub(rb'"time":"20', b'"time":"19', line)
+
+
+def test_the_edited_record_itself_is_named_with_file_line_and_both_hashes(closed):
+    """Its successor names another hash, and is vouched for by what stands behind it: the next file, or the head."""
+    first, second = closed.files()
+    places = [(file, at) for file in (first, second) for at in range(len(file.read_bytes().splitlines()))]
+    for (file, at), (behind, successor) in pairwise(places):
+        whole = file.read_bytes()
+        lines = whole.splitlines()
+        right = leaf_hash(lines[at])
+        lines[at] = edited(lines[at])
+        file.write_bytes(join(lines))
+        problem = closed.problem()
+        assert (problem.file, problem.line, problem.offset) == (file.name, at + 1, starts(lines)[at])
+        seq = json.loads(lines[at])["seq"]
+        assert problem.expected == f"hash {right} of record {seq}, as the next one says"
+        assert problem.found == f"hash {leaf_hash(lines[at])}"
+        assert right.encode() in behind.read_bytes().splitlines()[successor]
+        file.write_bytes(whole)
+
+
+def test_a_record_whose_own_hash_of_the_one_before_was_edited_is_named(closed):
+    for file in closed.files():
+        whole = file.read_bytes()
+        for at in range(len(whole.splitlines())):
+            lines = whole.splitlines()
+            lines[at] = lines[at][:-66] + b"e" * 64 + lines[at][-2:]
+            file.write_bytes(join(lines))
+            problem = closed.problem()
+            assert (problem.file, problem.line) == (file.name, at + 1)
+            assert problem.found == f"prev {'e' * 64}"
+        file.write_bytes(whole)
+
+
+def test_where_two_records_were_edited_the_place_is_at_or_before(closed):
     file = closed.files()[0]
     lines = file.read_bytes().splitlines()
-    lines[1] = lines[1].replace(b'"member":"m"', b'"member":"n"')
+    lines[1], lines[2] = edited(lines[1]), edited(lines[2])
     file.write_bytes(join(lines))
     problem = closed.problem()
     assert (problem.file, problem.line) == (file.name, 3)
-    assert problem.expected == f"prev {leaf_hash(lines[1])}"
-    assert problem.found == f"prev {json.loads(lines[2])['prev']}"
-    assert problem.offset == len(lines[0]) + len(lines[1]) + 2
+    assert problem.found.endswith(": changed at or before this record")
+
+
+def test_the_last_record_behind_the_head_cannot_tell_which_of_two_was_edited(logs, decision):
+    log = logs.open()
+    relation = log.relation(decision["peer"])
+    for question in range(3):
+        relation.append(relation.template(**decision), question)
+    logs.abandon(log)
+    file = logs.files()[0]
+    lines = file.read_bytes().splitlines()
+    lines[-2] = edited(lines[-2])
+    file.write_bytes(join(lines))
+    problem = logs.problem()
+    assert problem.line == len(lines)
+    assert problem.found.endswith(": changed at or before this record")
 
 
 def test_yesterdays_file_does_not_verify(logs, decision):

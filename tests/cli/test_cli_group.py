@@ -112,7 +112,7 @@ def test_help_does_not_import_the_commands(repository_root):
     run = subprocess.run(
         [sys.executable, "-c", script], cwd=repository_root, capture_output=True, text=True, check=True
     )
-    assert run.stdout.splitlines()[-1] == "['caprpc.cli.exits']"
+    assert run.stdout.splitlines()[-1] == "['caprpc.cli.exits', 'caprpc.cli.streams']"
 
 
 def test_python_dash_m_is_the_same_program(repository_root):

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from caprpc import ids
+from caprpc.cli import main
 from caprpc.contract import InterfaceContract, MemberContract, ParameterContract
 from caprpc.errors import PolicyError
 from caprpc.peer import PeerIdentity
@@ -200,3 +202,15 @@ def identity(anchor: str = CA, principal: str = FEED) -> PeerIdentity:
 @pytest.fixture
 def make_identity() -> Callable[..., PeerIdentity]:
     return identity
+
+
+@pytest.fixture
+def newer(tmp_path):
+    """A copy of the example that a test changes: the candidate."""
+    return PolicyDirectory(tmp_path / "newer")
+
+
+@pytest.fixture
+def run():
+    """Run ``caprpc policy`` with these words."""
+    return lambda *words: CliRunner().invoke(main, ["policy", *map(str, words)])

@@ -7,6 +7,7 @@ import pytest
 
 from caprpc import ids
 from caprpc.contract import InterfaceContract
+from caprpc.errors import PolicyError
 from caprpc.limits import DEFAULT_LIMITS, KIB, MIB
 from caprpc.policy import Guard, Holding, Lend, MemberLimit, Pool, Pools, PrincipalQuotas, grant_line
 from caprpc.policy.arguments import ArgumentRule
@@ -18,6 +19,7 @@ from caprpc.policy.guard import narrowed
 from caprpc.policy.limits import CONNECTIONS, RANGES
 from caprpc.policy.model import Restorable
 from caprpc.policy.narrowing import narrower_lends
+from caprpc.policy.pools import SharedGlitches
 from caprpc.policy.problems import MAX_PROBLEMS, Problems, suggest
 from caprpc.policy.quotas import Usage
 from caprpc.policy.restores import LEAST_SECONDS, MOST_SECONDS, narrower_restores
@@ -646,3 +648,30 @@ def test_bounds_of_connections_are_held(directory, name, bounds):
         directory.write("org-b.toml", text.replace(f"[limits]\n{name} = {low}", f"[limits]\n{name} = {bad}"))
         assert any("must be between" in said for _, said, _ in directory.problems()), bad
         directory.write("org-b.toml", text)
+
+
+def test_what_many_connections_spend_on_nothing_is_earned_back_in_time_and_never_by_a_step_back():
+    glitches = SharedGlitches()
+    assert not glitches.spend(0.0)
+    glitches = SharedGlitches()
+    glitches.allow(replace(DEFAULT_LIMITS, glitch_burst=2, glitch_per_s=1.0), 1)
+    assert [glitches.spend(100.0) for _ in range(3)] == [True, True, False]
+    assert glitches.spend(101.0)
+    assert not glitches.spend(100.5)
+    assert not glitches.spend(101.9)
+
+
+def test_problems_are_told_in_the_order_of_files_and_lines():
+    problems = Problems()
+    for where in ("b.toml:1", "a.toml:10", "a.toml:9", "a.toml:1", "a.toml"):
+        problems.add(where, "wrong", code="bad-value")
+    with pytest.raises(PolicyError) as raised:
+        problems.raise_if_any()
+    assert [one.where for one in raised.value.problems] == ["a.toml", "a.toml:1", "a.toml:9", "a.toml:10", "b.toml:1"]
+
+
+def test_an_object_may_be_lent_for_one_use_and_for_no_more_than_two_to_the_31(load_with, directory):
+    once = load_with(('lifetime = "call"', 'lifetime = "call"\nmax_uses = 1'))
+    assert {lend.max_uses for policy in once.policies for lend in policy.lends.values()} == {1}
+    directory.replace("max_uses = 1", f"max_uses = {2**31 + 1}")
+    assert any("max_uses" in text for _, text, _ in directory.problems())

@@ -8,11 +8,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from caprpc.analysis.authority import rule_toml
 from caprpc.analysis.lint import CODES
-from caprpc.cli import main
 from caprpc.cli.policy import policy
 from caprpc.ids import OP_CALL
 from caprpc.policy import ArgumentRule
@@ -60,20 +58,6 @@ id      = "T4"
 peer    = "org-b-feed"
 reaches = "HistoryRO"
 """
-
-
-@pytest.fixture
-def run():
-    runner = CliRunner()
-    return lambda *words: runner.invoke(main, ["policy", *map(str, words)])
-
-
-@pytest.fixture
-def newer(directory, tmp_path):
-    """A copy of the example that a test changes: the candidate."""
-    from tests.policy.conftest import PolicyDirectory
-
-    return PolicyDirectory(tmp_path / "newer")
 
 
 def test_list_has_one_line_for_each_right_with_its_rule(run, directory):

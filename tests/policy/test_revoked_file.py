@@ -5,6 +5,7 @@ import os
 import pytest
 
 from caprpc.policy import RevokedFile
+from caprpc.policy.revoked import MAX_BYTES
 from tests.policy.conftest import FEED
 
 KEY = "sha256:" + "a" * 64
@@ -116,3 +117,27 @@ def test_the_list_cannot_lie_among_the_policies(directory):
 def test_a_directory_that_names_a_list_loads_without_it(directory):
     directory.replace('audit = "../audit"', 'audit = "../audit"\nrevoked = "../state/REVOKED"', "caprpc.toml")
     assert directory.load().revoked_file == directory.path.parent / "state" / "REVOKED"
+
+
+def test_a_list_of_the_largest_size_is_read_and_no_larger_one(file):
+    file.write_bytes(b"#" * (MAX_BYTES - 1) + b"\n")
+    assert is_out(RevokedFile(file)) == ""
+    file.write_bytes(b"#" * MAX_BYTES + b"\n")
+    assert f"more than {MAX_BYTES} bytes" in is_out(RevokedFile(file))
+
+
+def test_a_list_that_has_not_changed_is_not_read_again(file, monkeypatch):
+    revoked = RevokedFile(file)
+    read = []
+    monkeypatch.setattr("caprpc.policy.revoked._read", lambda path: read.append(path) or revoked.current)
+    assert not revoked.refresh()
+    assert read == []
+    file.write_text("# somebody looked\n")
+    os.utime(file, (1, 1))
+    assert not revoked.refresh()
+    assert read == [file]
+
+
+def test_a_list_that_cannot_be_opened_is_named_with_the_reason(file):
+    file.unlink()
+    assert "cannot be opened: No such file or directory" in is_out(RevokedFile(file))

@@ -4,17 +4,10 @@ import os
 import subprocess
 
 import pytest
-from click.testing import CliRunner
 
 from caprpc.audit import AuditLog
-from caprpc.cli import main
 from tests.policy.conftest import FEED
 from tests.policy.test_policy_tools import TESTS
-
-
-@pytest.fixture
-def run():
-    return lambda *words: CliRunner().invoke(main, ["policy", *map(str, words)])
 
 
 @pytest.mark.parametrize(
