@@ -22,7 +22,7 @@ from caprpc.objects.epoch import Epoch, Served, read_epoch
 from caprpc.objects.grants import Grants
 from caprpc.objects.health import Vitals
 from caprpc.peer import PeerIdentity
-from caprpc.policy import Guard, Policy, Pools, PrincipalQuotas
+from caprpc.policy import ArgumentBudget, Guard, Policy, Pools, PrincipalQuotas
 from caprpc.tls import TlsChannel, TlsRefused, still_valid, verify_peer
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -89,6 +89,7 @@ class Admission:
         self._contracts = contracts
         self.server_limits = server_limits
         self.wall = wall
+        self._arguments = ArgumentBudget(server_limits.argument_bytes)
         self._quotas: dict[str, tuple[PrincipalQuotas, Pools]] = {}
         self._live: set[Admitted] = set()
         self._lock = threading.Lock()
@@ -159,7 +160,7 @@ class Admission:
         if out:
             raise IdentityRefused("revoked-list", out)
         with self._lock:
-            quotas, pools = self._quotas.setdefault(peer.principal, (PrincipalQuotas(), Pools()))
+            quotas, pools = self._quotas.setdefault(peer.principal, (PrincipalQuotas(), Pools(self._arguments)))
         most = policy.connections or self.server_limits.connections_per_principal
         if not quotas.open_connection(most):
             raise IdentityRefused(
