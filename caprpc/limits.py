@@ -114,9 +114,9 @@ class ServerLimits:
     connections_per_principal: int = 8
     """Connections of one principal; a policy may set ``[limits] connections``."""
     accept_per_s: float = 100.0
-    """Sustained accepts; a handshake costs us 0.6 ms before we know who is there."""
+    """Sustained handshakes; each costs us 0.6 ms before we know who is there."""
     accept_burst: int = 50
-    """Accepts above the sustained rate."""
+    """Handshakes above the sustained rate."""
     argument_bytes: int = 512 * MIB
     """As ``principal_argument_bytes``, of all peers: eight that hold as much as they may leave the process alive."""
     workers: int = 128

@@ -23,7 +23,7 @@ KEEP = m.Meta(None, None, True)
 
 def held(running):
     """Return what all peers hold together."""
-    return running.server._admission._arguments.held
+    return running.server._admission._quotas.arguments.held
 
 
 def hold(peer, vault, value, count):

@@ -53,7 +53,7 @@ def look(running):
     server = running.server
     return {
         "rss": int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE"),
-        "held": server._admission._arguments.held,
+        "held": server._admission._quotas.arguments.held,
         "connections": server.health().connections,
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),

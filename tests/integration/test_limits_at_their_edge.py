@@ -61,7 +61,7 @@ AT_THE_EDGE = {
     "connections_per_principal": [(SERVER, "test_connections_per_principal")],
     "accept_per_s": [(BUDGET, "test_accept_per_s_is_earned_back_and_no_more_than_the_burst")],
     "accept_burst": [
-        (BUDGET, "test_accept_burst_connections_come_at_once_and_the_next_waits"),
+        (BUDGET, "test_accept_burst_connections_begin_at_once_and_the_next_waits"),
         (SERVER, "test_accept_burst"),
     ],
     "argument_bytes": [(HELD, "test_arguments_of_all_principals_at_their_edge")],
