@@ -232,6 +232,9 @@ class Server(Granting):
             self._come(arrival)
 
     def _come(self, arrival: Arrival) -> None:
+        if self._budget.refuses(arrival.host, arrival.since):
+            arrival.sock.close()
+            return
         place = self._arrivals[arrival] = self._budget.come(arrival.host)
         arrival.sock.setblocking(False)
         asyncio.get_running_loop().add_reader(arrival.sock, self._first_bytes, arrival)

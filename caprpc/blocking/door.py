@@ -93,6 +93,9 @@ class Door:
 
     def _come(self, arrival: Arrival) -> None:
         with self._lock:
+            if self._budget.refuses(arrival.host, arrival.since):
+                arrival.sock.close()
+                return
             place = self._budget.come(arrival.host)
             crowded = self._budget.crowded(place, arrival.since)
             self._silent[arrival] = place

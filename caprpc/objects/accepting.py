@@ -77,6 +77,11 @@ class AcceptBudget(Generic[A]):
             return FULL_POLL_S
         return 0.0
 
+    def refuses(self, address: str, now: float) -> bool:
+        """Whether to close an accepted connection at once: its source wastes its turns, and has its share of places."""
+        sources, source = self._sources, source_of(address)
+        return sources.held(source) >= sources.wasteful_share and sources.is_wasteful(source, now)
+
     def come(self, address: str) -> Place:
         """Count a connection that was accepted; ``address`` is a host, empty for a Unix socket."""
         place = Place(source_of(address))

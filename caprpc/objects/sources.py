@@ -36,11 +36,13 @@ class Sources:
     Invariant: bounded by the places of strangers and ``_MOST_SOURCES``.
     """
 
-    __slots__ = ("_most", "_sources")
+    __slots__ = ("_most", "_sources", "wasteful_share")
 
     def __init__(self, most: int) -> None:
         """Take how many places one source may have."""
         self._most = most
+        self.wasteful_share = max(1, most // _WASTEFUL_SHARE)
+        """How many one may have whose turns come to nothing."""
         self._sources: dict[str, _Source] = {}
 
     def held(self, source: str) -> int:
@@ -50,10 +52,12 @@ class Sources:
 
     def share(self, source: str, now: float) -> int:
         """Return how many places it may have."""
+        return self.wasteful_share if self.is_wasteful(source, now) else self._most
+
+    def is_wasteful(self, source: str, now: float) -> bool:
+        """Return whether its turns come to nothing."""
         known = self._sources.get(source)
-        if known is None or not self._is_wasteful(known, now):
-            return self._most
-        return max(1, self._most // _WASTEFUL_SHARE)
+        return known is not None and self._is_wasteful(known, now)
 
     def come(self, source: str) -> None:
         """One more has come."""
@@ -89,8 +93,7 @@ class Sources:
 
     def wasteful(self, now: float) -> str | None:
         """Return the wasteful source that has the most places, if that is more than its share."""
-        least = max(1, self._most // _WASTEFUL_SHARE)
-        worst, most = None, least
+        worst, most = None, self.wasteful_share
         for source, known in self._sources.items():
             if known.held > most and self._is_wasteful(known, now):
                 worst, most = source, known.held

@@ -89,6 +89,8 @@ def test_a_source_that_wastes_its_turns_gets_fewer_places_and_is_not_waited_for(
         places.append(speak(made, number))
     begun(made)
     assert made.wait(NOW) == 0.0
+    assert made.refuses("127.0.0.1", NOW)
+    assert not made.refuses("192.0.2.1", NOW)
     newest = come(made)
     assert made.crowded(newest, NOW) == "127.0.0.1"
     assert made.crowded(come(made, host="192.0.2.1"), NOW) is None
@@ -96,6 +98,7 @@ def test_a_source_that_wastes_its_turns_gets_fewer_places_and_is_not_waited_for(
     for place in (*places, newest):
         made.leave(place, NOW)
     later = NOW + 60
+    assert not made.refuses("127.0.0.1", NOW)
     eight = [come(made, later) for _ in range(8)]
     assert not any(made.crowded(place, later) for place in eight)
 
