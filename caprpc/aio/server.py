@@ -243,16 +243,16 @@ class Server(Granting):
             self._make_room(crowded, arrival)
 
     def _make_room(self, source: str, newest: Arrival) -> None:
-        """Drop a connection of a source: the longest silent, or who waits and came last, or the newest of all."""
+        """Drop a connection of a source: the longest silent, or who waits and came last, or the newest if it is one."""
         for arrival, place in self._arrivals.items():
             if place.source == source and arrival is not newest:
                 self._drop(arrival)
                 return
         waiting = self._budget.give_up(source)
-        if waiting is None:
-            self._drop(newest)
-        else:
+        if waiting is not None:
             self._close(*waiting)
+        elif self._arrivals[newest].source == source:
+            self._drop(newest)
 
     def _resume(self, sock: socket.socket) -> None:
         if not self._stopping:

@@ -153,7 +153,7 @@ class Door:
                 self._close(arrival, place, time.monotonic())
 
     def _make_room(self, source: str, newest: Arrival) -> None:
-        """Drop a connection of a source: the longest silent, or who waits and came last, or the newest of all."""
+        """Drop a connection of a source: the longest silent, or who waits and came last, or the newest if it is one."""
         with self._lock:
             silent = next(
                 (one for one in self._silent.items() if one[1].source == source and one[0] is not newest), None
@@ -162,7 +162,10 @@ class Door:
                 del self._silent[silent[0]]
                 dropped = silent
             else:
-                dropped = self._budget.give_up(source) or (newest, self._silent.pop(newest))
+                waiting = self._budget.give_up(source)
+                if waiting is None and self._silent[newest].source != source:
+                    return
+                dropped = waiting or (newest, self._silent.pop(newest))
             self._close(*dropped, time.monotonic())
 
     def _close(self, arrival: Arrival, place: Place, now: float) -> None:

@@ -70,7 +70,9 @@ class AcceptBudget(Generic[A]):
         if self.open >= limits.max_connections:
             self._say("max_connections", limits.max_connections, now)
             return FULL_POLL_S
-        if self.unauthenticated >= limits.max_unauthenticated and self._sources.wasteful(now) is None:
+        over = self.unauthenticated - limits.max_unauthenticated
+        # Handshakes that have begun are not cut off for who comes; there is room for as many as one source may have.
+        if over >= limits.unauthenticated_per_address or (over >= 0 and self._sources.wasteful(now) is None):
             self._say("max_unauthenticated", limits.max_unauthenticated, now)
             return FULL_POLL_S
         if self._sources.has_full(now):

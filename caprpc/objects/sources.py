@@ -6,6 +6,9 @@ WASTED: Final = 48
 """Turns that came to nothing, after which a source is wasteful: less than the burst of a server, more than a handful of
 clients with a certificate that has expired."""
 
+_WASTED_WHEN_FULL: Final = 8
+"""Turns owed for, after which a source gives way when all places are taken: the burst, shared by six."""
+
 _MOST_OWED: Final = 128
 """More is not remembered, so that a source is like others again a minute after it has stopped."""
 
@@ -92,10 +95,13 @@ class Sources:
             known.owed = max(0.0, known.owed - 1.0)
 
     def wasteful(self, now: float) -> str | None:
-        """Return the wasteful source that has the most places, if that is more than its share."""
+        """Return the source that gives way when all places are taken: of those that owe for turns, who has most."""
         worst, most = None, self.wasteful_share
         for source, known in self._sources.items():
-            if known.held > most and self._is_wasteful(known, now):
+            if known.held <= most:
+                continue
+            self._forgive(known, now)
+            if known.owed >= _WASTED_WHEN_FULL:
                 worst, most = source, known.held
         return worst
 
