@@ -62,6 +62,8 @@ class Limits:
     """Calls of the peer within calls of ours, of all its connections; ``callback_depth`` bounds each chain of them."""
     principal_pipelined: int = 256
     """Calls of the peer that wait for an answer, of all its connections; ``pipeline_depth`` bounds each chain."""
+    principal_argument_bytes: int = 64 * MIB
+    """Memory of the arguments of the peer's calls that are queued or running, of all its connections: 64 of 1 MiB."""
     principal_exports: int = 16_384
     """As ``exports``, of all its connections: one entry is about 600 bytes, so 10 MB."""
     principal_imports: int = 16_384
@@ -112,9 +114,11 @@ class ServerLimits:
     connections_per_principal: int = 8
     """Connections of one principal; a policy may set ``[limits] connections``."""
     accept_per_s: float = 100.0
-    """Sustained accepts; a handshake costs us 0.6 ms before we know who is there."""
+    """Sustained handshakes; each costs us 0.6 ms before we know who is there."""
     accept_burst: int = 50
-    """Accepts above the sustained rate."""
+    """Handshakes above the sustained rate."""
+    argument_bytes: int = 512 * MIB
+    """As ``principal_argument_bytes``, of all peers: eight that hold as much as they may leave the process alive."""
     workers: int = 128
     """For methods that block; one principal occupies half of them at most; calls beyond that wait in order."""
 

@@ -31,6 +31,10 @@ _DISTRUST: Final = 256
 """Proofs that a method needs after it has stopped the loop."""
 
 
+_NOT_LEARNED: Final = frozenset({OP_ROOT}) | IMPLICIT_OPERATIONS
+"""Operations whose members are made for each connection or call: what is known of one says nothing about the next."""
+
+
 class MethodRunner:
     """Remembers which members have proved fast; its pool runs all others."""
 
@@ -64,7 +68,7 @@ class MethodRunner:
     def ran_here(self, job: AnyJob, seconds: float) -> None:
         """Learn from a run on the loop."""
         if seconds > SLOW_S:
-            for member in job.members:
+            for member in _learned(job):
                 self._proofs_left[member] = max(_DISTRUST, self._proofs_left.get(member, 0))
         if job.asked:
             self._has_waited(job)
@@ -74,7 +78,7 @@ class MethodRunner:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _unproved(self, member: Member) -> bool:
-        if member.operation == OP_ROOT or member.operation in IMPLICIT_OPERATIONS:
+        if member.operation in _NOT_LEARNED:
             return member.blocking
         return member.blocking or member.takes_references or self._proofs_left.get(member, PROOFS) > 0
 
@@ -84,7 +88,7 @@ class MethodRunner:
         Which method of a batch it was is unknown: a peer must not be able to slow others down by what it puts together.
         """
         if len(job.members) == 1:
-            self._proofs_left.update(dict.fromkeys(job.members, inf))
+            self._proofs_left.update(dict.fromkeys(_learned(job), inf))
 
     def _run(self, job: AnyJob, connection: "Connection") -> None:
         try:
@@ -116,8 +120,13 @@ class MethodRunner:
 
     def _learn(self, job: AnyJob, seconds: float) -> None:
         if seconds <= FAST_S:
-            for member in job.members:
+            for member in _learned(job):
                 self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
+
+
+def _learned(job: AnyJob) -> list[Member]:
+    """Return those members of a call that will be met again."""
+    return [member for member in job.members if member.operation not in _NOT_LEARNED]
 
 
 async def close_off_loop(closers: list[Closer]) -> None:

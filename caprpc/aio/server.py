@@ -73,9 +73,11 @@ class Server(Granting):
         self.runner = MethodRunner(limits.workers, "caprpc-worker")
         self.rounds = Rounds()
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._budget = AcceptBudget(limits, time.monotonic())
+        self._budget: AcceptBudget[Arrival] = AcceptBudget(limits, time.monotonic())
         self._listeners: list[socket.socket] = []
         self._arrivals: dict[Arrival, Place] = {}
+        self._token: asyncio.TimerHandle | None = None
+        """Looks at those that wait for a token."""
         self._connections: dict[Connection, Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
@@ -142,8 +144,10 @@ class Server(Granting):
         for sock in self._listeners:
             loop.remove_reader(sock)
             close_listener(sock)
-        for arrival in list(self._arrivals):
+        for arrival in self._not_begun():
             self._drop(arrival)
+        if self._token is not None:
+            self._token.cancel()
         for connection in list(self._connections):
             if connection.link.admitted is not None and not connection.closed:
                 connection.link.session.drain()
@@ -238,12 +242,27 @@ class Server(Granting):
             self._come(arrival)
 
     def _come(self, arrival: Arrival) -> None:
+        if self._budget.refuses(arrival.host, arrival.since):
+            arrival.sock.close()
+            return
         place = self._arrivals[arrival] = self._budget.come(arrival.host)
         arrival.sock.setblocking(False)
         asyncio.get_running_loop().add_reader(arrival.sock, self._first_bytes, arrival)
-        if self._budget.crowded(place, arrival.since):
-            # The new one itself if all others of its source have begun to speak.
-            self._drop(next(a for a, known in self._arrivals.items() if known.source == place.source))
+        crowded = self._budget.crowded(place, arrival.since)
+        if crowded is not None:
+            self._make_room(crowded, arrival)
+
+    def _make_room(self, source: str, newest: Arrival) -> None:
+        """Drop a connection of a source: the longest silent, or who waits and came last, or the newest if it is one."""
+        for arrival, place in self._arrivals.items():
+            if place.source == source and arrival is not newest:
+                self._drop(arrival)
+                return
+        waiting = self._budget.give_up(source)
+        if waiting is not None:
+            self._close(*waiting)
+        elif self._arrivals[newest].source == source:
+            self._drop(newest)
 
     def _resume(self, sock: socket.socket) -> None:
         if not self._stopping:
@@ -253,11 +272,33 @@ class Server(Granting):
         if is_gone(arrival.sock):
             self._drop(arrival)
             return
+        asyncio.get_running_loop().remove_reader(arrival.sock)
+        self._budget.speaks(arrival, self._arrivals.pop(arrival))
+        self._begin()
+
+    def _begin(self) -> None:
+        """Let those begin whose turn it is; look again when there is a token for the next."""
         loop = asyncio.get_running_loop()
-        loop.remove_reader(arrival.sock)
-        task = loop.create_task(self._connect(arrival, self._arrivals.pop(arrival)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        while True:
+            now = time.monotonic()
+            chosen = self._budget.next(now)
+            if chosen is None:
+                due = self._budget.due()
+                if due is not None and self._token is None:
+                    self._token = loop.call_later(due, self._has_token)
+                return
+            arrival, place = chosen
+            if is_gone(arrival.sock):
+                self._close(arrival, place)
+                continue
+            self._budget.begin(place, now)
+            task = loop.create_task(self._connect(arrival, place))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _has_token(self) -> None:
+        self._token = None
+        self._begin()
 
     async def _connect(self, arrival: Arrival, place: Place) -> None:
         connection = Connection(
@@ -276,15 +317,24 @@ class Server(Granting):
         place = self._arrivals.pop(arrival, None)
         if place is not None:
             asyncio.get_running_loop().remove_reader(arrival.sock)
-            arrival.sock.close()
-            self._budget.leave(place)
+        else:
+            place = self._budget.forget(arrival)
+        if place is not None:
+            self._close(arrival, place)
+
+    def _close(self, arrival: Arrival, place: Place) -> None:
+        arrival.sock.close()
+        self._budget.leave(place, time.monotonic())
+
+    def _not_begun(self) -> list[Arrival]:
+        return [*self._arrivals, *(arrival for arrival, _ in self._budget.waiting())]
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             now = time.monotonic()
             timeout_s = self._admission.server_limits.handshake_timeout_s
-            for arrival in list(self._arrivals):
+            for arrival in self._not_begun():
                 if now - arrival.since >= timeout_s:
                     self._drop(arrival)
             await asyncio.to_thread(self._sync_log)
@@ -325,7 +375,7 @@ class Server(Granting):
         if place is not None:
             if self._hooks is not None:
                 self._hooks.ended(connection, event)
-            self._budget.leave(place)
+            self._budget.leave(place, time.monotonic())
 
 
 async def serve(

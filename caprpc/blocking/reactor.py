@@ -108,6 +108,10 @@ class Reactor:
         """Call another handler for a watched descriptor from now on."""
         self._handlers[fileno] = handler
 
+    def mute(self, fileno: int) -> None:
+        """Call the handler of a watched descriptor for its end alone, until it is watched for more."""
+        self._epoll.modify(fileno, 0)
+
     def prove(self, fileno: int, connection: Connection) -> None:
         """A connection's peer is known: from now on it has turns, and its handler is not called any more."""
         self._handlers[fileno] = connection

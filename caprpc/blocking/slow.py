@@ -13,6 +13,9 @@ _STRIKE_S: Final = 1.0
 _FORGIVE_AFTER: Final = 32
 """Fast runs on a worker after which a member may run in place again."""
 
+_MOST_SLOW: Final = 1024
+"""Members that are known to block; the one that was found out first is forgotten for the next."""
+
 FAST_S: Final = 0.001
 """A run on a worker that takes less has not blocked: a callback to a peer that is awake takes half of it."""
 
@@ -36,9 +39,13 @@ class SlowMembers:
     def stalled(self, job: AnyJob) -> None:
         """A call has stopped the polling thread."""
         now = time.monotonic()
+        # Members of roots are made for each connection: who never strikes twice would be kept for ever.
+        self._strikes = {member: when for member, when in self._strikes.items() if now - when < _STRIKE_S}
         for member in job.members:
-            if now - self._strikes.get(member, float("-inf")) < _STRIKE_S:
+            if member in self._strikes:
                 self._slow[member] = _FORGIVE_AFTER
+                if len(self._slow) > _MOST_SLOW:
+                    del self._slow[next(iter(self._slow))]
             self._strikes[member] = now
 
     def ran(self, job: AnyJob, seconds: float) -> None:

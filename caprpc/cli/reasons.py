@@ -58,6 +58,14 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "On all connections of the peer together too many calls wait for answers.",
         "Raise principal_pipelined under [limits] of its policy, or wait.",
     ),
+    "principal_argument_bytes": (
+        "The arguments of the calls that all connections of the peer have queued or running take too much memory.",
+        "Raise principal_argument_bytes under [limits] of its policy, or wait.",
+    ),
+    "argument_bytes": (
+        "The arguments of the calls that all peers have queued or running take as much memory as this process may use.",
+        "Raise argument_bytes of ServerLimits (caprpc serve --argument-bytes) if there is memory, or wait.",
+    ),
     "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
     "sturdy-unknown": (
         "The peer has presented a sturdy reference that was never granted, or under another name.",

@@ -47,8 +47,9 @@ _LIMIT_HELP: Final = {
     "unauthenticated_per_address": "Of these, from one source address.",
     "max_connections": "Connections altogether.",
     "connections_per_principal": "Connections of one principal, unless its policy says otherwise.",
-    "accept_per_s": "Accepts per second, sustained.",
-    "accept_burst": "Accepts above the sustained rate.",
+    "accept_per_s": "Handshakes per second, sustained.",
+    "accept_burst": "Handshakes above the sustained rate.",
+    "argument_bytes": "Memory of the arguments of all calls that are queued or running.",
     "workers": "Threads for methods that block.",
 }
 """What each limit of a server bounds; docs/reference/limits.md has the reasons."""

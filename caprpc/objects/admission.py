@@ -21,6 +21,7 @@ from caprpc.limits import ServerLimits
 from caprpc.objects.epoch import Epoch, Served, read_epoch
 from caprpc.objects.grants import Grants
 from caprpc.objects.health import Vitals
+from caprpc.objects.principals import Principals
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, Pools, PrincipalQuotas
 from caprpc.tls import TlsChannel, TlsRefused, still_valid, verify_peer
@@ -89,7 +90,7 @@ class Admission:
         self._contracts = contracts
         self.server_limits = server_limits
         self.wall = wall
-        self._quotas: dict[str, tuple[PrincipalQuotas, Pools]] = {}
+        self._quotas = Principals(server_limits.argument_bytes)
         self._live: set[Admitted] = set()
         self._lock = threading.Lock()
         self._checked: set[object] = set()
@@ -158,8 +159,7 @@ class Admission:
         out = self.epoch.revoked.current.refuses(peer.principal, peer.leaf_key, policy.name)
         if out:
             raise IdentityRefused("revoked-list", out)
-        with self._lock:
-            quotas, pools = self._quotas.setdefault(peer.principal, (PrincipalQuotas(), Pools()))
+        quotas, pools = self._quotas.of(peer.principal)
         most = policy.connections or self.server_limits.connections_per_principal
         if not quotas.open_connection(most):
             raise IdentityRefused(

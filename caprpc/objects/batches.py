@@ -14,6 +14,7 @@ from caprpc.objects.budget import REASON, Budget, Spent
 from caprpc.objects.context import CURRENT
 from caprpc.objects.dispatch import ended, refusal_of
 from caprpc.objects.forwarding import Forwarder
+from caprpc.objects.holding import weigh_run
 from caprpc.objects.records import route_of
 from caprpc.policy import Permit, Refused
 from caprpc.session import BatchAnswer
@@ -151,6 +152,7 @@ class BatchJob:
         for _, permit, *_ in self.todo:
             ended(permit)
         self.todo = []
+        self.endpoint.session.answers.arguments.let_go(self.answer.answer_id)
 
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""
@@ -259,7 +261,6 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
 
 
 def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
-    recorder = endpoint.recorder
     for run, export, verdict in answer.runs:
         start = len(job.results)
         job.results.extend([None] * run.count)
@@ -271,13 +272,7 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
                 if isinstance(verdict, Refused)
                 else refusal_of(verdict[0], "expired" if dead else "batch", verdict[0].rule if dead else "")
             )
-            for position in range(start, start + run.count):
-                reference = new_reference()
-                recorder.denied(answer.answer_id, refused, reference)
-                job.refuse(position, refused.code, reference)
-            for permit in verdict if isinstance(verdict, list) else ():
-                ended(permit)
-            job.planned = start + run.count
+            _refuse_run(job, run, start, verdict if isinstance(verdict, list) else [], refused)
             continue
         member: Member = export.shape.members[run.operation, run.member]
         if isinstance(export.obj, Forwarder):
@@ -288,6 +283,17 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         job.is_async = job.is_async or is_async
         job.route = route_of(export, export.obj)
         _plan_run(job, run, start, verdict, member, function)
+
+
+def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refused: Refused) -> None:
+    """Answer all calls of a run with one refusal, and give back what their permits count."""
+    for position in range(start, start + run.count):
+        reference = new_reference()
+        job.endpoint.recorder.denied(job.answer.answer_id, refused, reference)
+        job.refuse(position, refused.code, reference)
+    for permit in permits:
+        ended(permit)
+    job.planned = start + run.count
 
 
 def _plan_run(
@@ -308,6 +314,10 @@ def _plan_run(
     answer = job.answer
     if _plan_alike(job, start, permits, member, function, calls):
         job.planned = start + run.count
+        return
+    too_heavy = weigh_run(answer, run, permits[0], calls, job.endpoint.session)
+    if too_heavy is not None:
+        _refuse_run(job, run, start, permits, too_heavy)
         return
     for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:

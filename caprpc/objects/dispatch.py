@@ -112,3 +112,4 @@ class Job:
         """Take note that it will never run, and that nobody is left to be told."""
         self.forget()
         self.answer.let_go()
+        self.endpoint.session.answers.arguments.let_go(self.answer.answer_id)

@@ -27,13 +27,14 @@ from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Plan, refusal_of
 from caprpc.objects.forwarding import Forwarder, NotForwarded, waiting
+from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder, route_of
 from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
-from caprpc.policy import REVOKED, Permit, Refused, sources
+from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
 from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
 from caprpc.wire.values import RemoteReference
@@ -160,6 +161,8 @@ class Endpoint:
             reader = Reader(session, self.stubs, flavor, answer.scope, right=answer.export.right)
         try:
             raw, plain = codec.unpack_tree(answer.payload, session.limits)
+            if session.answers.arguments.weights:
+                weigh_arguments(answer, raw, session, plain=plain)
             args, kwargs = signature.decode_args(raw, reader, plain=plain)
             if permit.arguments:
                 permit.check_arguments(signature.named(args, kwargs))
@@ -172,6 +175,9 @@ class Endpoint:
                 session.imports.give_back(reader.received)
             self._refuse(answer, exc)
             return None
+        if len(answer.payload) > LIGHT_BYTES:
+            # What was read is counted; its encoding need not be kept, too.
+            answer.payload = b""
         return args, kwargs
 
     def commit(self, jobs: list[Job | BatchJob]) -> list[Job | BatchJob]:

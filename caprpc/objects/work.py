@@ -39,10 +39,10 @@ def sort_out(link: Link, events: list[Event]) -> Work:
     try:
         _sort(link, todo, work)
     except RemoteProtocolError as exc:
-        _drop(events, work)
+        _drop(link, events, work)
         _sort_rest(link, todo, link.protocol_error(exc), work)
     except AuditError as exc:
-        _drop(events, work)
+        _drop(link, events, work)
         _sort_rest(link, todo, link.abort("internal", f"the audit log takes no records: {exc}"), work)
     if link.admitted is not None:
         work.jobs = link.endpoint.commit(work.jobs)
@@ -59,7 +59,7 @@ def admit(link: Link, answer: Answer) -> Job | Work:
         job = endpoint.prepare(answer)
         endpoint.recorder.commit()
     except RemoteProtocolError as exc:
-        answer.let_go()
+        _let_go(link, answer)
         return sort_out(link, link.protocol_error(exc))
     except AuditError as exc:
         answer.let_go()
@@ -71,14 +71,20 @@ def admit(link: Link, answer: Answer) -> Job | Work:
     return job if job is not None else Work()
 
 
-def _drop(events: list[Event], work: Work) -> None:
+def _drop(link: Link, events: list[Event], work: Work) -> None:
     """Have no call of one read run, neither those that are planned nor those that nobody has looked at."""
     for job in work.jobs:
         job.drop()
     work.jobs.clear()
     for event in events:
         if isinstance(event, Answer | BatchAnswer):
-            event.let_go()
+            _let_go(link, event)
+
+
+def _let_go(link: Link, answer: Answer | BatchAnswer) -> None:
+    """Count a call no more that will never run, and whose connection ends."""
+    answer.let_go()
+    link.session.answers.arguments.let_go(answer.answer_id)
 
 
 def _sort_rest(link: Link, todo: Iterator[Event], aborted: list[Event], work: Work) -> None:

@@ -11,6 +11,7 @@ from caprpc.policy.derived import DerivedFacet, base_of, keys, may_pass_on, sour
 from caprpc.policy.directory import INDEX_FILE, NOTE_FILE, PolicySet
 from caprpc.policy.expectations import Expectation
 from caprpc.policy.guard import Facet, Guard, Permit, PrincipalQuotas
+from caprpc.policy.held import LIGHT_BYTES, ArgumentBudget, ArgumentPool, HeldArguments
 from caprpc.policy.listed import grant_line, grant_word
 from caprpc.policy.model import (
     ENDINGS,
@@ -26,7 +27,8 @@ from caprpc.policy.model import (
     Root,
 )
 from caprpc.policy.names import OPAQUE, spiffe_fault
-from caprpc.policy.pools import Holding, Pool, Pools, SharedGlitches, buffer_share
+from caprpc.policy.pool import Pool
+from caprpc.policy.pools import Holding, Pools, SharedGlitches, buffer_share
 from caprpc.policy.refused import REASONS, Refused
 from caprpc.policy.revoked import RevokedFile
 
@@ -34,6 +36,7 @@ __all__ = [
     "ENDINGS",
     "MOST_DERIVATIONS",
     "INDEX_FILE",
+    "LIGHT_BYTES",
     "NOTE_FILE",
     "NO_LIMIT",
     "OPAQUE",
@@ -41,12 +44,15 @@ __all__ = [
     "REASONS",
     "REVOKED",
     "Accepted",
+    "ArgumentBudget",
+    "ArgumentPool",
     "ArgumentRule",
     "DerivedFacet",
     "Expectation",
     "Facet",
     "Grant",
     "Guard",
+    "HeldArguments",
     "Holding",
     "Key",
     "Lend",

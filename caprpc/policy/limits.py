@@ -35,6 +35,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "principal_in_flight": (1, 65_536),
     "principal_callbacks": (1, 131_072),
     "principal_pipelined": (1, 65_536),
+    "principal_argument_bytes": (16 * KIB, 65_536 * MIB),
     "principal_exports": (1, 16_777_216),
     "principal_imports": (1, 16_777_216),
     "principal_buffered_bytes": (16 * KIB, 1_024 * MIB),

@@ -1,75 +1,16 @@
-"""What all connections of one principal may hold together: calls, of these callbacks and pipelined, exports, imports.
-
-Each connection has a share that is its own and costs nothing to use: whoever stays below it is never counted, and no
-other connection of the principal can take it away. What goes beyond comes out of what is left, and is counted then.
+"""What all connections of one principal may hold together: calls, of these callbacks and pipelined, exports, imports,
+and the arguments of calls.
 """
 
 import threading
-from collections.abc import Sized
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from caprpc.limits import Limits
+from caprpc.policy.held import ArgumentBudget, ArgumentPool, HeldArguments
+from caprpc.policy.pool import Pool, Table
 
 LEAST_BUFFER_BYTES: Final = 16 * 1024
 """One TLS record: a connection that may have less waiting could send nothing at all."""
-
-_SHARED_OUT: Final = 2
-"""One part in so many is divided into shares; the rest goes to whoever needs more."""
-
-
-class Table(Sized, Protocol):
-    """A table of one connection that is counted."""
-
-    def belong(self, pool: "Pool | None") -> None:
-        """Be counted in this pool from now on; None: in none any more."""
-
-
-class Pool:
-    """One quota of a principal. Thread-safe.
-
-    Invariant: the connections together hold no more than ``most``, and besides no more than one each; connections that
-    take the last place at the very same moment may go beyond it by one each.
-    """
-
-    __slots__ = ("_lock", "_rest", "_tables", "knob", "most", "share")
-
-    def __init__(self, knob: str) -> None:
-        """Take the name of the limit."""
-        self.knob = knob
-        self.most = 0
-        self.share = 0
-        self._rest = 0
-        self._lock = threading.Lock()
-        self._tables: dict[int, Table] = {}
-
-    def join(self, table: Table, most: int, connections: int) -> None:
-        """Count a table, under what the newest policy says: ``most`` for at most so many connections."""
-        with self._lock:
-            self.most = most
-            self.share = max(1, most // (_SHARED_OUT * connections))
-            # With more connections than places, each still has one: the rest must not shrink to nothing because of
-            # connections that are allowed and not there.
-            self._rest = max(most // _SHARED_OUT, most - self.share * connections)
-            self._tables[id(table)] = table
-        table.belong(self)
-
-    def leave(self, table: Table) -> None:
-        """Count a table no more; may be called twice."""
-        with self._lock:
-            self._tables.pop(id(table), None)
-        table.belong(None)
-
-    def has_room(self, table: Table) -> bool:
-        """Whether a table may take one more."""
-        if len(table) < self.share:
-            return True
-        with self._lock:
-            beyond = sum(len(one) - self.share for one in self._tables.values() if len(one) > self.share)
-        return beyond < self._rest
-
-    def text(self) -> str:
-        """Return what to say where there is no room: the knob, and what it is set to."""
-        return f"all connections of the principal together have {self.most} already (limits.{self.knob})"
 
 
 class SharedGlitches:
@@ -106,15 +47,17 @@ class SharedGlitches:
 class Pools:
     """The quotas of one principal, for as long as the process runs."""
 
-    __slots__ = ("callbacks", "exports", "glitches", "imports", "in_flight", "pipelined")
+    __slots__ = ("arguments", "callbacks", "exports", "glitches", "imports", "in_flight", "pipelined")
 
-    def __init__(self) -> None:
+    def __init__(self, total: ArgumentBudget) -> None:
+        """Take what all principals together may have us hold."""
         self.glitches = SharedGlitches()
         self.in_flight = Pool("principal_in_flight")
         self.callbacks = Pool("principal_callbacks")
         self.pipelined = Pool("principal_pipelined")
         self.exports = Pool("principal_exports")
         self.imports = Pool("principal_imports")
+        self.arguments = ArgumentPool("principal_argument_bytes", total)
 
     def join(self, limits: Limits, connections: int, held: "Holding") -> None:
         """Count the tables of a connection; a principal may always have what one connection may."""
@@ -125,6 +68,9 @@ class Pools:
         self.pipelined.join(held.pipelined, max(limits.principal_pipelined, 2 * limits.in_flight), connections)
         self.exports.join(held.exports, max(limits.principal_exports, limits.exports), connections)
         self.imports.join(held.imports, max(limits.principal_imports, limits.imports), connections)
+        # Half of it is for whoever needs more than a share: one frame always fits.
+        most = max(limits.principal_argument_bytes, 2 * limits.max_frame_bytes)
+        self.arguments.join(held.arguments, most, connections)
 
     def leave(self, held: "Holding") -> None:
         """Count the tables of a connection no more."""
@@ -133,6 +79,7 @@ class Pools:
         self.pipelined.leave(held.pipelined)
         self.exports.leave(held.exports)
         self.imports.leave(held.imports)
+        held.arguments.end()
 
 
 class Holding(NamedTuple):
@@ -143,6 +90,7 @@ class Holding(NamedTuple):
     pipelined: Table
     exports: Table
     imports: Table
+    arguments: HeldArguments
 
 
 def buffer_share(limits: Limits, connections: int) -> int:

@@ -7,6 +7,7 @@ _LIMITS: Final = frozenset(
         *("per_second", "per_hour", "per_day", "in_flight"),
         *("facet_per_second", "facet_per_hour", "facet_per_day", "facet_in_flight"),
         *("principal_in_flight", "principal_callbacks", "principal_pipelined"),
+        *("principal_argument_bytes", "argument_bytes"),
         *("depth", "callbacks", "imports", "batch", "rate"),
     }
 )

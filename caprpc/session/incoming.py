@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import CLOSE_CODES, RemoteProtocolError, printable
 from caprpc.ids import NAMED_OPERATIONS, OP_ROOT, OPERATION_NAMES, UNCOUNTED_OPERATIONS
-from caprpc.policy import Permit, Refused, may_pass_on
+from caprpc.policy import LIGHT_BYTES, Permit, Refused, may_pass_on
 from caprpc.session.calls import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Question
 from caprpc.session.kept import WaitingCall, call_answer, give_up
 from caprpc.session.opening import FEATURE_DEADLINE, FEATURE_PIPELINE, FEATURE_WITNESS
 from caprpc.session.references import ENDED, Export
-from caprpc.session.refusing import objection, refusal, refuse
+from caprpc.session.refusing import objection, refusal, refuse, too_heavy
 from caprpc.session.revoking import revoke
 from caprpc.session.states import TRANSITIONS, State
 from caprpc.wire import messages as m
@@ -56,8 +56,13 @@ def on_call(session: "Session", message: m.Call, now: float, events: list[Event]
         return
     answer = Answer(question_id, export, permit, message.payload, meta, cause)
     answers = session.answers
-    if meta is not None or session.state is not State.OPEN or len(answers) >= answers.easy:
-        objected = objection(session, answer)
+    if (
+        meta is not None
+        or session.state is not State.OPEN
+        or len(answers) >= answers.easy
+        or len(message.payload) > LIGHT_BYTES
+    ):
+        objected = objection(session, answer) or too_heavy(session, message)
         if objected is not None:
             code, reason, rule = objected
             if permit.limiter is not None:
@@ -92,12 +97,14 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
     for run in message.runs:
         if run.operation not in OPERATION_NAMES or bool(run.member) != (run.operation in NAMED_OPERATIONS):
             raise RemoteProtocolError(f"operation {run.operation} in a batch")
+    objected = objection(session, answer) or too_heavy(session, message)
     try:
         for run in message.runs:
-            answer.runs.append(_guard_run(session, answer, run, now))
+            answer.runs.append(_guard_run(session, objected, run, now))
     except RemoteProtocolError:
         # Limits are counted for all connections of the principal: what will never run must not stay among them.
         answer.let_go()
+        session.answers.arguments.let_go(message.question)
         raise
     answer.exports = [export for _, export, _ in answer.runs]
     permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
@@ -296,10 +303,9 @@ def _watch(session: "Session", answer: Answer | BatchAnswer, permits: Sequence[P
 
 
 def _guard_run(
-    session: "Session", answer: BatchAnswer, run: m.Run, now: float
+    session: "Session", objected: tuple[str, str, str] | None, run: m.Run, now: float
 ) -> tuple[m.Run, Export | None, list[Permit] | Refused]:
     """Return a run with its export and either as many permits as it has calls, or the refusal of all of them."""
-    objected = objection(session, answer)
     export = session.exports.get(run.target)
     permits: list[Permit] = []
     try:

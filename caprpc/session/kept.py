@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from caprpc.errors import RemoteProtocolError
 from caprpc.session.calls import Event, Question
 from caprpc.session.references import FOREVER, Export, Exports, Scope
-from caprpc.session.refusing import objection, refusal, refuse
+from caprpc.session.refusing import objection, refusal, refuse, too_heavy
 from caprpc.wire import messages as m
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def call_answer(session: "Session", message: m.Call, cause: Question | None, now
         objected = "limit", "pipeline_depth", "limits.pipeline_depth"
     elif objected is None:
         full = session.answers.pipelined.full()
-        objected = ("limit", full, f"limits.{full}") if full else None
+        objected = ("limit", full, f"limits.{full}") if full else too_heavy(session, message)
     if objected is not None:
         code, reason, rule = objected
         refuse(session, message, code, refusal(session, None, message, reason, rule), now, events)

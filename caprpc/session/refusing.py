@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import new_reference
-from caprpc.policy import Refused
+from caprpc.policy import LIGHT_BYTES, Refused
 from caprpc.session.calls import Answer, BatchAnswer, Event, Refusal
 from caprpc.session.references import Export
 from caprpc.session.states import State
@@ -31,6 +31,7 @@ def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, 
 
 def refuse(session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]) -> None:
     """Answer a call whose arguments nobody has looked at."""
+    session.answers.arguments.let_go(message.question)
     if code not in _NO_FAULT or message.target >= 0:
         session.glitch(now)
     reference = new_reference()
@@ -38,6 +39,18 @@ def refuse(session: "Session", message: m.Call, code: str, refused: Refused, now
     if session.kept:
         session.kept.settle(message.question, None)
     events.append(Refusal(message, code, refused, reference))
+
+
+def too_heavy(session: "Session", message: m.Call | m.Batch) -> tuple[str, str, str] | None:
+    """Count what a call holds; return code, reason and rule if that is more than there is room for.
+
+    Until somebody has read them, its arguments are as long as they were on the wire.
+    """
+    size = len(message.payload) if isinstance(message, m.Call) else sum(len(run.payload) for run in message.runs)
+    if size <= LIGHT_BYTES:
+        return None
+    rule = session.answers.arguments.weigh(message.question, size)
+    return ("limit", rule.partition(".")[2], rule) if rule else None
 
 
 def objection(session: "Session", answer: "Answer | BatchAnswer | WaitingCall") -> tuple[str, str, str] | None:

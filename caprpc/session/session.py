@@ -153,6 +153,8 @@ class Session(Asking):
         if handler is not None:
             self.asked.resumed = message.question
             handler(self, message, now, events)
+        else:
+            self.answers.arguments.let_go(message.question)
 
     def run_resolved(self, now: float) -> list[Event]:
         """Start the calls that waited for answers which we have given; the driver calls it if ``kept.resolved``."""
@@ -168,6 +170,8 @@ class Session(Asking):
         """End an answer with a value; ``result`` is what it is a reference to, if it is one to an object of ours."""
         if answer.scope is not None:
             self.imports.end_scope(answer.scope)
+        if self.answers.arguments.weights:
+            self.answers.arguments.let_go(answer.answer_id)
         if self.answers.pop(answer.answer_id, None) is not None:
             self._queue_with_payload(m.Return(answer.answer_id, payload))
             if self.kept:
@@ -276,7 +280,12 @@ class Session(Asking):
             raise RemoteProtocolError(f"more than {self.limits.glitch_burst} useless messages (limits.glitch_burst)")
 
     def finish_answer(self, answer: Answer | BatchAnswer) -> bool:
-        """Close an answer; whether it was open, so that the peer is to be told of its end."""
+        """Close an answer whose method has ended; whether it was open, so that the peer is to be told of its end."""
+        self.answers.arguments.let_go(answer.answer_id)
+        return self.close_answer(answer)
+
+    def close_answer(self, answer: Answer | BatchAnswer) -> bool:
+        """Close an answer, while its method may go on; whether it was open."""
         if self.answers.pop(answer.answer_id, None) is None:
             self.answers.ended(answer.answer_id)
             return False
@@ -301,7 +310,9 @@ class Session(Asking):
             events.append(question)
         for answer in self.answers.values():
             answer.cancelled = True
-            if not isinstance(answer, WaitingCall):
+            if isinstance(answer, WaitingCall):
+                self.answers.arguments.let_go(answer.answer_id)
+            else:
                 events.append(CancelRequest(answer))
         self.answers.clear()
         self.kept.clear()

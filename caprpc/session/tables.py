@@ -162,4 +162,4 @@ class Tables:
     def holding(self) -> Holding:
         """Return what the quotas of the principal count of this connection."""
         answers = self.answers
-        return Holding(answers, answers.callbacks, answers.pipelined, self.exports, self.imports)
+        return Holding(answers, answers.callbacks, answers.pipelined, self.exports, self.imports, answers.arguments)

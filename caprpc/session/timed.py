@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import new_reference
-from caprpc.policy import Permit, Pool
+from caprpc.policy import HeldArguments, Permit, Pool
 from caprpc.session.calls import Answer, BatchAnswer, Event, Overdue
 from caprpc.session.kept import WaitingCall, give_up
 from caprpc.session.references import FOREVER
@@ -60,7 +60,7 @@ class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
     that a peer cannot pile up methods which never end. No timed call is due before ``soonest``.
     """
 
-    __slots__ = ("_overdue", "_timed", "callbacks", "easy", "pipelined", "pool", "room", "soonest")
+    __slots__ = ("_overdue", "_timed", "arguments", "callbacks", "easy", "pipelined", "pool", "room", "soonest")
 
     def __init__(self, in_flight: int) -> None:
         super().__init__()
@@ -68,6 +68,7 @@ class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
         self.pool: Pool | None = None
         self.callbacks = Counted(self, lambda answer: answer.cause is not None)
         self.pipelined = Counted(self, lambda answer: isinstance(answer, WaitingCall))
+        self.arguments = HeldArguments()
         self.soonest = FOREVER
         self._timed: dict[int, Timed] = {}
         self._overdue: set[int] = set()
@@ -122,9 +123,9 @@ class Answers(dict[int, Answer | BatchAnswer | WaitingCall]):
     def end_early(
         self, session: "Session", answer: Answer | BatchAnswer, code: str, reference: str, *, taken: bool
     ) -> None:
-        """Answer a call whose method still runs; it occupies its place until it has ended."""
+        """Answer a call whose method still runs; it occupies its place and its memory until it has ended."""
         answer.cancelled = True
-        session.finish_answer(answer)
+        session.close_answer(answer)
         session.queue(Raise(answer.answer_id, taken, code, "", "", reference))
         session.kept.settle(answer.answer_id, None)
         self._overdue.add(answer.answer_id)

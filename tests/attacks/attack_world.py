@@ -7,6 +7,7 @@ import time
 
 import pytest
 from hostile_peer import dial
+from vault_process import Alone
 from vault_service import CLIENT, INTERFACES, QUICK, SERVER, Running, Safe
 
 from caprpc.testing.deployment import Deployment
@@ -40,14 +41,23 @@ class World:
         **more,
     ):
         """Start a server; ``connection`` is what stands under ``[limits]`` for its peers."""
+        side = self._server_side(connection, policy, who, extra)
+        running = Running(driver, roots or {"vault": self.service}, side, limits, **more)
+        self._closers.append(running.stop)
+        return running
+
+    def serve_alone(self, driver, *, limits=QUICK, connection="", who=("mallory", "alice")):
+        """Start a server in a process of its own."""
+        alone = Alone(driver, self._server_side(connection, SERVER, who, ""), limits)
+        self._closers.append(alone.stop)
+        return alone
+
+    def _server_side(self, connection, policy, who, extra):
         names = ", ".join(f'"spiffe://@DOMAIN@/{name}"' for name in who)
         text = policy.replace("@WHO@", names).replace("@ROOTS@", extra)
         if connection:
             text += f"[limits]\n{connection}\n"
-        side = self.deployment.side(f"server-{len(self._closers)}", {"peers": text}, INTERFACES, spiffe=self.server_id)
-        running = Running(driver, roots or {"vault": self.service}, side, limits, **more)
-        self._closers.append(running.stop)
-        return running
+        return self.deployment.side(f"server-{len(self._closers)}", {"peers": text}, INTERFACES, spiffe=self.server_id)
 
     @property
     def server_id(self):

@@ -141,7 +141,8 @@ class Watched:
         tables = (len(session.exports), len(session.imports), len(session.kept), session.queued_bytes)
         assert tables == (0, 0, 0, 0), tables
         pools = [pool for name in Pools.__slots__ if isinstance(pool := getattr(admitted.pools, name), Pool)]
-        assert len(pools) == 5
+        assert len(pools) == 6
+        assert not admitted.pools.arguments.total.held
         for pool in pools:
             assert not pool._tables
             assert pool.has_room(session.answers)

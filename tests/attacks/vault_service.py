@@ -95,6 +95,9 @@ class Vault(Interface):
     @method(effect="read", blocking=True)
     def wait(self) -> None: ...
 
+    @method(effect="write", blocking=True)
+    def hold(self, value: Any) -> None: ...
+
     @method(effect="read")
     def nap(self, ms: int) -> None: ...
 
@@ -272,6 +275,9 @@ class Safe(Vault):
         with self._lock:
             self.running -= 1
 
+    def hold(self, value):
+        self.gate.wait(20)
+
     def nap(self, ms):
         time.sleep(ms / 1000)
 
@@ -297,7 +303,7 @@ def _deep():
 
 GRANTED = [
     *("noop", "echo", "add", "pay", "tick", "slip", "slips", "take", "keep", "call_kept", "call_back", "fail", "leak"),
-    *("numbers", "door", "blob", "wait", "nap", "caller"),
+    *("numbers", "door", "blob", "wait", "hold", "nap", "caller"),
 ]
 _CALLS = ", ".join(f'"{name}"' for name in GRANTED)
 

@@ -12,6 +12,7 @@ CONNECTION = "integration/servers/test_limits_edges.py"
 SERVER = "integration/servers/test_server_limits_edges.py"
 BUDGET = "objects/test_accept_budget.py"
 PRINCIPAL = "objects/test_principal_limits.py"
+HELD = "attacks/test_attacks_held.py"
 TIME = "session/test_session_time.py"
 
 AT_THE_EDGE = {
@@ -46,6 +47,7 @@ AT_THE_EDGE = {
     "principal_in_flight": [(PRINCIPAL, "test_calls_of_all_connections_together_at_their_edge")],
     "principal_callbacks": [(CONNECTION, "test_principal_callbacks")],
     "principal_pipelined": [(CONNECTION, "test_principal_pipelined")],
+    "principal_argument_bytes": [(HELD, "test_arguments_of_calls_in_flight_at_their_edge")],
     "principal_exports": [(PRINCIPAL, "test_exports_of_all_connections_together_at_their_edge")],
     "principal_imports": [(PRINCIPAL, "test_imports_of_all_connections_together_at_their_edge")],
     "principal_buffered_bytes": [(PRINCIPAL, "test_buffers_are_divided_among_the_connections")],
@@ -59,9 +61,10 @@ AT_THE_EDGE = {
     "connections_per_principal": [(SERVER, "test_connections_per_principal")],
     "accept_per_s": [(BUDGET, "test_accept_per_s_is_earned_back_and_no_more_than_the_burst")],
     "accept_burst": [
-        (BUDGET, "test_accept_burst_connections_come_at_once_and_the_next_waits"),
+        (BUDGET, "test_accept_burst_connections_begin_at_once_and_the_next_waits"),
         (SERVER, "test_accept_burst"),
     ],
+    "argument_bytes": [(HELD, "test_arguments_of_all_principals_at_their_edge")],
     "workers": [(SERVER, "test_workers")],
     "FIRST_FRAME_BYTES": [(CONNECTION, "test_first_frame_bytes")],
     "HANDSHAKE_BYTES": [("tls/test_channel.py", "test_bytes_of_a_handshake_at_the_edge_of_their_bound")],

@@ -6,7 +6,7 @@ import pytest
 
 from caprpc import Interface, RemoteError, method
 from caprpc.limits import DEFAULT_LIMITS, Limits
-from caprpc.policy import Holding, Pool, Pools, buffer_share
+from caprpc.policy import ArgumentBudget, HeldArguments, Holding, Pool, Pools, buffer_share
 from caprpc.testing import Network
 
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/client"]\n[roots]\nbox = "Box"\n'
@@ -195,7 +195,7 @@ def test_share_of_a_connection_is_its_own_whatever_the_others_do(connections):
 
 
 def test_one_connection_may_have_what_its_own_limit_says():
-    pools, tables = Pools(), Holding(*(Table() for _ in range(5)))
+    pools, tables = Pools(ArgumentBudget(1)), Holding(*(Table() for _ in range(5)), HeldArguments())
     limits = Limits(in_flight=1_000, principal_in_flight=1, principal_callbacks=1, principal_pipelined=1)
     pools.join(limits, 1, tables)
     assert pools.callbacks.most == pools.pipelined.most == 2_000
@@ -267,8 +267,15 @@ def test_pool_is_never_overdrawn_by_threads_that_go_one_after_the_other():
 
 
 def test_message_of_a_full_pool_names_a_knob_that_there_is():
-    pools = Pools()
-    for pool in (pools.in_flight, pools.callbacks, pools.pipelined, pools.exports, pools.imports):
+    pools = Pools(ArgumentBudget(1))
+    for pool in (
+        pools.in_flight,
+        pools.callbacks,
+        pools.pipelined,
+        pools.exports,
+        pools.imports,
+        pools.arguments,
+    ):
         assert pool.knob in Limits.__dataclass_fields__
         assert f"(limits.{pool.knob})" in pool.text()
 

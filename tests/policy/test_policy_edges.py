@@ -9,7 +9,18 @@ from caprpc import ids
 from caprpc.contract import InterfaceContract
 from caprpc.errors import PolicyError
 from caprpc.limits import DEFAULT_LIMITS, KIB, MIB
-from caprpc.policy import Guard, Holding, Lend, MemberLimit, Pool, Pools, PrincipalQuotas, grant_line
+from caprpc.policy import (
+    ArgumentBudget,
+    Guard,
+    HeldArguments,
+    Holding,
+    Lend,
+    MemberLimit,
+    Pool,
+    Pools,
+    PrincipalQuotas,
+    grant_line,
+)
 from caprpc.policy.arguments import ArgumentRule
 from caprpc.policy.attenuation import MOST_MEMBERS, Narrowing, keys_of, rules_of, word_of
 from caprpc.policy.contracts import change, contracts_to_toml
@@ -586,12 +597,13 @@ class TestPools:
         assert pool.has_room(other)
 
     def test_leaving_frees_all(self):
-        pools, held = Pools(), Holding(*(Counted() for _ in range(5)))
+        pools, held = Pools(ArgumentBudget(1)), Holding(*(Counted() for _ in range(5)), HeldArguments())
         pools.join(DEFAULT_LIMITS, 1, held)
         joined = [pools.in_flight, pools.callbacks, pools.pipelined, pools.exports, pools.imports]
-        assert [table.pool for table in held] == joined
+        assert [table.pool for table in held[:5]] == joined
         pools.leave(held)
-        assert [table.pool for table in held] == [None] * 5
+        assert [table.pool for table in held[:5]] == [None] * 5
+        assert not pools.arguments._tables
 
 
 LIMITS = {
@@ -618,6 +630,7 @@ LIMITS = {
     "principal_callbacks": (1, 131_072),
     "principal_pipelined": (1, 65_536),
     "principal_in_flight": (1, 65_536),
+    "principal_argument_bytes": (16 * KIB, 65_536 * MIB),
     "principal_exports": (1, 16_777_216),
     "principal_imports": (1, 16_777_216),
     "principal_buffered_bytes": (16 * KIB, 1_024 * MIB),
