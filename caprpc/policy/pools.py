@@ -68,8 +68,11 @@ class Pool:
         return beyond < self._rest
 
     def text(self) -> str:
-        """Return what to say where there is no room: the knob, and what it is set to."""
-        return f"all connections of the principal together have {self.most} already (limits.{self.knob})"
+        """Return what to say where there is no room: the knob, what it is set to, and how that is divided."""
+        return (
+            f"of the {self.most} that all connections of the principal may have together, each has {self.share} for "
+            f"itself, and the {self._rest} for those that need more are taken: raise limits.{self.knob}"
+        )
 
 
 class SharedGlitches:
@@ -117,7 +120,7 @@ class Pools:
         self.imports = Pool("principal_imports")
 
     def join(self, limits: Limits, connections: int, held: "Holding") -> None:
-        """Count the tables of a connection; a principal may always have what one connection may."""
+        """Count the tables of a connection; no quota is below what one connection may have."""
         self.glitches.allow(limits, connections)
         self.in_flight.join(held.answers, max(limits.principal_in_flight, limits.in_flight), connections)
         # Calls within calls of ours have room of their own beside the ordinary ones, so one connection may have both.
