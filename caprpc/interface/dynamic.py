@@ -19,6 +19,19 @@ MAX_ANY_ITEMS: Final = 1_048_576
 """Items that the walk below copies: as many as a policy may set ``limits.max_items`` to, which the wire checks."""
 
 
+def _copy_of(buffer: Any) -> Any:
+    """Return a buffer that nobody else can fill anew before it is sent, as the next method of a batch may.
+
+    What has no wire form is handed on for the encoder to refuse.
+    """
+    if type(buffer) is array:
+        return buffer[:]
+    try:
+        return memoryview(buffer.tobytes()).cast(buffer.format, buffer.shape)
+    except (TypeError, ValueError):
+        return buffer
+
+
 def _buffer_form() -> Form:
     """Return the form of ``memoryview``: an ``array`` may be sent, a read-only view arrives."""
     local_types = frozenset({memoryview, array})
@@ -26,7 +39,7 @@ def _buffer_form() -> Form:
     def encode(value: Any, _refs: ReferenceWriter, _parameter: str) -> Any:
         if type(value) not in local_types:
             raise Mismatch("memoryview", type_name(value))
-        return value
+        return _copy_of(value)
 
     def decode(raw: Any, _refs: ReferenceReader) -> Any:
         if type(raw) is not memoryview:
@@ -50,6 +63,9 @@ VALUE_FORMS: Final[Mapping[type, Form]] = {
 """The value types that the wire carries as extensions."""
 
 _ATOMS: Final = frozenset({NoneType, bool, int, float, str, bytes, array, *VALUE_FORMS})
+_BUFFERS: Final = frozenset({array, memoryview})
+_FIXED: Final = _ATOMS - _BUFFERS
+"""Types whose objects nobody can change."""
 _CONTAINERS: Final = frozenset({list, tuple, set, frozenset, dict})
 
 
@@ -69,14 +85,16 @@ class _Items:
 
 
 def _encode_any(value: Any, _refs: ReferenceWriter, _parameter: str) -> Any:
-    return value if type(value) in _ATOMS else _snapshot(value, MAX_ANY_DEPTH, _Items())
+    return value if type(value) in _FIXED else _snapshot(value, MAX_ANY_DEPTH, _Items())
 
 
 def _snapshot(value: Any, depth: int, budget: _Items) -> Any:
     """Return a copy of a value that nobody else can change, of value types all through."""
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in _FIXED:
         return value
+    if kind in _BUFFERS:
+        return _copy_of(value)
     if kind not in _CONTAINERS:
         raise Mismatch("Any", type_name(value), "only values travel as Any; declare an Interface for an object")
     if not depth:
@@ -84,11 +102,11 @@ def _snapshot(value: Any, depth: int, budget: _Items) -> Any:
     budget.take(len(value))
     if kind is dict:
         table = value.copy()
-        if _ATOMS.issuperset(map(type, table)) and _ATOMS.issuperset(map(type, table.values())):
+        if _FIXED.issuperset(map(type, table)) and _FIXED.issuperset(map(type, table.values())):
             return table
         return {_snapshot(key, depth - 1, budget): _snapshot(item, depth - 1, budget) for key, item in table.items()}
     items = list(value)
-    if not _ATOMS.issuperset(map(type, items)):
+    if not _FIXED.issuperset(map(type, items)):
         items = [_snapshot(item, depth - 1, budget) for item in items]
     return items if kind is list else kind(items)
 
@@ -119,4 +137,4 @@ def _check(raw: Any, depth: int) -> None:
 
 
 _ALL: Final = _ATOMS | _CONTAINERS
-ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ALL, _ALL, atoms=_ATOMS, trees=PLAIN_TYPES)
+ANY_FORM: Final = Form("Any", _encode_any, _decode_any, _ALL, _ALL, atoms=_FIXED, trees=PLAIN_TYPES)

@@ -17,7 +17,7 @@ from caprpc.objects.forwarding import Forwarder
 from caprpc.objects.holding import weigh_run
 from caprpc.objects.records import route_of
 from caprpc.policy import Permit, Refused
-from caprpc.session import BatchAnswer
+from caprpc.session import BatchAnswer, Export
 from caprpc.wire import codec
 from caprpc.wire.messages import Failure, Run
 
@@ -32,8 +32,8 @@ _ONE_BY_ONE: Final = frozenset({OP_ROOT, OP_NEXT, OP_ENTER, OP_EXIT, OP_RESTORE}
 _FAILURE_BYTES: Final = 80
 """Most bytes of a failure in a batch's answer; the few with a text of their own have room in the envelope."""
 
-Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, Any]]
-"""Position in the batch, permit, member, bound method, arguments."""
+Planned = tuple[int, Permit, Member, Callable[..., Any], list[Any], dict[str, Any], Export]
+"""Position in the batch, permit, member, bound method, arguments, what it is on."""
 
 
 class BatchJob:
@@ -88,9 +88,9 @@ class BatchJob:
         todo = iter(self.todo)
         try:
             for self.running in todo:
-                position, permit, member, function, args, kwargs = self.running
-                if answer.cancelled:
-                    self._failed(position, permit, "cancelled")
+                position, permit, member, function, args, kwargs, export = self.running
+                if answer.cancelled or _was_revoked(export):
+                    self._failed(position, permit, "cancelled" if answer.cancelled else "revoked")
                     continue
                 try:
                     value = function(*args, **kwargs)
@@ -116,9 +116,9 @@ class BatchJob:
         todo = iter(self.todo)
         try:
             for self.running in todo:
-                position, permit, member, function, args, kwargs = self.running
-                if self.answer.cancelled:
-                    self._failed(position, permit, "cancelled")
+                position, permit, member, function, args, kwargs, export = self.running
+                if self.answer.cancelled or _was_revoked(export):
+                    self._failed(position, permit, "cancelled" if self.answer.cancelled else "revoked")
                     continue
                 try:
                     value = function(*args, **kwargs)
@@ -260,6 +260,12 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
     return job
 
 
+def _was_revoked(export: Export) -> bool:
+    """Say whether a reference was revoked since a call on it was permitted, maybe by a call before it in the batch."""
+    right = export.right
+    return right is not None and not right.alive
+
+
 def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
     for run, export, verdict in answer.runs:
         start = len(job.results)
@@ -282,7 +288,7 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
             function, is_async = member.bind(export.obj)
         job.is_async = job.is_async or is_async
         job.route = route_of(export, export.obj)
-        _plan_run(job, run, start, verdict, member, function)
+        _plan_run(job, (run, export), start, verdict, member, function)
 
 
 def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refused: Refused) -> None:
@@ -298,13 +304,13 @@ def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refu
 
 def _plan_run(
     job: BatchJob,
-    run: Run,
+    what: tuple[Run, Export],
     start: int,
     permits: list[Permit],
     member: Member,
     function: Callable[..., Any],
 ) -> None:
-    recorder = job.endpoint.recorder
+    recorder, (run, export) = job.endpoint.recorder, what
     calls = codec.unpack(run.payload, job.endpoint.session.limits)
     if type(calls) is not list or len(calls) != run.count:
         raise RemoteProtocolError(f"a run of {run.count} calls whose payload does not hold as many")
@@ -312,7 +318,7 @@ def _plan_run(
     job.waits = job.waits or member.blocking
     job.members.add(member)
     answer = job.answer
-    if _plan_alike(job, start, permits, member, function, calls):
+    if _plan_alike(job, (start, export), permits, member, function, calls):
         job.planned = start + run.count
         return
     too_heavy = weigh_run(answer, run, permits[0], calls, job.endpoint.session)
@@ -338,15 +344,20 @@ def _plan_run(
             continue
         if recorder.wants_decisions:
             recorder.permitted(answer, permit, member, args, kwargs, job.route)
-        job.todo.append((position, permit, member, function, args, kwargs))
+        job.todo.append((position, permit, member, function, args, kwargs, export))
         job.planned = position + 1
 
 
 def _plan_alike(
-    job: BatchJob, start: int, permits: list[Permit], member: Member, function: Callable[..., Any], calls: list[Any]
+    job: BatchJob,
+    where: tuple[int, Export],
+    permits: list[Permit],
+    member: Member,
+    function: Callable[..., Any],
+    calls: list[Any],
 ) -> bool:
     """Plan a run of calls without arguments under one permit; False if it is not one."""
-    permit, count = permits[0], len(calls)
+    permit, count, (start, export) = permits[0], len(calls), where
     recorded = permit.record or (permit.origin is not None and permit.origin.record)
     if member.signature.parameters or permit.arguments or recorded or permits.count(permit) != count:
         return False
@@ -354,5 +365,5 @@ def _plan_alike(
         return False
     if job.endpoint.recorder.wants_decisions:
         job.endpoint.recorder.permitted_alike(job.answer, permit, count, job.route)
-    job.todo.extend((position, permit, member, function, [], {}) for position in range(start, start + count))
+    job.todo.extend((position, permit, member, function, [], {}, export) for position in range(start, start + count))
     return True

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from caprpc.errors import LocalProtocolError
+from caprpc.ids import OP_REVOKE
 from caprpc.interface import Member
 from caprpc.objects.allowance import is_bounded
 from caprpc.objects.budget import Budget
@@ -32,6 +33,10 @@ def refusal_of(permit: Permit, reason: str, rule: str, detail: str = "") -> Refu
         policy=permit.policy,
         detail=detail,
     )
+
+
+class Overtaken(Exception):
+    """The reference was revoked before a permitted call on it began: it does not run, and is answered ``revoked``."""
 
 
 class Plan:
@@ -88,7 +93,12 @@ class Job:
         return self.plan.is_async
 
     def run(self) -> Any:
-        """Run the method on this thread and return its result, or raise what it raises."""
+        """Run the method on this thread and return its result, or raise what it raises.
+
+        Raises:
+            Overtaken: The reference was revoked meanwhile.
+        """
+        self._check_alive()
         token = CURRENT.set(self)
         try:
             return self.plan.function(*self.args, **self.kwargs)
@@ -96,12 +106,23 @@ class Job:
             CURRENT.reset(token)
 
     async def run_async(self) -> Any:
-        """Run an ``async def`` method in this task."""
+        """Run an ``async def`` method in this task.
+
+        Raises:
+            Overtaken: The reference was revoked meanwhile.
+        """
+        self._check_alive()
         token = CURRENT.set(self)
         try:
             return await self.plan.function(*self.args, **self.kwargs)
         finally:
             CURRENT.reset(token)
+
+    def _check_alive(self) -> None:
+        """Look at the right once more: others may have run since the call arrived and was permitted."""
+        right = self.answer.export.right
+        if right is not None and not right.alive and self.plan.permit.operation != OP_REVOKE:
+            raise Overtaken
 
     def forget(self) -> None:
         """Let go of the arguments, so that stubs in them die now and not with the last frame."""

@@ -25,7 +25,7 @@ from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
-from caprpc.objects.dispatch import Job, Plan, refusal_of
+from caprpc.objects.dispatch import Job, Overtaken, Plan, refusal_of
 from caprpc.objects.forwarding import Forwarder, NotForwarded, waiting
 from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
@@ -284,6 +284,10 @@ class Endpoint:
             return
         if type(exc) is NotRestored:
             self._not_restored(job, exc)
+            return
+        if type(exc) is Overtaken:
+            self._end(job, "revoked", "")
+            self.session.raise_(job.answer, "revoked", reference=new_reference())
             return
         if isinstance(exc, Spent):
             self._end(job, "limit", REASON)

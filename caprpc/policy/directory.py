@@ -127,15 +127,19 @@ class PolicySet:
 
         Args:
             code: The contracts of the interfaces that this process declares now.
-            complete: Whether ``code`` holds all interfaces; a client learns of some only when it asks for a root.
+            complete: Whether ``code`` holds all that are offered. Who dials learns of the others with a root.
 
         Raises:
             PolicyError: A granted member changed or vanished. A member that was added is no problem: nothing grants it.
         """
         problems = Problems()
         granted: dict[tuple[str, int, str], str] = {}
+        served: set[str] = set()
         for policy in self.policies:
+            lent = {lend.facet for lend in policy.lends.values()} - {root.facet for root in policy.roots.values()}
             for offer in policy.offers.values():
+                if offer.name not in lent:
+                    served.add(offer.interface)
                 for grant in offer.grants.values():
                     granted.setdefault((offer.interface, grant.operation, grant.member), grant.rule)
             for accepted in policy.accepts.values():
@@ -144,10 +148,12 @@ class PolicySet:
         for (interface, operation, member), rule in granted.items():
             recorded = self.contracts.get(interface)
             reviewed = None if recorded is None else recorded.members.get((operation, member))
-            if reviewed is None or (interface not in code and not complete):
+            if reviewed is None or (interface not in code and not (complete and interface in served)):
                 continue
-            declared = code[interface].members.get((operation, member)) if interface in code else None
-            fault = change(reviewed, declared)
+            if interface in code:
+                fault = change(reviewed, code[interface].members.get((operation, member)))
+            else:
+                fault = "is offered, and the code has no such interface, or no root and no restorer leads to it"
             if fault:
                 problems.add(
                     rule,

@@ -64,5 +64,8 @@ class Pool:
         return beyond + more - max(0, self.share - len(table)) <= self._rest
 
     def text(self) -> str:
-        """Return what to say where there is no room: the knob, and what it is set to."""
-        return f"all connections of the principal together have {self.most} already (limits.{self.knob})"
+        """Return what to say where there is no room: the knob, what it is set to, and how that is divided."""
+        return (
+            f"of the {self.most} that all connections of the principal may have together, each has {self.share} for "
+            f"itself, and the {self._rest} for those that need more are taken: raise limits.{self.knob}"
+        )

@@ -60,7 +60,7 @@ class Pools:
         self.arguments = ArgumentPool("principal_argument_bytes", total)
 
     def join(self, limits: Limits, connections: int, held: "Holding") -> None:
-        """Count the tables of a connection; a principal may always have what one connection may."""
+        """Count the tables of a connection; no quota is below what one connection may have."""
         self.glitches.allow(limits, connections)
         self.in_flight.join(held.answers, max(limits.principal_in_flight, limits.in_flight), connections)
         # Calls within calls of ours have room of their own beside the ordinary ones, so one connection may have both.

@@ -29,3 +29,13 @@ def test_revocations():
     assert [line[:2] for line in lines] == kinds
     assert all(int(late) <= 2 for *_, late in lines)
     assert all(float(ms) < 1000 for _, _, ms, _ in lines)
+
+
+def test_capabilities():
+    said = run("capability_cost.py", "--rounds", "1", "--calls", "2", "--derived", "1,20")
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ") and not line.startswith("| |")]
+    measured = {row[0].removeprefix("| "): row[1:] for row in rows}
+    assert {"plain call", "forwarded, hops: 2", "restore, revoked", "revoke 20 derived", "describe"} <= measured.keys()
+    for cells in measured.values():
+        assert len(cells) == 6
+        assert all(float(cells[column].replace(",", "")) > 0 for column in (0, 1, 3, 4))

@@ -2,13 +2,15 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+import caprpc
 from caprpc import Interface, RemoteError, method
 from caprpc.testing import aio_connected, connected
 
@@ -262,3 +264,77 @@ async def test_property_that_changes_the_record_it_is_of_is_refused(caprpc_sides
                 await board.pair()
             assert await board.ping() == 1
     assert caught.value.code == "invalid-result"
+
+
+class Reuser(Interface):
+    @method(effect="read")
+    def numbers(self) -> list[int]: ...
+
+    @method(effect="read")
+    def sequence(self) -> Sequence[int]: ...
+
+    @method(effect="read")
+    def table(self) -> dict[str, int]: ...
+
+    @method(effect="read")
+    def anything(self) -> Any: ...
+
+    @method(effect="read")
+    def buffer(self) -> memoryview: ...
+
+    @method(effect="write")
+    def change(self) -> None: ...
+
+
+class ReuserOfOneList(Reuser):
+    """Returns the same objects each time, and fills them anew in between, as a reader with one buffer does."""
+
+    def __init__(self):
+        self.list = [1, 2]
+        self.dict = {"a": 1}
+        self.array = array("q", [1, 2])
+
+    def numbers(self):
+        return self.list
+
+    def sequence(self):
+        return self.list
+
+    def table(self):
+        return self.dict
+
+    def anything(self):
+        return [self.list, self.array]
+
+    def buffer(self):
+        return self.array
+
+    def change(self):
+        self.list[0] = object()
+        self.dict["a"] = object()
+        self.array[0] = 9
+
+
+RETURNED = ["numbers", "sequence", "table", "anything", "buffer"]
+AS_RETURNED = [[1, 2], (1, 2), {"a": 1}, [[1, 2], [1, 2]], [1, 2]]
+
+
+def shown(values):
+    """Return results with buffers as lists."""
+    if type(values) is list:
+        return [shown(value) for value in values]
+    return values.tolist() if type(values) is memoryview else values
+
+
+def test_results_of_a_batch_are_as_they_were_when_each_method_returned(caprpc_peer):
+    reuser = caprpc_peer({"reuser": ReuserOfOneList()}).root("reuser", Reuser)
+    results = caprpc.batch([*((getattr(reuser, name), ()) for name in RETURNED), (reuser.change, ())])
+    assert shown(results) == [*AS_RETURNED, None]
+
+
+async def test_results_of_a_batch_on_a_loop_are_as_they_were_when_each_method_returned(caprpc_sides):
+    roots = {"reuser": ReuserOfOneList()}
+    async with aio_connected(roots, *caprpc_sides(roots)) as peer:
+        reuser = await peer.root("reuser", Reuser)
+        results = await caprpc.aio.batch([*((getattr(reuser, name), ()) for name in RETURNED), (reuser.change, ())])
+        assert shown(results) == [*AS_RETURNED, None]

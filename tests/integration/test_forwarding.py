@@ -338,3 +338,34 @@ def test_passing_on_without_a_policy_says_which_line_is_missing(tmp_path):
         texts = [r.get("detail", "") for r in made.records("front")]
         assert any(f'forward_from = ["{VAULT}"]' in text for text in texts)
         assert issubclass(CallRefused, Exception)
+
+
+class Library(Interface):
+    @method(effect="read")
+    def ledger(self) -> Ledger: ...
+
+    @method(effect="read")
+    def follow(self, function: Callable[[int], int]) -> int: ...
+
+
+@pytest.mark.parametrize("module", [caprpc, caprpc.aio])
+async def test_gateway_may_accept_and_lend_what_no_root_of_its_own_leads_to(tmp_path, module):
+    """Its directory is for both of its sides: what it asks the owner for is checked when it asks."""
+    deployment = Deployment(tmp_path)
+    to_vault = peer("vault") + '[accept.Library]\ncall = ["ledger", "follow"]\n[accept.Ledger]\n' + CALLS
+    to_vault += '[[lend]]\nto = "Library.follow"\nparam = "function"\nas = "Fn"\nlifetime = "call"\n'
+    to_vault += '[offer.Fn]\ninterface = "Callable"\ninvoke = true\n'
+    to_carol = (
+        peer("carol")
+        + '[roots]\ngateway = "G"\n[offer.G]\ninterface = "Gateway"\ncall = ["is_own"]\n[accept.Ledger]\n'
+        + CALLS
+    )
+    policies = {"vault": to_vault, "carol": to_carol}
+    side = deployment.side("gateway", policies, [Ledger, Gateway, Library])
+    module.Server({"gateway": Gate()}, **side.directories)
+    offered = policies | {
+        "carol": to_carol + '[accept.Callable]\ninvoke = true\n[offer.L]\ninterface = "Library"\ncall = ["follow"]\n'
+    }
+    with pytest.raises(caprpc.ConfigurationError, match="offered, and the code has no such interface") as caught:
+        module.Server({"gateway": Gate()}, **deployment.side("other", offered, [Ledger, Gateway, Library]).directories)
+    assert "Library" in str(caught.value)

@@ -245,7 +245,7 @@ def test_array_arrives_as_a_read_only_view():
     assert back.readonly
 
 
-@pytest.mark.parametrize("annotation", [list[int], list[Any], Any, list[list[int]], list[int | None]])
+@pytest.mark.parametrize("annotation", [list[int], list[Any], Any, list[list[int]], list[int | None], Sequence[int]])
 def test_list_is_copied_before_it_is_checked(annotation):
     value = [[1]] if annotation == list[list[int]] else [1]
     raw = form(annotation).encode(value, NOWHERE, "x")

@@ -206,6 +206,20 @@ def test_one_connection_may_have_what_its_own_limit_says():
     assert not pools.in_flight.has_room(tables[0])
 
 
+def test_one_of_many_connections_has_its_share_and_what_is_left_and_is_told_so():
+    # As docs/reference/limits.md says: of 512 one of eight gets 288; 512 and more of 1,024.
+    for most, alone in ((512, 288), (1_024, 576)):
+        pools, tables = Pools(), Holding(*(Table() for _ in range(5)))
+        pools.join(Limits(in_flight=512, principal_in_flight=most), 8, tables)
+        while pools.in_flight.has_room(tables[0]):
+            tables[0].held += 1
+        assert tables[0].held == alone
+        said = pools.in_flight.text()
+        assert f"of the {most} " in said
+        assert f"each has {pools.in_flight.share} " in said
+        assert f"the {alone - pools.in_flight.share} for those that need more are taken" in said
+
+
 def test_default_is_less_than_all_connections_at_their_limits():
     for name in ("in_flight", "exports", "imports"):
         own, together = getattr(DEFAULT_LIMITS, name), getattr(DEFAULT_LIMITS, f"principal_{name}")
@@ -277,7 +291,7 @@ def test_message_of_a_full_pool_names_a_knob_that_there_is():
         pools.arguments,
     ):
         assert pool.knob in Limits.__dataclass_fields__
-        assert f"(limits.{pool.knob})" in pool.text()
+        assert pool.text().endswith(f": raise limits.{pool.knob}")
 
 
 def test_many_allowed_connections_take_nothing_from_the_one_that_is_there():
