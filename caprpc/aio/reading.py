@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Protocol
 
+from caprpc.aio.defects import Guarded
 from caprpc.aio.rounds import Rounds
 from caprpc.objects.link import Link
 from caprpc.objects.turns import MESSAGES
@@ -21,7 +22,7 @@ class Shared(Protocol):
     """Where all connections of a host read to: a plain ``Protocol`` allocates 256 KiB a read."""
 
 
-class Reading(ABC, asyncio.BufferedProtocol):
+class Reading(Guarded, asyncio.BufferedProtocol):
     """The part of a connection that reads; owns what has arrived and is not handled yet.
 
     Invariant: bytes are handled in the order in which they came. While messages wait for the connection's turn, what

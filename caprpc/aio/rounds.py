@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from caprpc.objects.turns import MESSAGES, Turns
@@ -18,6 +19,9 @@ class Connection(Protocol):
 
     def take_turn(self) -> None:
         """Do a bounded part of what is left to do."""
+
+    def guarded(self, function: Callable[..., None], *args: object) -> None:
+        """Call a function; should it fail, this connection ends and no other."""
 
 
 class Rounds:
