@@ -11,24 +11,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from caprpc.address import Address
 from caprpc.aio.connection import Connection
 from caprpc.aio.crossing import done_on
 from caprpc.aio.dialed import READ_BUFFER_BYTES
+from caprpc.aio.door import Door
 from caprpc.aio.granting import Granting
 from caprpc.aio.hooks import HookTasks
 from caprpc.aio.rounds import Rounds
 from caprpc.aio.runner import MethodRunner, close_off_loop
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
-from caprpc.objects.accepting import AcceptBudget, Place
+from caprpc.objects.accepting import Place
 from caprpc.objects.grants import Grants
 from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import Policies, serving
 from caprpc.objects.work import sort_out
 from caprpc.session import Closer, Ended
-from caprpc.sockets import Arrival, accept, arrival_of, bound_address, close_listener, is_gone, listen
+from caprpc.sockets import Arrival
 
 _LOG: Final = logging.getLogger("caprpc")
 
@@ -73,11 +73,7 @@ class Server(Granting):
         self.runner = MethodRunner(limits.workers, "caprpc-worker")
         self.rounds = Rounds()
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
-        self._budget: AcceptBudget[Arrival] = AcceptBudget(limits, time.monotonic())
-        self._listeners: list[socket.socket] = []
-        self._arrivals: dict[Arrival, Place] = {}
-        self._token: asyncio.TimerHandle | None = None
-        """Looks at those that wait for a token."""
+        self._door = Door(limits, self._first_bytes)
         self._connections: dict[Connection, Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.Task[None] | None = None
@@ -91,9 +87,7 @@ class Server(Granting):
         Raises:
             ConfigurationError: The address is in use, or not ours.
         """
-        sock = listen(Address.parse(address))
-        self._listeners.append(sock)
-        bound = bound_address(sock)
+        bound = self._door.listen(address)
         self._admission.listening(bound)
         return bound
 
@@ -105,18 +99,18 @@ class Server(Granting):
         Raises:
             ConfigurationError: It is not a connected stream socket.
         """
-        self._come(arrival_of(sock, time.monotonic()))
+        self._door.adopt(sock)
         self._adopts = True
 
     @property
     def addresses(self) -> list[str]:
         """Where the server listens."""
-        return [bound_address(sock) for sock in self._listeners]
+        return self._door.addresses
 
     @property
     def connections(self) -> int:
         """How many connections there are, those among them whose peer is not known yet."""
-        return self._budget.open
+        return self._door.taken
 
     def health(self) -> Health:
         """Return how the server is: policies, audit log, certificates, connections. From any thread; not for peers."""
@@ -128,11 +122,9 @@ class Server(Granting):
         Raises:
             ConfigurationError: Neither ``listen`` nor ``adopt`` was called.
         """
-        if not self._listeners and not self._adopts:
+        if not self._door.addresses and not self._adopts:
             raise ConfigurationError("the server listens nowhere", hint="call listen('127.0.0.1:4853') before start()")
-        loop = asyncio.get_running_loop()
-        for sock in self._listeners:
-            loop.add_reader(sock, self._accept, sock)
+        self._door.open()
         self._ticker = asyncio.create_task(self._tick())
 
     async def stop(self, grace_s: float = 5.0) -> None:
@@ -140,14 +132,7 @@ class Server(Granting):
         if self._stopping:
             return
         self._stopping = True
-        loop = asyncio.get_running_loop()
-        for sock in self._listeners:
-            loop.remove_reader(sock)
-            close_listener(sock)
-        for arrival in self._not_begun():
-            self._drop(arrival)
-        if self._token is not None:
-            self._token.cancel()
+        self._door.close()
         for connection in list(self._connections):
             if connection.link.admitted is not None and not connection.closed:
                 connection.link.session.drain()
@@ -231,74 +216,10 @@ class Server(Granting):
     ) -> None:
         await self.stop()
 
-    def _accept(self, sock: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-
-        def pause(until: float) -> None:
-            loop.remove_reader(sock)
-            loop.call_later(max(0.0, until - time.monotonic()), self._resume, sock)
-
-        for arrival in accept(sock, self._budget.wait, pause):
-            self._come(arrival)
-
-    def _come(self, arrival: Arrival) -> None:
-        if self._budget.refuses(arrival.host, arrival.since):
-            arrival.sock.close()
-            return
-        place = self._arrivals[arrival] = self._budget.come(arrival.host)
-        arrival.sock.setblocking(False)
-        asyncio.get_running_loop().add_reader(arrival.sock, self._first_bytes, arrival)
-        crowded = self._budget.crowded(place, arrival.since)
-        if crowded is not None:
-            self._make_room(crowded, arrival)
-
-    def _make_room(self, source: str, newest: Arrival) -> None:
-        """Drop a connection of a source: the longest silent, or who waits and came last, or the newest if it is one."""
-        for arrival, place in self._arrivals.items():
-            if place.source == source and arrival is not newest:
-                self._drop(arrival)
-                return
-        waiting = self._budget.give_up(source)
-        if waiting is not None:
-            self._close(*waiting)
-        elif self._arrivals[newest].source == source:
-            self._drop(newest)
-
-    def _resume(self, sock: socket.socket) -> None:
-        if not self._stopping:
-            asyncio.get_running_loop().add_reader(sock, self._accept, sock)
-
-    def _first_bytes(self, arrival: Arrival) -> None:
-        if is_gone(arrival.sock):
-            self._drop(arrival)
-            return
-        asyncio.get_running_loop().remove_reader(arrival.sock)
-        self._budget.speaks(arrival, self._arrivals.pop(arrival))
-        self._begin()
-
-    def _begin(self) -> None:
-        """Let those begin whose turn it is; look again when there is a token for the next."""
-        loop = asyncio.get_running_loop()
-        while True:
-            now = time.monotonic()
-            chosen = self._budget.next(now)
-            if chosen is None:
-                due = self._budget.due()
-                if due is not None and self._token is None:
-                    self._token = loop.call_later(due, self._has_token)
-                return
-            arrival, place = chosen
-            if is_gone(arrival.sock):
-                self._close(arrival, place)
-                continue
-            self._budget.begin(place, now)
-            task = loop.create_task(self._connect(arrival, place))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    def _has_token(self) -> None:
-        self._token = None
-        self._begin()
+    def _first_bytes(self, arrival: Arrival, place: Place) -> None:
+        task = asyncio.get_running_loop().create_task(self._connect(arrival, place))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, arrival: Arrival, place: Place) -> None:
         connection = Connection(
@@ -313,30 +234,10 @@ class Server(Granting):
             _LOG.debug("a connection from %s ended before it began: %s", arrival.address, exc)
             connection.end("ended before it began")
 
-    def _drop(self, arrival: Arrival) -> None:
-        place = self._arrivals.pop(arrival, None)
-        if place is not None:
-            asyncio.get_running_loop().remove_reader(arrival.sock)
-        else:
-            place = self._budget.forget(arrival)
-        if place is not None:
-            self._close(arrival, place)
-
-    def _close(self, arrival: Arrival, place: Place) -> None:
-        arrival.sock.close()
-        self._budget.leave(place, time.monotonic())
-
-    def _not_begun(self) -> list[Arrival]:
-        return [*self._arrivals, *(arrival for arrival, _ in self._budget.waiting())]
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            now = time.monotonic()
-            timeout_s = self._admission.server_limits.handshake_timeout_s
-            for arrival in self._not_begun():
-                if now - arrival.since >= timeout_s:
-                    self._drop(arrival)
+            self._door.tick(time.monotonic())
             await asyncio.to_thread(self._sync_log)
 
     def _sync_log(self) -> None:
@@ -361,7 +262,7 @@ class Server(Granting):
         """The peer has proved who it is."""
         place = self._connections.get(connection)
         if place is not None:
-            self._budget.prove(place)
+            self._door.prove(place)
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them."""
@@ -375,7 +276,7 @@ class Server(Granting):
         if place is not None:
             if self._hooks is not None:
                 self._hooks.ended(connection, event)
-            self._budget.leave(place, time.monotonic())
+            self._door.leave(place)
 
 
 async def serve(

@@ -209,7 +209,7 @@ def test_one_connection_may_have_what_its_own_limit_says():
 def test_one_of_many_connections_has_its_share_and_what_is_left_and_is_told_so():
     # As docs/reference/limits.md says: of 512 one of eight gets 288; 512 and more of 1,024.
     for most, alone in ((512, 288), (1_024, 576)):
-        pools, tables = Pools(), Holding(*(Table() for _ in range(5)))
+        pools, tables = Pools(ArgumentBudget(1)), Holding(*(Table() for _ in range(5)), HeldArguments())
         pools.join(Limits(in_flight=512, principal_in_flight=most), 8, tables)
         while pools.in_flight.has_room(tables[0]):
             tables[0].held += 1

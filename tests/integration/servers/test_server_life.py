@@ -69,7 +69,11 @@ def test_a_method_that_sleeps_stops_neither_pings_nor_calls_of_its_own_connectio
 
 def test_idle_connections_cost_no_threads(world, driver):
     limits = ServerLimits(
-        accept_per_s=1e6, accept_burst=10**6, connections_per_principal=10_000, max_unauthenticated=10_000
+        accept_per_s=1e6,
+        accept_burst=10**6,
+        connections_per_principal=10_000,
+        max_unauthenticated=10_000,
+        unauthenticated_per_address=10_000,
     )
     running = world.serve(driver, limits=limits)
     before = threading.active_count()
