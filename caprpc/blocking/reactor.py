@@ -299,8 +299,8 @@ class Reactor:
         """Another thread reads the connection: it takes the messages that were left before it reads on."""
         self.arm(connection, armed=False)
         if connection.link.behind:
-            # It has not begun; should it give up before that, the messages are still ours.
-            self._turns.wait(connection.principal, connection)
+            # Should it give up before it has begun, the messages are still ours.
+            self.rest(connection)
         elif connection.pending:
             self.dispatch(connection)
 
@@ -396,5 +396,8 @@ class Reactor:
         for connection in list(self._resting):
             self._resting.pop(connection, None)
             with connection.lock:
-                if connection.reader is None and not connection.armed:
+                if connection.reader is None and connection.link.behind:
+                    self._turns.wait(connection.principal, connection)
+                    os.eventfd_write(self._wakeup, 1)
+                elif connection.reader is None and not connection.armed:
                     self.arm(connection)
