@@ -223,7 +223,7 @@ class _Scanner:
 
     __slots__ = ("_blob", "_limits", "_references")
 
-    def __init__(self, blob: bytes, limits: Limits, references: References | None) -> None:
+    def __init__(self, blob: bytes, limits: Limits, references: References | None = None) -> None:
         self._blob = blob
         self._limits = limits
         self._references = references
