@@ -30,6 +30,8 @@ class Limits:
     """Longest public error text that crosses."""
     max_pair_keys: int = 1_024
     """Entries of a dict whose keys are not all strings: such keys can be made to collide."""
+    message_references: int = 256
+    """References in one message: each is an entry of a table on both sides, and takes as long as forty numbers."""
     in_flight: int = 64
     """Calls of the peer that are queued or running."""
     exports: int = 4_096

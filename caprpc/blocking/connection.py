@@ -142,38 +142,39 @@ class Connection(Answering):
 
     def lead(self, question: Question, deadline: float, token: object) -> None:
         """Read until the question has ended, callbacks for its thread have come, or the time has passed."""
-        wire, lock = self.wire, self.lock
+        wire, lock, host, frames = self.wire, self.lock, self.host, self.link.session.frames
         notices = NOBODY
         try:
-            if self.link.session.frames.rest is not None:
-                # What the polling thread has left may be what this one waits for.
-                with lock:
-                    notices = self.go_on()
-                    if question.outcome is not None or question.jobs or wire.closed:
-                        self._step_down()
-                        return
             while True:
-                data = wire.read(deadline)
+                # What the polling thread has left may be what this one waits for.
+                behind = frames.rest is not None
+                data = None if behind else wire.read(deadline)
                 with lock:
-                    if data is not None:
-                        notices = self.take(data)
+                    if behind:
+                        notices = self.go_on(host.most())
+                    elif data is not None:
+                        notices = self.take(data, host.most())
                     if wire.unsent:
                         self.send_more()
-                    if question.outcome is not None or question.jobs or wire.closed:
-                        self._step_down()
-                        return
-                    if data is None and time.monotonic() >= deadline:
-                        self._step_down()
-                        return
+                    # Whoever reads next must find nothing left: ``feed`` comes behind what was fed before.
+                    if frames.rest is None or wire.closed:
+                        if question.outcome is not None or question.jobs or wire.closed:
+                            self._step_down()
+                            return
+                        if data is None and not behind and time.monotonic() >= deadline:
+                            self._step_down()
+                            return
                 if notices:
                     for notice in notices:
                         notice.notify()
                     notices = NOBODY
-                    if question.has_ended:
+                    if question.has_ended and frames.rest is None:
                         # One of them has ended the very call that this thread waits for.
                         with lock:
                             self._step_down()
                         return
+                if frames.rest is not None:
+                    host.give_way()
         except BaseException:
             with lock:
                 if self.reader is token:

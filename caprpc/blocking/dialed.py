@@ -18,7 +18,7 @@ from caprpc.objects.hooks import Hooks, Visit
 from caprpc.objects.refusals import check_pin, refusal
 from caprpc.objects.sides import Wish
 from caprpc.objects.work import AnyJob
-from caprpc.session import Answer, BatchAnswer, Closer, Ended
+from caprpc.session import UNBOUNDED, Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Route, address_of
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -158,6 +158,13 @@ class Dialed:
 
     def claimed(self, _connection: Connection) -> None:
         """A waiting thread reads the connection now."""
+
+    def most(self) -> int:
+        """Return what a waiting thread handles: everything. Answers are what it is there for."""
+        return UNBOUNDED
+
+    def give_way(self) -> None:
+        """Nothing is ever left."""
 
     def watched(self, _connection: Connection) -> None:
         """Somebody waits for an answer and does not read: the spare must."""

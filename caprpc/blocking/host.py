@@ -27,6 +27,12 @@ class Host(Protocol):
     def claimed(self, connection: "Connection") -> None:
         """A waiting thread reads the connection now: stop watching it."""
 
+    def most(self) -> int:
+        """Return what the messages may cost that a waiting thread handles before it gives way to others."""
+
+    def give_way(self) -> None:
+        """Let other threads run that wait for the interpreter lock."""
+
     def wants_write(self, connection: "Connection") -> None:
         """Ciphertext waits until the socket takes more."""
 

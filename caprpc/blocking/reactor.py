@@ -152,9 +152,7 @@ class Reactor:
     def _poll_on(self, turn: int) -> None:
         poll, turns = self._epoll.poll, self._turns
         self._polling_thread = threading.get_ident()
-        spin = Spin()
-        clock = time.perf_counter
-        results = self._results
+        spin, clock, results = Spin(), time.perf_counter, self._results
         while self._turn == turn:
             ready: list[tuple[int, int]] = []
             until = spin.until() if not turns else 0.0
@@ -296,11 +294,10 @@ class Reactor:
         return all(fileno == own for fileno, _ in self._epoll.poll(0, 2))
 
     def _leave_to_reader(self, connection: Connection) -> None:
-        """Another thread reads the connection: it takes the messages that were left before it reads on."""
+        """Another thread reads the connection: it takes what was left first, and if it gives up that is ours again."""
         self.arm(connection, armed=False)
         if connection.link.behind:
-            # It has not begun; should it give up before that, the messages are still ours.
-            self._turns.wait(connection.principal, connection)
+            self.rest(connection)
         elif connection.pending:
             self.dispatch(connection)
 
@@ -393,8 +390,11 @@ class Reactor:
                 self.dispatch(connection)
 
     def _rearm(self) -> None:
-        for connection in list(self._resting):
-            self._resting.pop(connection, None)
+        while self._resting:
+            connection, _ = self._resting.popitem()
             with connection.lock:
-                if connection.reader is None and not connection.armed:
+                if connection.reader is None and connection.link.behind:
+                    self._turns.wait(connection.principal, connection)
+                    os.eventfd_write(self._wakeup, 1)
+                elif connection.reader is None and not connection.armed:
                     self.arm(connection)

@@ -27,8 +27,9 @@ from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import Policies, serving
+from caprpc.objects.turns import MESSAGES, TURN_S
 from caprpc.objects.work import AnyJob, sort_out
-from caprpc.session import Answer, BatchAnswer, Closer, Ended
+from caprpc.session import UNBOUNDED, Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Arrival
 
 _LOG: Final = logging.getLogger("caprpc")
@@ -340,6 +341,14 @@ class Server(Granting):
     def claimed(self, connection: Connection) -> None:
         """A waiting thread reads the connection now: stop watching it."""
         self._reactor.claim(connection)
+
+    def most(self) -> int:
+        """Return what a waiting thread handles in one go: a turn, if there are others to be served."""
+        return MESSAGES if len(self._connections) > 1 else UNBOUNDED
+
+    def give_way(self) -> None:
+        """Have the polling thread run: releasing the interpreter lock alone would get it back at once."""
+        time.sleep(TURN_S)
 
     def wants_write(self, connection: Connection) -> None:
         """Ciphertext waits until the socket takes more."""

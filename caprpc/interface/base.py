@@ -162,7 +162,7 @@ def reference_form(shape: Shape) -> Form:
             raise Mismatch(shape.text, type_name(raw))
         return refs.read(raw, shape)
 
-    return Form(shape.text, encode, decode, None, _REFERENCES, shapes=(shape,))
+    return Form(shape.text, encode, decode, None, _REFERENCES, shapes=(shape,), reference=shape)
 
 
 def _interface_shape(info: InterfaceInfo) -> Shape:

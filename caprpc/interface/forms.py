@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.interface.mismatch import Mismatch, type_name
 from caprpc.interface.references import ReferenceReader, ReferenceWriter
+from caprpc.wire.values import RemoteReference
 
 if TYPE_CHECKING:
     from caprpc.interface.shape import Shape
 
 PLAIN_TYPES: Final[frozenset[type]] = frozenset({NoneType, bool, int, float, str, bytes, list, dict})
 """What MessagePack knows."""
+
+_IMPORTED: Final = frozenset({RemoteReference})
 
 ArrayType = type[tuple[Any, ...]] | type[set[Any]] | type[frozenset[Any]]
 Encode = Callable[[Any, ReferenceWriter, str], Any]
@@ -47,6 +50,8 @@ class Form:
     MessagePack knows, with texts as keys."""
     shapes: "tuple[Shape, ...]" = ()
     """The references that may occur in it."""
+    reference: "Shape | None" = None
+    """Of what its values are references, if it stands for nothing else."""
 
 
 def plain_form(python_type: type, text: str) -> Form:
@@ -306,6 +311,8 @@ def _items(item: Form) -> tuple[Items, Callable[[list[Any], Any], list[Any]]]:
     def decode_each(raws: list[Any], refs: ReferenceReader) -> list[Any]:
         return [decode_item(raw, refs) for raw in raws]
 
+    if item.reference is not None:
+        return encode_each, _decode_references(item.reference, decode_each)
     if not item.atoms:
         return encode_each, decode_each
     only_atoms = item.atoms.issuperset
@@ -317,6 +324,17 @@ def _items(item: Form) -> tuple[Items, Callable[[list[Any], Any], list[Any]]]:
         return raws if only_atoms(map(type, raws)) else decode_each(raws, refs)
 
     return encode_atoms, decode_atoms
+
+
+def _decode_references(
+    shape: "Shape", decode_each: Callable[[list[Any], Any], list[Any]]
+) -> Callable[[list[Any], Any], list[Any]]:
+    def decode(raws: list[Any], refs: ReferenceReader) -> list[Any]:
+        if _IMPORTED.issuperset(map(type, raws)):
+            return refs.read_all(raws, shape)
+        return decode_each(raws, refs)
+
+    return decode
 
 
 NONE_FORM: Final = plain_form(NoneType, "None")

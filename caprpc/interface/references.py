@@ -1,6 +1,6 @@
 """The seam to the export and import tables: who writes a local object as a reference, and who reads one."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from caprpc.interface.mismatch import Mismatch
 from caprpc.wire.values import OwnReference, RemoteReference
@@ -28,6 +28,9 @@ class ReferenceReader(Protocol):
     def read(self, reference: RemoteReference | OwnReference, shape: "Shape") -> object:
         """Return the object to hand to the method where ``shape`` is declared."""
 
+    def read_all(self, references: list[RemoteReference], shape: "Shape") -> list[Any]:
+        """Return what ``read`` returns for each of them, for less."""
+
 
 class NoReferences:
     """Writer and reader for places where only values may stand, such as defaults."""
@@ -41,3 +44,7 @@ class NoReferences:
     def read(self, reference: RemoteReference | OwnReference, shape: "Shape") -> object:
         """Refuse."""
         raise Mismatch(shape.name, "a reference, where only values may stand")
+
+    def read_all(self, references: list[RemoteReference], shape: "Shape") -> list[Any]:
+        """Refuse."""
+        raise Mismatch(shape.name, "references, where only values may stand")

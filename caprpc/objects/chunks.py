@@ -21,10 +21,10 @@ def encode_chunk(
 
     Args:
         encode: Packs a chunk; what is wrong with its size it says by ``ValueError`` or ``LimitExceeded``.
-        session: Takes back the references of what was not sent.
+        session: Knows how large a message may be.
         served: The iterator that gave the chunk.
         chunk: What it gave.
-        writer: Holds the references that were handed over for it.
+        writer: Writes its references, and takes back those of what was not sent.
 
     Raises:
         ValueError, LimitExceeded: Not even one item fits.
@@ -41,8 +41,7 @@ def encode_chunk(
         else:
             if len(payload) <= session.largest_payload or len(items) < 2:
                 break
-        session.exports.take_back(writer.handed_over)
-        writer.handed_over.clear()
+        writer.begin_again()
         half = len(items) // 2
         try:
             served.put_back(items[half:])

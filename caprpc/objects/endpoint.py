@@ -37,6 +37,7 @@ from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
 from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session
 from caprpc.wire import codec
+from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import RemoteReference
 
 _VALUES_ONLY: Final = NoReferences()
@@ -160,7 +161,7 @@ class Endpoint:
             flavor = Flavor.ASYNC if plan.is_async else Flavor.BLOCKING
             reader = Reader(session, self.stubs, flavor, answer.scope, right=answer.export.right)
         try:
-            raw, plain = codec.unpack_tree(answer.payload, session.limits)
+            raw, plain = codec.unpack_tree(answer.payload, session.limits, session.limits.message_references)
             if session.answers.arguments.weights:
                 weigh_arguments(answer, raw, session, plain=plain)
             args, kwargs = signature.decode_args(raw, reader, plain=plain)
@@ -332,7 +333,8 @@ class Endpoint:
         elif isinstance(exc, Refused):
             code, refused, text = exc.code, exc, ""
         else:
-            code, refused, text = "limit", refusal_of(permit, "imports", "limits.imports"), ""
+            knob = "message_references" if isinstance(exc, TooManyReferences) else "imports"
+            code, refused, text = "limit", refusal_of(permit, "imports", f"limits.{knob}", str(exc)), ""
         self.recorder.denied(answer.answer_id, refused, reference)
         answer.let_go()
         self.session.raise_(answer, code, reference=reference, text=text)

@@ -188,7 +188,11 @@ class Outgoing:
         if type(outcome) is Return:
             session = self._session
             try:
-                raw, plain = codec.unpack_tree(outcome.payload, session.limits)
+                try:
+                    raw, plain = codec.unpack_tree(outcome.payload, session.limits, session.limits.message_references)
+                except LimitExceeded:
+                    session.discard(question)
+                    raise
                 if not member.signature.returns_references:
                     return member.signature.decode_result(raw, _VALUES_ONLY, plain=plain)
                 target = question.target

@@ -75,9 +75,9 @@ class Stub:
     _caprpc_shape: Shape
 
     def __init__(self, imported: Import, shape: Shape, call: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_caprpc_import", imported)
-        object.__setattr__(self, "_caprpc_shape", shape)
-        object.__setattr__(self, "_caprpc_call", call)
+        _set_import(self, imported)
+        _set_shape(self, shape)
+        _set_call(self, call)
 
     def __del__(self) -> None:
         # Finalizers never send: they queue, and the session re-checks when it sends next.
@@ -125,6 +125,13 @@ class Stub:
         )
 
     __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _caprpc_refuse
+
+
+_slots_of: Any = Stub
+_set_import: Final = _slots_of._caprpc_import.__set__
+_set_shape: Final = _slots_of._caprpc_shape.__set__
+_set_call: Final = _slots_of._caprpc_call.__set__
+"""They set what ``__setattr__`` refuses to; ``object.__setattr__`` would look the names up each time."""
 
 
 def dead_reference(imported: Import) -> ReferenceDead:

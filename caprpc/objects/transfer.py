@@ -20,6 +20,7 @@ from caprpc.objects.stubs import Caller, Flavor, Stub, dead_reference, make_stub
 from caprpc.policy import DerivedFacet, Facet, Lend, Permit, Right, base_of, grant_word, may_pass_on, sources
 from caprpc.session import Export, Home, Import, Scope, Session
 from caprpc.wire.messages import LIFETIME_CALL, LIFETIME_CONNECTION
+from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import OwnReference, RemoteReference
 
 
@@ -54,18 +55,45 @@ class StubMaker:
         stubs.append(ref(stub))
         return stub
 
+    def stubs(self, imports: list[Import], shape: Shape, flavor: Flavor) -> list[Stub]:
+        """Return the stub of each import."""
+        make, call = shape.faces.get(flavor), self._calls[flavor]
+        made = []
+        for imported in imports:
+            if imported.stubs or make is None:
+                stub = self.stub(imported, shape, flavor)
+                make = shape.faces[flavor]
+            else:
+                stub = make(imported, shape, call)
+                imported.stubs.append(ref(stub))
+            made.append(stub)
+        return made
+
 
 class Writer:
     """Writes the references of one message; counts each, so that all can be taken back."""
 
-    __slots__ = ("_guard", "_session", "_watcher", "handed_over")
+    __slots__ = ("_guard", "_left", "_session", "_watcher", "handed_over")
 
     def __init__(self, session: Session, watcher: object) -> None:
         """Take the session, and what is to be told when a right of ours ends: the caller of the connection."""
         self._session = session
         self._guard = session.guard
         self._watcher = watcher
+        self._left = session.limits.message_references
         self.handed_over: list[Export] = []
+
+    def begin_again(self) -> None:
+        """Take back everything: less of it is written now."""
+        self._session.exports.take_back(self.handed_over)
+        self.handed_over.clear()
+        self._left = self._session.limits.message_references
+
+    def _count(self) -> None:
+        """Take note of one reference more; raise ``TooManyReferences`` if the message holds all that it may."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooManyReferences(self._session.limits.message_references)
 
     def _export(self, obj: object, shape: Shape, facet: Facet, scope: Scope | None, *rights: Right | None) -> Export:
         """Count one occurrence of an object under a facet, a call, and every right that it was reached through."""
@@ -168,7 +196,9 @@ class ArgumentWriter(Writer):
 
         Raises:
             CallRefused: No ``[[lend]]`` of our policy lets this object go there.
+            TooManyReferences: As ``_count`` says.
         """
+        self._count()
         home = going_home(obj, self._session, self._watcher)
         if home is not None:
             return home
@@ -211,7 +241,9 @@ class ResultWriter(Writer):
 
         Raises:
             CallRefused: The policy names no facet for what this member returns.
+            TooManyReferences: As ``_count`` says.
         """
+        self._count()
         home = going_home(obj, self._session, self._watcher)
         if home is not None:
             return home
@@ -322,6 +354,26 @@ class Reader:
                 raise Mismatch(shape.name, "a reference of another interface")
             shape = shape.of(announced.interface, announced.operations)
         return self._maker.stub(imported if self._right is None else imported.under(self._right), shape, self._flavor)
+
+    def read_all(self, references: list[RemoteReference], shape: Shape) -> list[Any]:
+        """Return the stub of each reference of theirs; most are of one facet.
+
+        Raises:
+            RemoteProtocolError, Mismatch: As for ``read``.
+        """
+        facets = {facet for _, facet in references}
+        if len(facets) != 1 or self._chain or self._right is not None:
+            return [self.read(reference, shape) for reference in references]
+        session = self._session
+        announced = session.announced_by_peer(facets.pop())
+        if announced.interface != shape.name:
+            return [self.read(reference, shape) for reference in references]
+        received: list[Import] = []
+        try:
+            session.imports.receive_all([number for number, _ in references], announced, self._scope, received)
+        finally:
+            self.received += received
+        return self._maker.stubs(received, shape, self._flavor)
 
 
 def going_home(obj: object, session: Session, watcher: object) -> OwnReference | None:

@@ -22,6 +22,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
     # Both ways: cost that the operator may decide to bear for a peer.
     "max_frame_bytes": (16 * KIB, 64 * MIB),
     "max_items": (16, 1_048_576),
+    "message_references": (1, 1_048_576),
     "in_flight": (1, 4_096),
     "exports": (1, 1_048_576),
     "imports": (1, 1_048_576),

@@ -83,7 +83,9 @@ class Import:
         """Refuse every later use on our side, and by those that we passed it on to."""
         self.alive = False
         self.revoked = self.revoked or revoked
-        for below in list(self._below) if self._below is not None else ():
+        if self._below is None:
+            return
+        for below in list(self._below):
             if isinstance(below, Import):
                 below.die(revoked=revoked)
             else:
@@ -162,6 +164,33 @@ class Imports:
         imported.count += 1
         return imported
 
+    def receive_all(
+        self, export_ids: list[int], announced: Announced, scope: Scope | None, received: list[Import]
+    ) -> None:
+        """Do what ``receive`` does for each of them, and note each import; what ordinary ones need is done for all.
+
+        Raises:
+            RemoteProtocolError, LimitExceeded: As for ``receive``; what was counted before is in ``received``.
+        """
+        by_id, holder, dropped = self._by_id, self._holder, self.dropped
+        room = 0
+        if not self._over and not self._revoked and announced.lifetime != LIFETIME_CALL:
+            room = self.limit - len(by_id)
+            if self.pool is not None and not self.pool.has_room(self, len(export_ids)):
+                # Some of them may be held already: each is asked for.
+                room = 0
+        for export_id in export_ids:
+            imported = by_id.get(export_id)
+            if imported is None and room > 0 and export_id >= 1:
+                room -= 1
+                imported = by_id[export_id] = Import(export_id, announced, holder, dropped)
+                imported.count = 1
+            elif imported is not None and imported.announced is announced:
+                imported.count += 1
+            else:
+                imported = self.receive(export_id, announced, scope)
+            received.append(imported)
+
     def give_back(self, imports: Iterable[Import]) -> None:
         """Undo ``receive`` once for each item: the message was refused and its sender takes the counts back."""
         for imported in imports:
@@ -172,16 +201,20 @@ class Imports:
     def collect(self) -> list[tuple[int, int]]:
         """Return the RELEASE pairs that are due."""
         pairs, self._due = self._due, []
-        while self.dropped:
-            imported = self.dropped.pop()
-            if imported.export_id < 0:
-                self.promised.append(~imported.export_id)
+        dropped, by_id = self.dropped, self._by_id
+        while dropped:
+            imported = dropped.pop()
+            number = imported.export_id
+            if number < 0:
+                self.promised.append(~number)
                 continue
-            in_use = any(stub() is not None for stub in imported.stubs)
-            if in_use or not imported.count or self._by_id.get(imported.export_id) is not imported:
-                continue
-            pairs.append((imported.export_id, imported.count))
-            self._forget(imported)
+            for stub in imported.stubs:
+                if stub() is not None:
+                    break
+            else:
+                if imported.count and by_id.get(number) is imported:
+                    pairs.append((number, imported.count))
+                    self._forget(imported)
         return pairs
 
     def live(self) -> list[Import]:

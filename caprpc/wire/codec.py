@@ -21,7 +21,7 @@ from caprpc.errors import RemoteProtocolError, printable
 from caprpc.limits import DEFAULT_LIMITS, KIB, Limits
 from caprpc.wire.frame import HEADER_BYTES
 from caprpc.wire.messages import AnyMessage, BulkCall, BulkReturn, Call, Return
-from caprpc.wire.scan import EXPANSION_FREE_BYTES, scan
+from caprpc.wire.scan import EXPANSION_FREE_BYTES, UNCOUNTED, References, scan
 from caprpc.wire.trees import Builder, Flattener, NotPlain, plain_budget, plain_copy
 
 _WHOLE_CHECK_BYTES: Final = 64 * KIB
@@ -262,11 +262,12 @@ def unpack(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> Any:
     return unpack_tree(blob, limits)[0]
 
 
-def unpack_tree(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, bool]:
+def unpack_tree(blob: bytes, limits: Limits = DEFAULT_LIMITS, most: int = UNCOUNTED) -> tuple[Any, bool]:
     """Return what ``unpack`` does, and whether the value is plain: no extension, so no reference, is anywhere in it.
 
     Raises:
         RemoteProtocolError: As for ``unpack``.
+        TooManyReferences: More than ``most`` references are in it; of what is behind them nothing has been checked.
     """
     size = len(blob)
     try:
@@ -276,12 +277,12 @@ def unpack_tree(blob: bytes, limits: Limits = DEFAULT_LIMITS) -> tuple[Any, bool
             if _encode(value) == blob:
                 return value, True
             raise RemoteProtocolError("value that is not in its canonical form")
-        return _flat(blob, limits, _see_extension), True
+        return _flat(blob, limits, _see_extension, References.within(most, size)), True
     except _ExtensionSeen:
         pass
     except _DECODE_ERRORS as exc:
         raise _malformed(blob, exc) from None
-    return _extended(blob, limits), False
+    return _extended(blob, limits, References.within(most, size)), False
 
 
 def _flattened(value: Any, limits: Limits) -> bytes:
@@ -297,11 +298,11 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(item) for item in value] if type(value) in (tuple, list) else value
 
 
-def _extended(blob: bytes, limits: Limits) -> Any:
+def _extended(blob: bytes, limits: Limits, references: References | None) -> Any:
     """Decode a value that holds extensions."""
 
     def unpack_flat(data: bytes) -> Any:
-        return _flat(data, limits, Extension)
+        return _flat(data, limits, Extension, references)
 
     try:
         return Builder(limits, len(blob), _encode, unpack_flat).build(unpack_flat(blob), limits.max_depth)
@@ -309,15 +310,17 @@ def _extended(blob: bytes, limits: Limits) -> Any:
         raise _malformed(blob, exc) from None
 
 
-def _flat(blob: bytes, limits: Limits, extension: Any) -> Any:
+def _flat(blob: bytes, limits: Limits, extension: Any, references: References | None = None) -> Any:
     """Decode one blob, extensions by ``extension(code, data)``, after its bounds are known to hold."""
     size = len(blob)
     if size > _WHOLE_CHECK_BYTES or size > limits.max_items:
-        scan(blob, limits)
+        scan(blob, limits, references)
         return _unpackb(blob, ext_hook=extension)
     heads = len(blob.translate(None, _OTHER_BYTES))
     if heads * _DENSITY > size > EXPANSION_FREE_BYTES:
-        scan(blob, limits)
+        scan(blob, limits, references)
+    elif references is not None and extension is Extension:
+        extension = references.extension
     value = _unpackb(blob, ext_hook=extension)
     if heads > limits.max_depth:
         _check_depth(value, limits.max_depth)

@@ -7,10 +7,14 @@ Wire protocol, sections 5.1 and 5.2.
 """
 
 import re
+import sys
 from typing import Final
 
-from caprpc.errors import RemoteProtocolError
+from msgspec.msgpack import Ext as Extension
+
+from caprpc.errors import LimitExceeded, RemoteProtocolError
 from caprpc.limits import KIB, Limits
+from caprpc.wire.values import CODE_OWN_REFERENCE, CODE_REFERENCE
 
 MAX_EXPANSION: Final = 64
 """Bytes of heap that one byte of a message may cost; a list of empty maps would cost 88."""
@@ -74,6 +78,12 @@ _SIZED: Final = {
 
 _FIXED_EXTENSIONS: Final = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 _FIXED_LENGTHS: Final = frozenset(_FIXED_EXTENSIONS.values())
+
+UNCOUNTED: Final = sys.maxsize
+"""As many references as there is room for."""
+_REFERENCE_BYTES: Final = 10
+"""The least that a reference takes in a message, its head included: one of the receiver's own that comes home."""
+_REFERENCE_CODES: Final = frozenset({CODE_REFERENCE, CODE_OWN_REFERENCE})
 
 
 def _sizes() -> list[int]:
@@ -145,17 +155,65 @@ def most_heap(size: int) -> int:
     return MAX_EXPANSION * (size if size > EXPANSION_FREE_BYTES else 2 * EXPANSION_FREE_BYTES)
 
 
-def scan(blob: bytes, limits: Limits) -> int:
+class TooManyReferences(LimitExceeded):
+    """More references are in one message than ``limits.message_references`` allows."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"more than {most} references in one message (limits.message_references); an iterator gives them in pieces"
+        )
+
+
+class References:
+    """Counts the references of one message, wherever they stand in it."""
+
+    __slots__ = ("_left", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = self._left = most
+
+    @classmethod
+    def within(cls, most: int, size: int) -> "References | None":
+        """Return what counts at most so many; None if a blob of so many bytes cannot hold more."""
+        return cls(most) if size > most * _REFERENCE_BYTES else None
+
+    def extension(self, code: int, data: bytes) -> Extension:
+        """Make an extension, counted."""
+        self.see(code)
+        return Extension(code, data)
+
+    def begin_again(self) -> None:
+        """Forget what was counted: it is looked at anew."""
+        self._left = self._most
+
+    def see(self, code: int) -> None:
+        """Take note of an extension.
+
+        Raises:
+            TooManyReferences: It is one reference more than may be in a message.
+        """
+        if code in _REFERENCE_CODES:
+            self._left -= 1
+            if self._left < 0:
+                raise TooManyReferences(self._most)
+
+
+def scan(blob: bytes, limits: Limits, references: References | None = None) -> int:
     """Return the number of values in one canonical blob.
 
     Raises:
         RemoteProtocolError: The blob is malformed, not canonical, or over a bound of ``limits``.
+        TooManyReferences: More references are in it than ``references`` allows; what is behind them is not looked at.
     """
-    scanner = _Scanner(blob, limits)
+    scanner = _Scanner(blob, limits, references)
     try:
         # What runs take is estimated from above; where that is too much it is looked at one by one.
         items = scanner.run(runs=True)
-        return items if items else scanner.run(runs=False)
+        if items:
+            return items
+        if references is not None:
+            references.begin_again()
+        return scanner.run(runs=False)
     except IndexError:
         raise RemoteProtocolError(f"value of {len(blob)} bytes ends too early") from None
 
@@ -163,11 +221,12 @@ def scan(blob: bytes, limits: Limits) -> int:
 class _Scanner:
     """Walks one blob with a stack of its own; position, count and heap are the caller's locals, for speed."""
 
-    __slots__ = ("_blob", "_limits")
+    __slots__ = ("_blob", "_limits", "_references")
 
-    def __init__(self, blob: bytes, limits: Limits) -> None:
+    def __init__(self, blob: bytes, limits: Limits, references: References | None = None) -> None:
         self._blob = blob
         self._limits = limits
+        self._references = references
 
     def run(self, *, runs: bool) -> int:
         """Walk the whole blob; return the number of values in it, 0 if ``runs`` may have taken too much memory."""
@@ -295,6 +354,8 @@ class _Scanner:
         code = self._blob[start]
         if code >= 0x80:
             raise RemoteProtocolError(f"extension type {code - 0x100}")
+        if self._references is not None:
+            self._references.see(code)
         return start + 1 + length, _EXTENSION_HEAP + length + (_SET_HEAP if code in _SET_CODES else 0)
 
     def _length(self, position: int, head: int) -> tuple[int, int]:

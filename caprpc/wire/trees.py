@@ -22,12 +22,16 @@ from caprpc.wire.values import (
     CODE_FROZENSET,
     CODE_INTEGER,
     CODE_PAIRS,
+    CODE_REFERENCE,
     CODE_SET,
     CODE_TUPLE,
     DECODERS,
     ENCODERS,
+    MAX_ID,
     MAX_NATIVE_INTEGER,
     MIN_NATIVE_INTEGER,
+    REFERENCE,
+    RemoteReference,
     decimal_digits,
     encode_integer,
 )
@@ -47,6 +51,11 @@ _KEYED: Final = frozenset({str, bytes})
 
 _TEXT: Final = frozenset({str})
 _NOT_KEYED: Final[frozenset[type]] = frozenset()
+
+_EXTENSIONS: Final = frozenset({Extension})
+_ONLY_REFERENCES: Final = {(CODE_REFERENCE, REFERENCE.size)}
+_MANY: Final = 8
+"""From so many references in a list on, decoding them together costs less."""
 
 _EXTENSION_ITEMS: Final = 4
 """An extension counts as this many values: decoding one takes as long."""
@@ -297,8 +306,18 @@ class Builder:
     def _items(self, items: list[Any], depth: int) -> list[Any]:
         self._open(len(items), list_heap(len(items)), depth)
         if not _TREE.isdisjoint(map(type, items)):
+            if len(items) >= _MANY and _EXTENSIONS.issuperset(map(type, items)) and self._are_references(items):
+                items[:] = _references(items)
+                return items
             items[:] = [self.build(item, depth - 1) if type(item) in _TREE else item for item in items]
         return items
+
+    def _are_references(self, items: list[Any]) -> bool:
+        """Say whether extensions are all references, which are decoded together; they are charged here if so."""
+        if {(item.code, len(item.data)) for item in items} != _ONLY_REFERENCES:
+            return False
+        self._spend((_EXTENSION_ITEMS - 1) * len(items))
+        return True
 
     def _inner(self, extension: Extension) -> list[Any]:
         inner = self._unpack(bytes(extension.data))
@@ -360,6 +379,15 @@ class Builder:
         self._items_left -= count
         if self._items_left < 0:
             raise RemoteProtocolError(f"more than {self._limits.max_items} values in one message (limits.max_items)")
+
+
+def _references(items: list[Any]) -> list[RemoteReference]:
+    """Return the references of extensions that hold nothing else; their ids are not looked up here."""
+    data = b"".join([item.data for item in items])
+    references = list(map(RemoteReference._make, REFERENCE.iter_unpack(data)))
+    if max(map(max, references)) > MAX_ID:
+        raise RemoteProtocolError("reference with an id above 2**53 - 1")
+    return references
 
 
 def _no_value(kind: type) -> str:

@@ -52,7 +52,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY_MICROSECONDS: Final = 86_400_000_000
 _NO_OFFSET: Final = -(2**63)
 
-_REFERENCE: Final = Struct(">QQ")
+REFERENCE: Final = Struct(">QQ")
 _OWN_REFERENCE: Final = Struct(">Q")
 _COMPLEX: Final = Struct(">dd")
 _DATE: Final = Struct(">HBB")
@@ -108,12 +108,12 @@ class OwnReference(NamedTuple):
 
 def encode_reference(value: RemoteReference) -> bytes:
     """Return 8 bytes of export and 8 bytes of facet."""
-    return _REFERENCE.pack(*value)
+    return REFERENCE.pack(*value)
 
 
 def decode_reference(data: bytes, _limits: Limits) -> RemoteReference:
     """Return the reference; its ids are not looked up here."""
-    export, facet = _unpacked(_REFERENCE, data, "reference")
+    export, facet = _unpacked(REFERENCE, data, "reference")
     if export > MAX_ID or facet > MAX_ID:
         raise RemoteProtocolError("reference with an id above 2**53 - 1")
     return RemoteReference(export, facet)

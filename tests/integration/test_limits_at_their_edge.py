@@ -13,6 +13,7 @@ SERVER = "integration/servers/test_server_limits_edges.py"
 BUDGET = "objects/test_accept_budget.py"
 PRINCIPAL = "objects/test_principal_limits.py"
 HELD = "attacks/test_attacks_held.py"
+REFERENCES = "objects/test_references_in_bulk.py"
 TIME = "session/test_session_time.py"
 
 AT_THE_EDGE = {
@@ -23,6 +24,7 @@ AT_THE_EDGE = {
     "max_key_bytes": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
     "max_pair_keys": [(CONNECTION, "test_values_at_the_edge_of_their_limits")],
     "max_error_text_bytes": [(CONNECTION, "test_max_error_text_bytes")],
+    "message_references": [(REFERENCES, "test_arguments_at_the_edge"), (REFERENCES, "test_results_at_the_edge")],
     "in_flight": [(CONNECTION, "test_in_flight"), (CONNECTION, "test_a_batch_of_in_flight_calls")],
     "exports": [(CONNECTION, "test_exports")],
     "imports": [(CONNECTION, "test_imports")],

@@ -618,6 +618,7 @@ LIMITS = {
     "hello_timeout_s": (0.1, DEFAULT_LIMITS.hello_timeout_s),
     "max_frame_bytes": (16 * KIB, 64 * MIB),
     "max_items": (16, 1_048_576),
+    "message_references": (1, 1_048_576),
     "in_flight": (1, 4_096),
     "exports": (1, 1_048_576),
     "imports": (1, 1_048_576),

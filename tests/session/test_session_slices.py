@@ -7,6 +7,7 @@ from caprpc.session import Ended, State
 from caprpc.session.costs import UNBOUNDED, cost_of
 from caprpc.wire import messages as m
 from caprpc.wire.codec import encode_message, pack
+from caprpc.wire.values import RemoteReference
 
 NOTHING = b"\x92\x90\x80"
 
@@ -86,6 +87,14 @@ def test_large_messages_and_batches_cost_more():
     assert cost_of(m.Call(1, 1, 1, "put", None, payload), len(payload)) == 1 + len(payload) // 1024
     batch = m.Batch(1, None, [m.Run(1, 1, "put", 40, NOTHING), m.Run(1, 1, "put", 24, NOTHING)])
     assert cost_of(batch, 100) == 33
+
+
+def test_references_cost_more_than_bytes():
+    """Each becomes an entry of a table; in so few bytes that nothing is counted there are none to speak of."""
+    many = m.Call(1, 1, 1, "put", None, pack([[[RemoteReference(n, 1) for n in range(1, 201)]], {}]))
+    assert 40 <= cost_of(many, len(many.payload)) <= 60
+    plain = m.Call(1, 1, 1, "put", None, pack([["x" * 3600], {}]))
+    assert cost_of(plain, len(plain.payload)) == 4
 
 
 def test_all_of_it_is_left_if_there_is_no_room_now(half):

@@ -263,6 +263,7 @@ def test_every_number_at_the_end_of_its_range_is_taken(world, driver):
         "hello_timeout_s": 0.1,
         "max_frame_bytes": 16384,
         "max_items": 16,
+        "message_references": 1,
         "in_flight": 1,
         "exports": 1,
         "imports": 1,

@@ -21,6 +21,7 @@ import caprpc.aio.connection
 import caprpc.aio.reading
 import caprpc.aio.rounds
 import caprpc.blocking.reactor
+import caprpc.blocking.server
 import caprpc.objects.turns
 from caprpc import Interface, method
 from caprpc.aio.defects import Guarded
@@ -159,7 +160,7 @@ def slices(monkeypatch):
     """Set how much a turn holds; time ends none, however slow the machine is."""
 
     def choose(*, messages=ALL, calls=ALL):
-        for module in (caprpc.blocking.reactor, caprpc.aio.reading, caprpc.aio.rounds):
+        for module in (caprpc.blocking.reactor, caprpc.blocking.server, caprpc.aio.reading, caprpc.aio.rounds):
             monkeypatch.setattr(module, "MESSAGES", messages)
         for module in (caprpc.blocking.reactor, caprpc.aio.connection):
             monkeypatch.setattr(module, "CALLS", calls)
@@ -353,6 +354,26 @@ def test_thread_that_reads_takes_what_the_polling_thread_has_left(world, slices)
     assert user.answer(use.question).payload == pack("its name")
     # They have started in order, on workers, and end as those do.
     assert sorted(answers(holder, 40)) == [call.question for call in sent]
+
+
+@pytest.mark.parametrize("driver", ["blocking"], indirect=True)
+def test_thread_that_waits_for_a_callback_gives_way_after_each_slice(world, slices, monkeypatch):
+    """What comes with the answer of a callback is handled in slices, too, and all of it before the answer is used."""
+    slices(messages=16)
+    gave = []
+    monkeypatch.setattr(caprpc.blocking.server.Server, "give_way", lambda _server: gave.append(len(world.box.log)))
+    holder, user = world.peer("bob"), world.peer("alice")
+    holder.send(m.Facet(1, "Item", [(1, "name")], 0))
+    kept = holder.ask(holder.box, "keep", payload=pack([[reference(1)], {}]))
+    assert isinstance(kept, m.Return)
+    use = user.call(user.box, "use")
+    user.send(use)
+    call = holder.next_call()
+    sent = puts(holder, "x", 40)
+    holder.send(*sent[:20], m.Return(call.question, pack("its name")), *sent[20:])
+    assert user.answer(use.question).payload == pack("its name")
+    assert sorted(answers(holder, 40)) == [call.question for call in sent]
+    assert len(gave) == 2
 
 
 class Turn(Guarded):
