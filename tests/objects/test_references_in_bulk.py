@@ -77,7 +77,9 @@ def test_result_beyond_the_limit_of_who_gives_it_is_answered_limit(world):
 
 
 @pytest.mark.parametrize(
-    "wrap", [tuple, set, lambda found: {"x": found}, lambda found: [[one] for one in found]], ids=str
+    "wrap",
+    [tuple, set, lambda found: {"x": found}, lambda found: [[one] for one in found]],
+    ids=["tuple", "set", "in a dict", "in lists"],
 )
 def test_references_are_counted_wherever_they_stand(wrap):
     def found(count):
