@@ -1,5 +1,7 @@
 """What a peer can put into the tables of a connection with one message."""
 
+from dataclasses import replace
+
 import pytest
 
 from caprpc import Interface, RemoteError, method
@@ -34,10 +36,13 @@ def pair(caprpc_sides, caprpc_clock):
         yield made
 
 
-def test_more_objects_in_one_list_than_a_connection_may_hold_are_refused_and_leave_nothing(pair):
+@pytest.mark.parametrize("lenient", [False, True], ids=["message_references", "imports"])
+def test_more_objects_in_one_list_than_a_connection_may_hold_are_refused_and_leave_nothing(pair, lenient):
     box = pair.client.root("box", Box)
     # A hostile side keeps to no limit of its own.
     pair.client.session.exports.limit = 1 << 20
+    for session in (pair.client.session, pair.server.session)[: 2 if lenient else 1]:
+        session.limits = replace(session.limits, message_references=1 << 20)
     held = len(pair.server.session.imports)
     with pytest.raises(RemoteError) as caught:
         box.take([ItemImpl() for _ in range(DEFAULT_LIMITS.imports + 1)])
