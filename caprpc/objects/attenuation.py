@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from caprpc.errors import Denied, LimitExceeded, ReferenceDead, printable
 from caprpc.ids import OP_ATTENUATE, OP_REVOKE, OPERATION_NAMES
 from caprpc.interface import ArgumentError, ServedContext, ServedIterator, ServedSource, Shape, interface_info, shape_of
-from caprpc.objects.dispatch import Plan, refusal_of
+from caprpc.objects.dispatch import Plan
 from caprpc.objects.handles import Narrowed
 from caprpc.objects.revocation import end
 from caprpc.objects.stubs import Stub
@@ -28,7 +28,7 @@ from caprpc.policy import (
     spiffe_fault,
     word_of,
 )
-from caprpc.session import Answer, Export, Session
+from caprpc.session import Answer, Export, Session, refusal_of
 from caprpc.wire.values import OwnReference, RemoteReference
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from caprpc.limits import Limits
 from caprpc.objects.allowance import Exceeded, check_result, is_bounded
 from caprpc.objects.budget import REASON, Budget, Spent
 from caprpc.objects.context import CURRENT
-from caprpc.objects.dispatch import ended, refusal_of
+from caprpc.objects.dispatch import ended
 from caprpc.objects.forwarding import Forwarder
 from caprpc.objects.holding import weigh_run
 from caprpc.objects.records import route_of
 from caprpc.policy import Permit, Refused
-from caprpc.session import BatchAnswer, Export
+from caprpc.session import BatchAnswer, Export, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.messages import Failure, Run
 
@@ -89,8 +89,8 @@ class BatchJob:
         try:
             for self.running in todo:
                 position, permit, member, function, args, kwargs, export = self.running
-                if answer.cancelled or _was_revoked(export):
-                    self._failed(position, permit, "cancelled" if answer.cancelled else "revoked")
+                if answer.cancelled or export.was_revoked:
+                    self._overtaken(position, permit)
                     continue
                 try:
                     value = function(*args, **kwargs)
@@ -117,8 +117,8 @@ class BatchJob:
         try:
             for self.running in todo:
                 position, permit, member, function, args, kwargs, export = self.running
-                if self.answer.cancelled or _was_revoked(export):
-                    self._failed(position, permit, "cancelled" if self.answer.cancelled else "revoked")
+                if self.answer.cancelled or export.was_revoked:
+                    self._overtaken(position, permit)
                     continue
                 try:
                     value = function(*args, **kwargs)
@@ -195,6 +195,18 @@ class BatchJob:
     def _cut(self, text: str) -> str:
         return cut_text(text, self.endpoint.session.limits.max_error_text_bytes)
 
+    def _overtaken(self, position: int, permit: Permit) -> None:
+        """Answer a call that does not run: the batch was cancelled, or its reference revoked since it was permitted."""
+        if self.answer.cancelled:
+            self._failed(position, permit, "cancelled")
+            return
+        reference, recorder = self._failed(position, permit, "revoked"), self.endpoint.recorder
+        try:
+            recorder.denied(self.answer.answer_id, refusal_of(permit, "revoked", permit.rule), reference)
+            recorder.commit()
+        except AuditError as exc:
+            self.unrecorded = exc
+
     def _raised(self, position: int, permit: Permit, member: Member, exc: Exception) -> None:
         name = type(exc).__name__
         if type(exc) in member.errors:
@@ -258,12 +270,6 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
         raise
     answer.runs = []
     return job
-
-
-def _was_revoked(export: Export) -> bool:
-    """Say whether a reference was revoked since a call on it was permitted, maybe by a call before it in the batch."""
-    right = export.right
-    return right is not None and not right.alive
 
 
 def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:

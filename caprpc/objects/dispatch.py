@@ -9,7 +9,7 @@ from caprpc.interface import Member
 from caprpc.objects.allowance import is_bounded
 from caprpc.objects.budget import Budget
 from caprpc.objects.context import CURRENT
-from caprpc.policy import Permit, Refused
+from caprpc.policy import Permit
 from caprpc.session import Answer
 
 if TYPE_CHECKING:
@@ -20,19 +20,6 @@ def ended(permit: Permit) -> None:
     """Give back what a permit counts while its call runs."""
     if permit.limiter is not None:
         permit.limiter.give_back()
-
-
-def refusal_of(permit: Permit, reason: str, rule: str, detail: str = "") -> Refused:
-    """Return the refusal of a call that the guard had permitted and its arguments or a limit forbid."""
-    return Refused(
-        reason,
-        rule=rule,
-        facet=permit.facet,
-        operation=permit.operation,
-        member=permit.member,
-        policy=permit.policy,
-        detail=detail,
-    )
 
 
 class Overtaken(Exception):
@@ -98,7 +85,8 @@ class Job:
         Raises:
             Overtaken: The reference was revoked meanwhile.
         """
-        self._check_alive()
+        if self.answer.export.right is not None:
+            self._check_alive()
         token = CURRENT.set(self)
         try:
             return self.plan.function(*self.args, **self.kwargs)
@@ -111,7 +99,8 @@ class Job:
         Raises:
             Overtaken: The reference was revoked meanwhile.
         """
-        self._check_alive()
+        if self.answer.export.right is not None:
+            self._check_alive()
         token = CURRENT.set(self)
         try:
             return await self.plan.function(*self.args, **self.kwargs)
@@ -119,9 +108,7 @@ class Job:
             CURRENT.reset(token)
 
     def _check_alive(self) -> None:
-        """Look at the right once more: others may have run since the call arrived and was permitted."""
-        right = self.answer.export.right
-        if right is not None and not right.alive and self.plan.permit.operation != OP_REVOKE:
+        if self.answer.export.was_revoked and self.plan.permit.operation != OP_REVOKE:
             raise Overtaken
 
     def forget(self) -> None:

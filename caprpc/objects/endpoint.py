@@ -25,7 +25,7 @@ from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
-from caprpc.objects.dispatch import Job, Overtaken, Plan, refusal_of
+from caprpc.objects.dispatch import Job, Overtaken, Plan
 from caprpc.objects.forwarding import Forwarder, NotForwarded, waiting
 from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
@@ -35,7 +35,7 @@ from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
-from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session
+from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import RemoteReference
@@ -74,7 +74,7 @@ class Endpoint:
 
     def refused(self, refusal: Refusal) -> None:
         """Record what the session has refused."""
-        self.recorder.denied(refusal.message.question, refusal.refused, refusal.reference)
+        self.recorder.denied(refusal.question, refusal.refused, refusal.reference)
 
     def overdue(self, event: Overdue) -> None:
         """Record that the time which the policy or the caller gives a call was over."""
@@ -288,7 +288,8 @@ class Endpoint:
             return
         if type(exc) is Overtaken:
             self._end(job, "revoked", "")
-            self.session.raise_(job.answer, "revoked", reference=new_reference())
+            refused = refusal_of(job.plan.permit, "revoked", job.plan.permit.rule)
+            self._refuse_planned(job, refused, "revoked")
             return
         if isinstance(exc, Spent):
             self._end(job, "limit", REASON)
@@ -333,8 +334,8 @@ class Endpoint:
         elif isinstance(exc, Refused):
             code, refused, text = exc.code, exc, ""
         else:
-            knob = "message_references" if isinstance(exc, TooManyReferences) else "imports"
-            code, refused, text = "limit", refusal_of(permit, "imports", f"limits.{knob}", str(exc)), ""
+            reason = "message_references" if isinstance(exc, TooManyReferences) else "imports"
+            code, refused, text = "limit", refusal_of(permit, reason, f"limits.{reason}", str(exc)), ""
         self.recorder.denied(answer.answer_id, refused, reference)
         answer.let_go()
         self.session.raise_(answer, code, reference=reference, text=text)
@@ -342,23 +343,28 @@ class Endpoint:
 
     def _not_restored(self, job: Job, exc: NotRestored) -> None:
         """Reply to a sturdy reference that gives nothing as to an operation that is not granted: the same bytes."""
-        reference, permit, session = new_reference(), job.plan.permit, self.session
-        refused = refusal_of(permit, exc.reason, permit.rule, exc.detail)
+        permit, session = job.plan.permit, self.session
         job.answer.taken = False
         job.answer.let_go()
-        try:
-            self.recorder.denied(job.answer.answer_id, refused, reference)
-            self.recorder.commit()
-        except AuditError as unrecorded:
-            # What cannot be recorded is not told.
-            self.recorder.unrecorded("a refusal", unrecorded, reference)
-            session.raise_(job.answer, "internal", reference=reference)
+        if not self._refuse_planned(job, refusal_of(permit, exc.reason, permit.rule, exc.detail), "denied"):
             return
-        session.raise_(job.answer, "denied", reference=reference)
         try:
             session.glitch(session.now)
         except RemoteProtocolError as spent:
             session.broken(str(spent))
+
+    def _refuse_planned(self, job: Job, refused: Refused, code: str) -> bool:
+        """Refuse a call whose decision was written before; False if this one cannot be: then it is not told."""
+        reference = new_reference()
+        try:
+            self.recorder.denied(job.answer.answer_id, refused, reference)
+            self.recorder.commit()
+        except AuditError as unrecorded:
+            self.recorder.unrecorded("a refusal", unrecorded, reference)
+            self.session.raise_(job.answer, "internal", reference=reference)
+            return False
+        self.session.raise_(job.answer, code, reference=reference)
+        return True
 
     def _raise(self, job: Job, code: str, exc: BaseException) -> None:
         reference = new_reference()

@@ -1,8 +1,7 @@
 """The memory that the arguments of a call take once they are read: a small message can make a large heap."""
 
-from caprpc.objects.dispatch import refusal_of
 from caprpc.policy import Permit, Refused
-from caprpc.session import Answer, BatchAnswer, Session
+from caprpc.session import Answer, BatchAnswer, Session, refusal_of
 from caprpc.wire.messages import Run
 from caprpc.wire.weight import memory_of
 

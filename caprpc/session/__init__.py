@@ -21,6 +21,7 @@ from caprpc.session.costs import UNBOUNDED
 from caprpc.session.imports import Import, Imports
 from caprpc.session.opening import FEATURE_PIPELINE, FEATURE_WITNESS, Opening
 from caprpc.session.references import FOREVER, Announced, Closer, Export, Exports, Home, Scope
+from caprpc.session.refusing import refusal_of
 from caprpc.session.session import Session
 from caprpc.session.states import TRANSITIONS, State
 from caprpc.session.tightening import tighten
@@ -54,5 +55,6 @@ __all__ = [
     "Session",
     "State",
     "check_time",
+    "refusal_of",
     "tighten",
 ]

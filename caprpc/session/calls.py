@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from caprpc.policy import Permit, Refused
 from caprpc.session.imports import Import
 from caprpc.session.references import FOREVER, Export, Home, Scope
-from caprpc.wire.messages import BatchReturn, Call, Checkpoint, Cosigned, Meta, Raise, Return, Run
+from caprpc.wire.messages import BatchReturn, Checkpoint, Cosigned, Meta, Raise, Return, Run
 
 
 class Budget(Protocol):
@@ -133,7 +133,7 @@ class Answer:
 class BatchAnswer:
     """A batch of the peer: runs of calls, each with a permit for each of its calls, or the refusal of all of them."""
 
-    __slots__ = ("answer_id", "cancelled", "cause", "depth", "exports", "meta", "runs", "scope")
+    __slots__ = ("answer_id", "cancelled", "cause", "depth", "exports", "meta", "permit", "runs", "scope")
 
     def __init__(
         self,
@@ -146,6 +146,8 @@ class BatchAnswer:
         self.runs = runs
         self.exports: list[Export | None] = []
         """What the runs are on."""
+        self.permit: Permit | None = None
+        """Of the first call of it that was permitted."""
         self.meta = meta
         self.cause = cause
         self.depth = 0 if cause is None else cause.depth + 1
@@ -161,12 +163,12 @@ class BatchAnswer:
 
 
 class Refusal:
-    """A call that was refused before its arguments were looked at; the RAISE is on its way."""
+    """A call that was refused, most often before its arguments were looked at; the RAISE is on its way."""
 
-    __slots__ = ("code", "message", "reference", "refused")
+    __slots__ = ("code", "question", "reference", "refused")
 
-    def __init__(self, message: Call, code: str, refused: Refused, reference: str) -> None:
-        self.message = message
+    def __init__(self, question: int, code: str, refused: Refused, reference: str) -> None:
+        self.question = question
         self.code = code
         self.refused = refused
         self.reference = reference

@@ -108,6 +108,7 @@ def on_batch(session: "Session", message: m.Batch, now: float, events: list[Even
         raise
     answer.exports = [export for _, export, _ in answer.runs]
     permits = [permit for _, _, permits in answer.runs if isinstance(permits, list) for permit in permits]
+    answer.permit = permits[0] if permits else None
     _watch(session, answer, permits, now)
     session.answers[message.question] = answer
     events.append(answer)

@@ -120,6 +120,12 @@ class Export:
         self.allowance: Any = None
         """How much more an iterator may deliver; kept by the object floor."""
 
+    @property
+    def was_revoked(self) -> bool:
+        """Whether its right was revoked: asked again before a method begins, for others may have run since the call."""
+        right = self.right
+        return right is not None and not right.alive
+
     def die(self) -> None:
         """Let go of the object; calls on the number are refused from now on."""
         self.obj = self.source = None

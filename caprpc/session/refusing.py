@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import new_reference
-from caprpc.policy import LIGHT_BYTES, Refused
+from caprpc.policy import LIGHT_BYTES, Permit, Refused
 from caprpc.session.calls import Answer, BatchAnswer, Event, Refusal
 from caprpc.session.references import Export
 from caprpc.session.states import State
@@ -29,6 +29,19 @@ def refusal(session: "Session", export: Export | None, message: m.Call | m.Run, 
     )
 
 
+def refusal_of(permit: Permit, reason: str, rule: str, detail: str = "") -> Refused:
+    """Return the refusal of a call that the guard had permitted and its arguments, a limit or a revocation forbids."""
+    return Refused(
+        reason,
+        rule=rule,
+        facet=permit.facet,
+        operation=permit.operation,
+        member=permit.member,
+        policy=permit.policy,
+        detail=detail,
+    )
+
+
 def refuse(session: "Session", message: m.Call, code: str, refused: Refused, now: float, events: list[Event]) -> None:
     """Answer a call whose arguments nobody has looked at."""
     session.answers.arguments.let_go(message.question)
@@ -38,7 +51,7 @@ def refuse(session: "Session", message: m.Call, code: str, refused: Refused, now
     session.queue(m.Raise(message.question, False, code, "", "", reference))
     if session.kept:
         session.kept.settle(message.question, None)
-    events.append(Refusal(message, code, refused, reference))
+    events.append(Refusal(message.question, code, refused, reference))
 
 
 def too_heavy(session: "Session", message: m.Call | m.Batch) -> tuple[str, str, str] | None:

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from caprpc.ids import OP_REVOKE, new_reference
-from caprpc.session.calls import Answer, CancelRequest, Event
+from caprpc.session.calls import Answer, CancelRequest, Event, Refusal
 from caprpc.session.kept import WaitingCall
 from caprpc.session.references import Export
+from caprpc.session.refusing import refusal_of
 from caprpc.session.states import State
 from caprpc.wire import messages as m
 
@@ -50,5 +51,9 @@ def _cut(session: "Session", ended: set[Export], events: list[Event]) -> None:
         else:
             taken, concerned = True, not ended.isdisjoint(export for export in answer.exports if export is not None)
         if concerned:
-            session.answers.end_early(session, answer, "revoked", new_reference(), taken=taken)
+            reference, permit = new_reference(), answer.permit
+            session.answers.end_early(session, answer, "revoked", reference, taken=taken)
             events.append(CancelRequest(answer))
+            if permit is not None:
+                refused = refusal_of(permit, "revoked", permit.rule)
+                events.append(Refusal(answer.answer_id, "revoked", refused, reference))

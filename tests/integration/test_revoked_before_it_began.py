@@ -4,7 +4,8 @@ import pytest
 
 import caprpc
 from caprpc import Interface, method
-from caprpc.testing import aio_connected
+from caprpc.audit import Selection, select
+from caprpc.testing import aio_connected, connected
 
 
 class Item(Interface):
@@ -53,6 +54,14 @@ def codes(outcomes):
     return [getattr(outcome, "code", outcome) for outcome in outcomes]
 
 
+def check_on_record(side, outcomes):
+    """Every number that a caller was told stands in the log, with a reason."""
+    denied = [entry.record.fields for entry in select(side.audit, Selection(decision="deny"))]
+    told = [outcome.reference for outcome in outcomes if getattr(outcome, "code", "") == "revoked"]
+    assert told
+    assert [(fields["reference"], fields["reason"]) for fields in denied] == [(number, "revoked") for number in told]
+
+
 @pytest.mark.parametrize("kind", ["handle", "object"])
 def test_calls_behind_the_revocation_in_one_batch_do_not_run(caprpc_peer, kind):
     root = DeskOfItem(kind)
@@ -68,12 +77,25 @@ def test_calls_behind_the_revocation_in_one_batch_do_not_run(caprpc_peer, kind):
 @pytest.mark.parametrize("made", [DeskOfItem, AsyncDesk])
 async def test_calls_behind_the_revocation_in_one_batch_do_not_run_on_a_loop(caprpc_sides, made):
     roots = {"desk": made("handle")}
-    async with aio_connected(roots, *caprpc_sides(roots)) as peer:
+    sides = caprpc_sides(roots)
+    async with aio_connected(roots, *sides) as peer:
         desk = await peer.root("desk", Desk)
         item = await desk.item()
         outcomes = await caprpc.aio.batch([(item.count, ()), (desk.revoke, ()), (item.count, ())])
     assert codes(outcomes) == [1, None, "revoked"]
     assert roots["desk"].kept.counted == 1
+    check_on_record(sides[0], outcomes)
+
+
+def test_calls_behind_the_revocation_in_one_batch_are_on_record(caprpc_sides):
+    roots = {"desk": DeskOfItem("handle")}
+    sides = caprpc_sides(roots)
+    with connected(roots, *sides) as peer:
+        desk = peer.root("desk", Desk)
+        item = desk.item()
+        outcomes = caprpc.batch([(item.count, ()), (desk.revoke, ()), (item.count, ()), (item.count, ())])
+    assert codes(outcomes) == [1, None, "revoked", "revoked"]
+    check_on_record(sides[0], outcomes)
 
 
 def test_a_call_that_has_begun_may_end(caprpc_peer):
