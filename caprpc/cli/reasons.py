@@ -42,6 +42,10 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "One call has caused as many calls as it may: of ours while we ran it, or of the peer on what was lent to it.",
         "Raise callbacks in the rule above, or under [limits] of its policy, if so many are meant.",
     ),
+    "message_references": (
+        "The message held more references than it may.",
+        "Have the peer use an iterator, or raise message_references under [limits] of its policy.",
+    ),
     "pipeline_depth": (
         "The call would have waited for more answers in a row than the policy allows.",
         "Raise pipeline_depth under [limits] in its policy, if it is below the default.",

@@ -8,7 +8,7 @@ _LIMITS: Final = frozenset(
         *("facet_per_second", "facet_per_hour", "facet_per_day", "facet_in_flight"),
         *("principal_in_flight", "principal_callbacks", "principal_pipelined"),
         *("principal_argument_bytes", "argument_bytes"),
-        *("depth", "callbacks", "imports", "batch", "rate"),
+        *("depth", "callbacks", "imports", "message_references", "batch", "rate"),
     }
 )
 

@@ -43,7 +43,9 @@ def test_arguments_at_the_edge(world):
     assert (question.outcome.code, question.outcome.taken) == ("limit", False)
     assert len(server.imports) == 10
     refused = [fields for fields in w.records("server") if fields.get("decision") == "deny"]
-    assert [fields["rule"] for fields in refused] == ["limits.message_references"]
+    assert [(fields["reason"], fields["rule"]) for fields in refused] == [
+        ("message_references", "limits.message_references")
+    ]
 
 
 def test_results_at_the_edge(world):
