@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from caprpc.errors import AuditError
+from caprpc.lasting import sync_directory
 
 GENERAL: Final = "general"
 """Relation of the facts that concern no proved peer."""
@@ -227,18 +228,10 @@ def _make_directory(path: Path) -> None:
     missing = [place for place in (path, *path.parents) if not place.exists()]
     there = missing[-1].parent if missing else path
     with contextlib.suppress(PermissionError):
-        _sync_directory(there.parent)
+        sync_directory(there.parent)
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(place.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        sync_directory(place.parent)
 
 
 def _open_private(directory: int, path: Path, name: str, flags: int) -> int:

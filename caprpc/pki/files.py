@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from caprpc.errors import ConfigurationError
+from caprpc.lasting import sync_directory
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 """Largest file that is read: a revocation list of 400,000 entries."""
@@ -84,7 +85,7 @@ def replace(path: Path, content: bytes, *, mode: int = PUBLIC_MODE) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def make_directory(path: Path) -> None:
@@ -142,11 +143,3 @@ def _fill(descriptor: int, content: bytes, mode: int) -> None:
     while view:
         view = view[os.write(descriptor, view) :]
     os.fsync(descriptor)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

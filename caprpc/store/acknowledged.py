@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from caprpc.errors import ConfigurationError, StoreError
+from caprpc.lasting import sync_directory
 
 SUFFIX: Final = ".acknowledged"
 
@@ -128,15 +129,6 @@ def check_private(path: Path, status: os.stat_result) -> None:
             where=str(path),
             hint=f"run as user {status.st_uid}, or: chown {os.geteuid()} {path}",
         )
-
-
-def sync_directory(directory: Path) -> None:
-    """Have new names in a directory last over a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(path: Path, text: str, how: int, *, create: bool = True) -> None:

@@ -16,7 +16,8 @@ from typing import Final
 
 from caprpc.errors import ConfigurationError, StoreError
 from caprpc.forks import FORKS
-from caprpc.store.acknowledged import SUFFIX, Acknowledged, check_private, sync_directory
+from caprpc.lasting import sync_directory
+from caprpc.store.acknowledged import SUFFIX, Acknowledged, check_private
 from caprpc.store.grants import StoredGrant
 from caprpc.store.rows import SCHEMA, check_row, grant_of, row_of, seal_of, sealed
 
