@@ -5,55 +5,25 @@ import threading
 import time
 from collections.abc import Callable
 
-from caprpc.address import Address
 from caprpc.blocking.reactor import Reactor
 from caprpc.limits import ServerLimits
-from caprpc.objects.accepting import AcceptBudget, Place
-from caprpc.sockets import Arrival, accept, arrival_of, bound_address, close_listener, is_gone, listen
+from caprpc.objects.accepting import Place
+from caprpc.objects.listening import Listening
+from caprpc.sockets import Arrival, accept, close_listener, is_gone
 
 
-class Door:
-    """Owns who has come and has not begun, and what each connection takes of the budget until it has gone."""
+class Door(Listening):
+    """Owns who has come and has not begun."""
 
     def __init__(self, reactor: Reactor, limits: ServerLimits, on_bytes: Callable[[Arrival, Place], None]) -> None:
         """Take what serves a connection whose first bytes are there, once it is its turn."""
+        super().__init__(limits)
         self._reactor = reactor
         self._on_bytes = on_bytes
-        self._silence_s = limits.handshake_timeout_s
-        self._budget: AcceptBudget[Arrival] = AcceptBudget(limits, time.monotonic())
         self._lock = threading.Lock()
-        self._listeners: list[socket.socket] = []
         self._silent: dict[Arrival, Place] = {}
         self._called = False
         """Whether those that wait for a token will be looked at when there is one."""
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where it listens."""
-        return [bound_address(sock) for sock in self._listeners]
-
-    @property
-    def taken(self) -> int:
-        """Connections, silent ones among them."""
-        return self._budget.open
-
-    def listen(self, address: str) -> str:
-        """Listen; return the address that the socket was given.
-
-        Raises:
-            ConfigurationError: The address is in use, or not ours.
-        """
-        sock = listen(Address.parse(address))
-        self._listeners.append(sock)
-        return bound_address(sock)
-
-    def adopt(self, sock: socket.socket) -> None:
-        """Take a connected socket as if it had been accepted.
-
-        Raises:
-            ConfigurationError: It is not a connected stream socket.
-        """
-        self._come(arrival_of(sock, time.monotonic()))
 
     def open(self) -> None:
         """Let connections in."""
@@ -67,12 +37,6 @@ class Door:
             close_listener(sock)
         for arrival in self._not_begun():
             self._drop(arrival)
-
-    def tick(self, now: float) -> None:
-        """Send away who has been silent, or has waited, for too long."""
-        for arrival in self._not_begun():
-            if now - arrival.since >= self._silence_s:
-                self._drop(arrival)
 
     def prove(self, place: Place) -> None:
         """Take note that a peer has shown who it is."""

@@ -118,7 +118,7 @@ class Reactor:
 
     def pause(self, fileno: int, until: float) -> None:
         """Leave a watched descriptor alone until a time of the monotonic clock."""
-        self._epoll.modify(fileno, 0)
+        self.mute(fileno)
         self._watchdog.later(until, lambda: self._resume(fileno))
 
     def later(self, when: float, what: Callable[[], None]) -> None:

@@ -55,22 +55,24 @@ def tables(running):
     return running.server.health().connections, len(os.listdir("/proc/self/fd"))
 
 
+def churn(world, running, count):
+    """Connect, call and close; every other one is reset while its calls run."""
+    for number in range(count):
+        peer = dial(running.address, world.side("mallory")).open()
+        vault = peer.root()
+        if number % 2:
+            assert isinstance(peer.ask(vault, "slips", [3]), m.Return)
+            peer.send(m.GoAway("closed", "", ""))
+        else:
+            peer.send(peer.call(vault, "wait"), peer.call(vault, "slip"))
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+
+
 def test_connections_that_come_call_and_go_leave_nothing(world, driver):
     """Half of them are cut off in the middle of a call."""
     running = world.serve(driver)
     world.service.gate.set()
-
-    def cycle(count):
-        for number in range(count):
-            peer = world.open(running)
-            vault = peer.root()
-            if number % 2:
-                assert isinstance(peer.ask(vault, "slips", [3]), m.Return)
-                peer.send(m.GoAway("closed", "", ""))
-            else:
-                peer.send(peer.call(vault, "wait"), peer.call(vault, "slip"))
-                peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            peer.close()
 
     def fewest():
         """Return the least of what there is within a while: the audit log opens a file for a moment each second."""
@@ -83,24 +85,10 @@ def test_connections_that_come_call_and_go_leave_nothing(world, driver):
             time.sleep(0.01)
         return min(looks)
 
-    cycle(30)
+    churn(world, running, 30)
     before = fewest()
-    cycle(CYCLES)
+    churn(world, running, CYCLES)
     assert fewest() == before
-
-
-def churn(world, alone, count):
-    """Connect, call and close; every other one is reset while its calls run."""
-    for number in range(count):
-        peer = dial(alone.address, world.side("mallory")).open()
-        vault = peer.root()
-        if number % 2:
-            assert isinstance(peer.ask(vault, "slips", [3]), m.Return)
-            peer.send(m.GoAway("closed", "", ""))
-        else:
-            peer.send(peer.call(vault, "wait"), peer.call(vault, "slip"))
-            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        peer.close()
 
 
 WARM_UP = min(1_000, 2 * CYCLES)
