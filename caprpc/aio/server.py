@@ -237,8 +237,11 @@ class Server(Granting):
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._door.tick(time.monotonic())
-            await asyncio.to_thread(self._sync_log)
+            try:
+                self._door.tick(time.monotonic())
+                await asyncio.to_thread(self._sync_log)
+            except Exception:  # without it nobody who is silent would be sent away: it must outlive any defect
+                _LOG.exception("internal error of the timekeeper")
 
     def _sync_log(self) -> None:
         try:
