@@ -15,6 +15,7 @@ from vault_service import SERVER, Vault
 
 import caprpc
 from caprpc.limits import ServerLimits
+from caprpc.objects.listening import Listening
 from caprpc.tls import TlsRefused
 from caprpc.wire import messages as m
 from caprpc.wire.codec import unpack
@@ -84,6 +85,20 @@ def test_idle_connections_cost_no_threads(world, driver):
     assert all(peer.value(vault, "noop") is None for peer, vault in zip(peers, vaults, strict=True))
     for sock in silent:
         sock.close()
+
+
+def test_what_looks_at_the_time_outlives_a_defect(world, driver, monkeypatch, caplog):
+    looks = []
+
+    def tick(_door, now):
+        looks.append(now)
+        if len(looks) == 1:
+            raise MemoryError
+
+    monkeypatch.setattr(Listening, "tick", tick)
+    world.serve(driver)
+    until(lambda: len(looks) > 1)
+    assert "internal error" in caplog.text
 
 
 def test_more_blocking_calls_than_workers_wait_in_order(world):
