@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -347,7 +349,8 @@ def test_the_frames_of_the_caller_are_the_innermost_of_its_code(world):
         return traceback.extract_tb(caught.value.__traceback__)
 
     frames = world.run(scenario)
-    ours = [frame for frame in frames if "caprpc/caprpc" not in frame.filename and "/caprpc/" not in frame.filename]
+    package = str(Path(caprpc.__file__).parent)
+    ours = [frame for frame in frames if not frame.filename.startswith(package + os.sep)]
     mine = [position for position, frame in enumerate(frames) if frame.filename == __file__]
     assert ours
     assert frames[mine[-1]].line == 'await face(bank.fail("declared"))' or frames[mine[-1]].name == "scenario"
