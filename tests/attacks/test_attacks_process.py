@@ -17,6 +17,8 @@ from vault_service import CANARY, INTERFACES, SCALE, SERVER
 from caprpc.audit import Selection, select, verify
 
 HERE = Path(__file__).parent
+ACCEPTS = 0x10000
+"""What ``/proc/net/unix`` says of a socket that listens: ``__SO_ACCEPTCON`` of ``linux/net.h``."""
 
 
 class Child:
@@ -45,9 +47,16 @@ class Child:
                 stderr=errors if stderr is None else stderr,
             )
         end = time.monotonic() + 20
-        while not self.socket.exists() and time.monotonic() < end and self.process.poll() is None:
+        while not self.listens() and time.monotonic() < end and self.process.poll() is None:
             time.sleep(0.01)
-        assert self.socket.exists(), self.errors.read_text()
+        assert self.listens(), self.errors.read_text()
+
+    def listens(self):
+        """Whether its socket can be connected to: its name is there a moment before."""
+        return any(
+            line.endswith(f" {self.socket}") and int(line.split()[3], 16) & ACCEPTS
+            for line in Path("/proc/net/unix").read_text().splitlines()
+        )
 
     def ended(self, timeout_s=10):
         """Wait for the end of the process; return its code and what it has said."""
