@@ -242,12 +242,14 @@ class Caller(Stepping):
         """Give the end of a question to whoever awaits it."""
         future = question.waiter
         if type(future) is CallAwaitable and not future.done():
-            # The two refer to each other: a reference in the result must not stay until the garbage is collected.
-            question.waiter = None
+            _part(question)
             try:
                 future.set_result(future.conclude(question))
             except Exception as exc:  # whatever the call ended with belongs to whoever awaits it
                 future.set_exception(exc)
+            finally:
+                # The error's traceback holds this frame: the two would wait for the garbage collector.
+                del future
         elif type(future) is OneWay and future.ended(self._connection.link.session):
             future.notify()
 
@@ -268,6 +270,7 @@ class Caller(Stepping):
 
     def _run_out(self, question: Question, future: CallAwaitable, now: float) -> None:
         session = self._connection.link.session
+        _part(question)
         session.cancel(question, now)
         self._connection.flush_soon()
         peer = printable(session.peer.principal)
@@ -348,9 +351,18 @@ class Caller(Stepping):
             future.set_exception(exc)
 
     def _abandon(self, question: Question) -> None:
+        _part(question)
         if question.outcome is None and not self._connection.closed:
             self._connection.link.session.cancel(question)
             self._connection.flush_soon()
+
+
+def _part(question: Question) -> None:
+    """Part a question from its awaitable, which has ended.
+
+    The two refer to each other: a reference in the result would stay until the garbage is collected.
+    """
+    question.waiter = None
 
 
 def _pass_on(done: "asyncio.Future[Any]", result: "ThreadFuture[Any]") -> None:

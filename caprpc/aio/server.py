@@ -26,6 +26,7 @@ from caprpc.objects.grants import Grants
 from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.sides import Policies, serving
+from caprpc.objects.startup import startup_frozen
 from caprpc.objects.work import sort_out
 from caprpc.session import Closer, Ended
 from caprpc.sockets import Arrival
@@ -201,7 +202,8 @@ class Server(Granting):
         loop.add_signal_handler(signal.SIGHUP, self._reload_or_log)
         try:
             await self.start()
-            await done.wait()
+            with startup_frozen():
+                await done.wait()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)

@@ -95,9 +95,13 @@ class CallFuture(Future[Any]):
         if self._value is None:
             self._connection.settle(self)
         value, error = self._value or (None, None)
-        if error is not None:
+        if error is None:
+            return value
+        try:
             raise error
-        return value
+        finally:
+            # Its traceback holds this frame, and this frame what holds it: they would wait for the garbage collector.
+            del error, self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, None if it returned; raises as ``result`` if there is no end yet."""
@@ -114,7 +118,8 @@ class CallFuture(Future[Any]):
             try:
                 self._value = (outgoing.conclude(self.question, self.member, self._flavor), None)
             except Exception as exc:  # whatever the call ended with belongs to whoever asks for the result
-                self._value = (None, exc)
+                # Its traceback would hold this frame, which holds the future: see ``result``.
+                self._value = (None, exc.with_traceback(None))
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
         """Call ``fn(future)`` when the call has ended, on the thread that read the answer; at once if it has."""

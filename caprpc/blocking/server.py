@@ -27,6 +27,7 @@ from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
 from caprpc.objects.shares import Shares
 from caprpc.objects.sides import Policies, serving
+from caprpc.objects.startup import startup_frozen
 from caprpc.objects.turns import MESSAGES, TURN_S
 from caprpc.objects.work import AnyJob, sort_out
 from caprpc.session import UNBOUNDED, Answer, BatchAnswer, Closer, Ended
@@ -210,17 +211,21 @@ class Server(Granting):
         }
         try:
             self.start()
-            while not done.wait(0.2):
-                if reload_wanted.is_set():
-                    reload_wanted.clear()
-                    try:
-                        self.reload()
-                    except CapRPCError as exc:
-                        _LOG.error("not reloaded, the last good configuration stays in force: %s", exc)
+            with startup_frozen():
+                while not done.wait(0.2):
+                    if reload_wanted.is_set():
+                        reload_wanted.clear()
+                        self._reload_or_log()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
             self.stop()
+
+    def _reload_or_log(self) -> None:
+        try:
+            self.reload()
+        except CapRPCError as exc:
+            _LOG.error("not reloaded, the last good configuration stays in force: %s", exc)
 
     def __enter__(self) -> Self:
         self.start()

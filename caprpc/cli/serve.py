@@ -23,6 +23,7 @@ from caprpc.cli.status import StatusSocket
 from caprpc.cli.streams import takes_a_line
 from caprpc.errors import CapRPCError, ConfigurationError, printable
 from caprpc.limits import ServerLimits
+from caprpc.objects.startup import startup_frozen
 
 _EPILOG: Final = """\b
 Examples:
@@ -241,14 +242,15 @@ def _serve_with_threads(roots: Mapping[str, object], doors: "Doors", grace_s: fl
         with doors.status(server):
             server.start()
             _announce(bound)
-            while True:
-                try:
-                    if wishes.get(timeout=_LOOK_S) != "reload":
-                        break
-                    _reload(server.reload)
-                except queue.Empty:
-                    if doors.are_shut(server):
-                        break
+            with startup_frozen():
+                while True:
+                    try:
+                        if wishes.get(timeout=_LOOK_S) != "reload":
+                            break
+                        _reload(server.reload)
+                    except queue.Empty:
+                        if doors.are_shut(server):
+                            break
         _say(f"stopping; running calls may take {grace_s:g} s more")
     finally:
         if server is not None:
@@ -269,14 +271,15 @@ async def _serve_on_loop(roots: Mapping[str, object], doors: "Doors", grace_s: f
         with doors.status(server):
             await server.start()
             _announce(bound)
-            while True:
-                try:
-                    if await asyncio.wait_for(wishes.get(), _LOOK_S) != "reload":
-                        break
-                    _reload(server.reload)
-                except TimeoutError:
-                    if doors.are_shut(server):
-                        break
+            with startup_frozen():
+                while True:
+                    try:
+                        if await asyncio.wait_for(wishes.get(), _LOOK_S) != "reload":
+                            break
+                        _reload(server.reload)
+                    except TimeoutError:
+                        if doors.are_shut(server):
+                            break
         _say(f"stopping; running calls may take {grace_s:g} s more")
     finally:
         if server is not None:

@@ -123,7 +123,11 @@ class ServedIterator:
         if not pending and self._error is not None:
             error, self._error = self._error, None
             self._exhausted = True
-            raise error
+            try:
+                raise error
+            finally:
+                # Its traceback holds this frame: the two would wait for the garbage collector.
+                del error
         if len(pending) <= max_items and self._weight <= max_bytes:
             items, self._pending, self._weight = pending, [], 0
         else:

@@ -32,11 +32,12 @@ class Budget:
     Invariant: no more than ``most`` were let through; the first that was not is on record. Thread-safe.
     """
 
-    __slots__ = ("_job", "_left", "_lock", "_most", "_permit", "_reference", "_rule")
+    __slots__ = ("_answer", "_endpoint", "_left", "_lock", "_most", "_permit", "_reference", "_rule")
 
     def __init__(self, job: "Job | BatchJob", permit: Permit) -> None:
         own, general = permit.limit.callbacks, job.endpoint.session.limits.callbacks
-        self._job = job
+        # Not the job, which holds this: the two would wait for the garbage collector.
+        self._answer, self._endpoint = job.answer, job.endpoint
         self._permit = permit
         self._most, self._rule = (general, "limits.callbacks") if own is None or general < own else (own, permit.rule)
         self._left = self._most
@@ -56,9 +57,9 @@ class Budget:
             first = not self._reference
             if first:
                 self._reference = new_reference()
-        permit, endpoint = self._permit, self._job.endpoint
+        permit, endpoint = self._permit, self._endpoint
         if first:
-            endpoint.recorder.limited(self._job.answer, permit, REASON, self._rule, self._reference)
+            endpoint.recorder.limited(self._answer, permit, REASON, self._rule, self._reference)
         called = permit.member or OPERATION_NAMES[permit.operation]
         knob = "limits.callbacks" if self._rule == "limits.callbacks" else f"callbacks of the limit at {self._rule}"
         raise Spent(

@@ -90,9 +90,9 @@ class _Pull:
         if count > self.grows_to or self.empty > EMPTY_CHUNKS:
             what = f"{count} items, {self.grows_to} asked for" if count else f"{self.empty} empty chunks in a row"
             self.done = True
-            error = RemoteProtocolError(f"an iterator of the peer gave {what}")
-            caller.broken(str(error))
-            raise error
+            text = f"an iterator of the peer gave {what}"
+            caller.broken(text)
+            raise RemoteProtocolError(text)
         self.received += count
         self.buffer = iter(items)
 
@@ -152,6 +152,8 @@ class RemoteIterator(Stub):
             except BaseException:
                 # Items may have been lost with it: what would follow must not pass for all.
                 pull.done = True
+                # The error's traceback holds this frame: the two would wait for the garbage collector.
+                del ahead
                 raise
             if pull.closed:
                 return False
@@ -227,6 +229,8 @@ class AsyncRemoteIterator(Stub):
                 pull.take(ahead.result(), caller)
             except BaseException:
                 pull.done = True
+                # The error's traceback holds this frame: the two would wait for the garbage collector.
+                del ahead
                 raise
             if pull.looks_ahead and not pull.done:
                 pull.ahead = self._caprpc_ask()

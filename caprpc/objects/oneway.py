@@ -38,6 +38,8 @@ class OneWay:
     def ended(self, session: Session) -> bool:
         """Take the answer, give back the references in it; whether it is a failure. The connection's lock is held."""
         question = self._question
+        # The two refer to each other, and would wait for the garbage collector.
+        question.waiter = None
         if type(question.outcome) is Return:
             if self._member.signature.returns_references and not question.abandoned:
                 session.cancel(question)

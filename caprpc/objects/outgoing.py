@@ -214,9 +214,7 @@ class Outgoing:
         """Return the stub of a root, or of something restored, or raise what the question ended with."""
         outcome = question.outcome
         if not isinstance(outcome, Return):
-            error = self.error_of(question, None)
-            error.add_note(f"while asking {printable(self._session.peer.principal)} for its {what} {name!r}")
-            raise error
+            raise self._refused_while(question, f"for its {what} {name!r}")
         session = self._session
         reader = Reader(session, self._stubs, flavor, None)
         try:
@@ -239,9 +237,7 @@ class Outgoing:
         """Return the names of the roots that the peer lets us ask for, each with its interface; printable all."""
         outcome = question.outcome
         if not isinstance(outcome, Return):
-            error = self.error_of(question, None)
-            error.add_note(f"while asking {printable(self._session.peer.principal)} which roots there are for us")
-            raise error
+            raise self._refused_while(question, "which roots there are for us")
         session = self._session
         try:
             listed = codec.unpack(outcome.payload, session.limits)
@@ -278,6 +274,11 @@ class Outgoing:
             except ResultError as exc:
                 results.append(exc)
         return results
+
+    def _refused_while(self, question: Question, asking: str) -> Exception:
+        error = self.error_of(question, None)
+        error.add_note(f"while asking {printable(self._session.peer.principal)} {asking}")
+        return error
 
     def error_of(self, question: Question, member: Member | None) -> Exception:
         """Return the exception that an ended question is to be raised as."""

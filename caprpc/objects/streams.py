@@ -80,9 +80,9 @@ class Transfer:
             RemoteProtocolError: They are more than were asked for; the connection ends.
         """
         if count > self.piece_bytes:
-            error = RemoteProtocolError(f"a stream of the peer gave {count} bytes, {self.piece_bytes} asked for")
-            self._caller.broken(str(error))
-            raise error
+            text = f"a stream of the peer gave {count} bytes, {self.piece_bytes} asked for"
+            self._caller.broken(text)
+            raise RemoteProtocolError(text)
         self.total += count
         if count and self._progress is not None:
             self._progress(self.total)

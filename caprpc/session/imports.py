@@ -19,6 +19,7 @@ class Import:
     __slots__ = (
         "__weakref__",
         "_below",
+        "_origin",
         "alive",
         "announced",
         "chain",
@@ -27,7 +28,6 @@ class Import:
         "dropped",
         "export_id",
         "holder",
-        "origin",
         "revoked",
         "right",
         "scope",
@@ -54,9 +54,14 @@ class Import:
         """The local faces that somebody holds: one for each flavor, and for each right that it came in under."""
         self.right: Right | None = None
         """Under which right of ours the peer passed it in; None for what came in through an ordinary reference."""
-        self.origin = self
+        self._origin: Import | None = None
         self._below: WeakSet[Import | Right] | None = None
         """Its views, and the rights under which we have handed it to third parties: they end with it."""
+
+    @property
+    def origin(self) -> "Import":
+        """What it is a view of; itself if it is none. It does not hold itself, so that it dies with its last holder."""
+        return self._origin or self
 
     def under(self, right: Right | None) -> "Import":
         """Return it as it came in under a right of ours: the same view each time, as long as somebody holds it."""
@@ -69,7 +74,7 @@ class Import:
                 return view
         view = Import(self.export_id, self.announced, self.holder, self.dropped)
         view.alive, view.revoked, view.scope = self.alive, self.revoked, self.scope
-        view.origin, view.right, view.chain = self, right, self.chain
+        view._origin, view.right, view.chain = self, right, self.chain
         self._below.add(view)
         return view
 

@@ -1,5 +1,6 @@
 """``caprpc serve``: starting, stopping, reloading, and every way in which it does not start."""
 
+import gc
 import importlib
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -40,6 +42,24 @@ def words(site, *arguments, factory="shop_service:roots"):
     side = site / "server"
     fixed = ("--identity", side / "identity", "--policies", side / "policies", "--listen", "127.0.0.1:0")
     return ["serve", factory, *map(str, fixed), *map(str, arguments)]
+
+
+@pytest.fixture
+def stopped_once_frozen():
+    """Have SIGTERM come once objects are frozen; return a function that says whether they were, and are no more."""
+    seen = []
+
+    def watch():
+        end = time.monotonic() + 20.0
+        while not gc.get_freeze_count() and time.monotonic() < end:
+            time.sleep(0.01)
+        seen.append(gc.get_freeze_count())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield lambda: seen[0] > 10_000 and gc.get_freeze_count() == 0
+    thread.join()
 
 
 class Process:
@@ -103,6 +123,12 @@ def test_it_says_where_it_listens_and_a_signal_stops_it(server, driver, number):
     code, out, err = process.end(number)
     assert (code, out) == (0, "")
     assert err == "caprpc: stopping; running calls may take 5 s more\n"
+
+
+@DRIVERS
+def test_collections_pass_over_what_was_made_to_come_up(site, stopped_once_frozen, driver):
+    result = CliRunner().invoke(main, words(site, *driver))
+    assert (result.exit_code, stopped_once_frozen()) == (0, True)
 
 
 @DRIVERS

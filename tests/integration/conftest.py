@@ -585,7 +585,11 @@ class Face:
         return self.kind == "aio"
 
     async def __call__(self, result):
-        return await result if self.is_async else result
+        try:
+            return await result if self.is_async else result
+        finally:
+            # An error's traceback holds this frame: the two would wait for the garbage collector.
+            del result
 
     async def root(self, name="service", interface=Service):
         return await self(self.peer.root(name, interface))
@@ -617,7 +621,10 @@ class Face:
         return (caprpc.aio if self.is_async else caprpc).submit(ref, *args)
 
     async def result(self, future):
-        return await future if self.is_async else future.result(WAIT_S)
+        try:
+            return await future if self.is_async else future.result(WAIT_S)
+        finally:
+            del future  # as above
 
     def release(self, ref):
         (caprpc.aio if self.is_async else caprpc).release(ref)

@@ -1,5 +1,7 @@
 """The life of servers: methods that wait, graceful stop, signals, ports, sockets, reload, and ended certificates."""
 
+import asyncio
+import gc
 import os
 import signal
 import socket
@@ -11,9 +13,10 @@ from contextlib import suppress
 
 import pytest
 from hostile_peer import connect_socket
-from vault_service import SERVER, Vault
+from vault_service import SERVER, Safe, Vault
 
 import caprpc
+import caprpc.aio
 from caprpc.limits import ServerLimits
 from caprpc.objects.listening import Listening
 from caprpc.tls import TlsRefused
@@ -303,6 +306,35 @@ else:
         process.wait()
         process.stdout.close()
         process.stderr.close()
+
+
+def test_collections_pass_over_what_was_made_to_come_up(world, driver):
+    running = world.serve(driver)
+    running.stop()
+    where = {"identity": running.side.identity, "policies": running.side.policies}
+    seen = []
+
+    def stop():
+        until(gc.get_freeze_count)
+        seen.append(gc.get_freeze_count())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def serve():
+        server = caprpc.aio.Server({"vault": Safe()}, **where)
+        server.listen("127.0.0.1:0")
+        await server.serve_forever()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    if driver == "aio":
+        asyncio.run(serve())
+    else:
+        server = caprpc.Server({"vault": Safe()}, **where)
+        server.listen("127.0.0.1:0")
+        server.serve_forever()
+    thread.join()
+    assert seen[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_two_servers_of_one_process_live_side_by_side(world, driver):
