@@ -72,7 +72,10 @@ _CROWDS: Final = ("crowd-async", "crowd-threads")
 TARGETS: Final[tuple[Target, ...]] = (
     Target("no-op, CPU: at most 1.6 x the floor", _PINNED, "noop", Metric.CPU, 1.6, against=FLOOR),
     Target("no-op, CPU, without audit: 1.35 x the floor", _PINNED, "noop", Metric.CPU, 1.35, _DENY, FLOOR),
-    Target("no-op: level outcome adds 15 us", _PINNED, "noop", Metric.CPU, 15.0, _OUTCOME, (_DENY,), added=True),
+    Target(
+        "no-op: outcome adds 15 us to decision", _PINNED, "noop", Metric.CPU, 15.0, _OUTCOME, ("caprpc",), added=True
+    ),
+    Target("no-op: outcome adds 15 us to deny", _PINNED, "noop", Metric.CPU, 15.0, _OUTCOME, (_DENY,), added=True),
     Target("no-op, CPU: below every TLS peer's", _PINNED, "noop", Metric.CPU, 1.0, against=PEERS),
     Target("no-op, p50: at most half the floor's", _FREE, "noop", Metric.P50, 0.5, against=FLOOR),
     Target("echo, CPU: at most 1.6 x the floor", _PINNED, "echo", Metric.CPU, 1.6, against=FLOOR),
