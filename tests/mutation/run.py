@@ -33,6 +33,7 @@ FAST_TESTS = (
         f"tests/policy/test_{name}.py"
         for name in (
             "policy_edges",
+            "policy_corners",
             "facet_limits",
             "shared_facets",
             "revoked_file",
