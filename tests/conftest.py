@@ -15,5 +15,5 @@ else:
     pytest_plugins = ["pytester"]
 
 # Modules that assert and are no test modules: without this their asserts would be gone under ``python -O``.
-pytest.register_assert_rewrite("attack_world", "duels", "hostile_peer", "power_loss", "vault_service")
+pytest.register_assert_rewrite("attack_world", "duels", "hostile_peer", "power_loss", "traced_disk", "vault_service")
 pytest.register_assert_rewrite("tests.docs.howto", "tests.policy.generated_policies")

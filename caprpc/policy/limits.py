@@ -46,7 +46,7 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
 """For each field of ``Limits`` the smallest and largest value of a policy."""
 CONNECTIONS: Final = (1, 10_000)
 """Connections that the principal may have."""
-INTEGERS: Final = frozenset(field.name for field in fields(Limits) if field.type is int or field.type == "int")
+INTEGERS: Final = frozenset(field.name for field in fields(Limits) if field.type is int)
 
 
 def read_limits(table: Table | None) -> tuple[Limits, int | None]:

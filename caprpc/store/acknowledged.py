@@ -69,11 +69,12 @@ class Acknowledged:
             change = _LINE.fullmatch(line)
             if change is not None and change[5] == _check(change[1]):
                 found._take(int(change[2]), change[3], change[4])
-            elif _CUT.fullmatch(line) is None:
+            elif _CUT.fullmatch(line.rstrip("\0")) is None:
                 raise ConfigurationError(
                     "is damaged: a line is not as it was written", where=str(path), hint="put back a copy that is whole"
                 )
-            # Else it is the line of a process that was killed, or of a machine that lost power: not acknowledged.
+            # Else it is the line of a process that was killed, or of a machine that lost power when the file had its
+            # new length and not yet all that it was to hold: not acknowledged.
         return found
 
     @classmethod

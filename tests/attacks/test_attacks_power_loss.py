@@ -4,14 +4,19 @@ Operations are recorded as the process makes them, and replayed with what was no
 ``CAPRPC_ATTACK_SCALE=24`` looks at every moment and state; at 1 it is one in several.
 """
 
+import os
 import shutil
+import sys
 from itertools import islice
 
 import pytest
 from power_loss import Cuts, Disk, lay_out, without_syncing
+from traced_disk import TracedDisk, can_trace
 from vault_service import SCALE
 
 from caprpc.audit import AuditLog, Selection, select, verify
+from caprpc.store import SqliteStore
+from caprpc.sturdy import digest_of
 
 PEER = "spiffe://org-b.example/treasury/feed"
 DECISION = {
@@ -112,5 +117,38 @@ def test_no_cut_of_power_takes_a_record_that_lasts(tmp_path, durability):
     moments = range(len(disk.operations) % STRIDE, len(disk.operations) + 1, STRIDE)
     count, bad = survivors(disk, check_log, tmp_path, moments)
     print(f"{durability}: {len(disk.operations)} operations, {len(moments)} moments, {count} states, {len(bad)} bad")
+    assert bad == []
+    assert count > 20
+
+
+def check_grants(root, told):
+    """Every grant and every end of one that was told is there, and the store goes on."""
+    path = root / "grants.db"
+    if told:
+        assert path.exists()
+    store = SqliteStore(path)
+    try:
+        kept = {grant.grant_id: grant for grant in store.grants()}
+        for what, grant_id in told:
+            assert store.find(digest_of(grant_id)) == kept[grant_id]
+            assert what == "granted" or kept[grant_id].revoked_at is not None
+        for grant in kept.values():
+            if grant.revoked_at is None:
+                store.revoke(grant.grant_id, 3.0)
+    finally:
+        store.close()
+
+
+@pytest.mark.skipif(
+    not can_trace() and "CAPRPC_REQUIRE_STRACE" not in os.environ, reason="no strace here, or it may not trace"
+)
+def test_no_cut_of_power_takes_a_grant_or_its_end(tmp_path, pytestconfig):
+    disk = TracedDisk(tmp_path / "disk")
+    for name in ("first", "second"):
+        arguments = (str(disk.root / "grants.db"), name, "3")
+        disk.run(sys.executable, "-m", "tests.store.killed_store", *arguments, cwd=pytestconfig.rootpath)
+    moments = range(0, len(disk.operations) + 1, max(1, STRIDE // 4))
+    count, bad = survivors(disk, check_grants, tmp_path, moments)
+    print(f"grants: {len(disk.operations)} operations, {len(moments)} moments, {count} states, {len(bad)} bad")
     assert bad == []
     assert count > 20

@@ -87,6 +87,20 @@ class TestWords:
         assert any("gone" in message for message in said)
         assert "'gone' returns no reference" not in said
 
+    def test_returns_of_an_interface_that_is_not_known_are_not_judged(self, directory):
+        directory.replace(
+            "[limits]\n", '[offer.New]\ninterface = "Nowhere"\ncall = ["a"]\nreturns = { a = "HistoryRO" }\n[limits]\n'
+        )
+        said = [message for _, message, _ in directory.problems()]
+        assert any("Nowhere" in message for message in said)
+        assert "'a' returns no reference" not in said
+
+    @pytest.mark.parametrize("declared", ["Any", "Optional[int]", "Union[int, str]", "object"])
+    def test_rules_of_a_parameter_that_takes_more_than_one_type_are_not_judged_by_it(self, directory, declared):
+        directory.replace('type = "Decimal"', f'type = "{declared}"', "contracts.toml")
+        directory.replace("amount   = { min = 0.01, max = 10_000 }", "amount   = { max_len = 3 }")
+        directory.load()
+
     def test_a_refusal_prints_as_its_reason(self):
         refused = Refused(
             "per_second", rule=RULE, facet="FeedLedger", operation=ids.OP_CALL, member="post", policy="sha256:1"

@@ -250,12 +250,13 @@ def test_an_older_state_in_the_same_file_is_refused(stores, add, path, tmp_path)
             use()
 
 
-def test_half_a_line_of_a_crash_spoils_nothing(stores, add, path):
+@pytest.mark.parametrize("left", ["\n2 revoked G-ABC", "\n2 revoked G-ABC" + "\0" * 20, "\0" * 36])
+def test_half_a_line_of_a_crash_spoils_nothing(stores, add, path, left):
     store = stores()
     grant, _ = add(store)
     store.close()
     with path.with_name("grants.db.acknowledged").open("a") as file:
-        file.write("\n2 revoked G-ABC")
+        file.write(left)
     store = stores()
     assert store.revoke(grant.grant_id, 1_500.0) == 2
     store.close()
