@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from decimal import Decimal
 
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
-from caprpc.policy import ENDINGS, NO_LIMIT, OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy
+from caprpc.policy import ENDINGS, NO_LIMIT, OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy, Restorable
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,24 @@ def roots_of(policy: Policy) -> Iterator[Step]:
     for root in policy.roots.values():
         yield Step(f"root {root.name}", root.facet, root.rule)
     for entry in policy.restores.values():
-        most = "" if entry.max_for_s is None else f" for at most {entry.max_for_s:g} s"
-        yield Step(f"restore {entry.name}{most}{', as bearer, too' * entry.bearer}", entry.facet, entry.rule)
+        yield Step(f"restore {entry.name}{terms_text(entry)}", entry.facet, entry.rule)
+
+
+def terms_text(entry: Restorable) -> str:
+    """Return how far something may be restored: `` for at most 30 s, as bearer, too``, or an empty text."""
+    most = "" if entry.max_for_s is None else f" for at most {number_text(entry.max_for_s)} s"
+    return most + ", as bearer, too" * entry.bearer
+
+
+def passing_text(offer: Offer) -> str:
+    """Return what crosses more than one connection under a facet, or an empty text.
+
+    Such as ``may be passed on to third parties; stands for objects of spiffe://org-c.example/vault``.
+    """
+    parts = ["may be passed on to third parties"] if offer.passing.onward else []
+    if offer.passing.sources:
+        parts.append(f"stands for objects of {', '.join(sorted(offer.passing.sources))}")
+    return "; ".join(parts)
 
 
 def lends_of(policy: Policy) -> Iterator[Step]:
@@ -93,7 +109,7 @@ def lend_name(lend: Lend) -> str:
 
 def lifetime_text(lend: Lend) -> str:
     """Return for how long something is lent: ``for the call``, ``for 30 s, at most 5 uses``."""
-    span = f"for {lend.lifetime:g} s" if isinstance(lend.lifetime, float) else f"for the {lend.lifetime}"
+    span = f"for the {lend.lifetime}" if isinstance(lend.lifetime, str) else f"for {number_text(lend.lifetime)} s"
     return span if lend.max_uses is None else f"{span}, at most {lend.max_uses} uses"
 
 
@@ -136,7 +152,12 @@ def accepted_of(policy: Policy) -> Iterator[str]:
 def limit_text(limit: MemberLimit) -> str:
     """Return the limits of a member as reports show them: ``per_second = 2, in_flight = 4``, or an empty text."""
     bounds = ((name, bound) for name, bound in asdict(limit).items() if bound is not None)
-    return ", ".join(f"{name} = {bound if isinstance(bound, int) else f'{bound:g}'}" for name, bound in bounds)
+    return ", ".join(f"{name} = {number_text(bound)}" for name, bound in bounds)
+
+
+def number_text(number: float) -> str:
+    """Return a number as a policy writes it, with every digit: two that differ never read alike."""
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def limits_text(offer: Offer, grant: Grant) -> str:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Final
 
-from caprpc.policy import ArgumentRule, Lend, MemberLimit
+from caprpc.policy import ArgumentRule, Lend, MemberLimit, Restorable
 
 NOTHING: Final[Mapping[str, ArgumentRule]] = {}
 
@@ -83,6 +83,12 @@ def lend_no_wider(new: Lend, old: Lend) -> bool:
     """Say whether a lent object lives no longer, and for no more uses, than before."""
     uses = old.max_uses is None or (new.max_uses is not None and new.max_uses <= old.max_uses)
     return uses and _lifetime_no_longer(new, old)
+
+
+def restore_no_wider(new: Restorable, old: Restorable) -> bool:
+    """Say whether grants may be restored no longer, and by nobody else, than before."""
+    shorter = old.max_for_s is None or (new.max_for_s is not None and new.max_for_s <= old.max_for_s)
+    return shorter and (old.bearer or not new.bearer)
 
 
 def _lifetime_no_longer(new: Lend, old: Lend) -> bool:

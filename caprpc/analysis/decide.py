@@ -4,7 +4,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from caprpc.analysis.authority import Held, Right, held_by, limit_text, member_name, rights_of, rule_text, together_of
+from caprpc.analysis.authority import (
+    Held,
+    Right,
+    held_by,
+    limit_text,
+    member_name,
+    passing_text,
+    rights_of,
+    rule_text,
+    together_of,
+)
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_RESTORE, OP_ROOT, OP_SET, OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 
@@ -147,6 +157,8 @@ def _grant(right: Right) -> Iterator[Line]:
     together = limit_text(together_of(right.held.offer, grant))
     if together:
         yield Line(right.held.offer.limit_rule, f"within the limits of the whole facet: {together}")
+    if passing := passing_text(right.held.offer):
+        yield Line(right.held.offer.rule, f"facet {right.held.offer.name} {passing}")
 
 
 def _check(right: Right, request: Request) -> tuple[Answer, tuple[Line, ...]]:

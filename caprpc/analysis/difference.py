@@ -14,16 +14,16 @@ from caprpc.analysis.authority import (
     Step,
     is_made,
     lend_name,
-    lends_of,
     lifetime_text,
     limit_text,
     member_name,
+    passing_text,
     returned,
-    roots_of,
     rule_text,
+    terms_text,
 )
-from caprpc.analysis.bounds import Change, compare, lend_no_wider, limit_no_wider, rules_no_wider
-from caprpc.policy import OPAQUE, Grant, Offer, Policy, PolicySet
+from caprpc.analysis.bounds import Change, compare, lend_no_wider, limit_no_wider, restore_no_wider, rules_no_wider
+from caprpc.policy import NO_PASSING, OPAQUE, Grant, Offer, Policy, PolicySet
 
 Verdict = Literal["new", "wider", "changed", "narrower", "gone"]
 """``changed``: it lets nobody do more, such as another owner or audit level ``outcome``."""
@@ -98,6 +98,7 @@ class _Comparison:
         self._compare_counters()
         self._compare_accepts()
         if old is not None and new is not None:
+            self._compare_restores(old, new)
             self._compare_frames(old, new)
         return self._found
 
@@ -106,8 +107,8 @@ class _Comparison:
         pending = [
             (old, new, "")
             for old, new in self._paired(
-                [] if self._old is None else [*roots_of(self._old), *_lent(self._old)],
-                [] if self._new is None else [*roots_of(self._new), *_lent(self._new)],
+                [] if self._old is None else list(_first(self._old)),
+                [] if self._new is None else list(_first(self._new)),
             )
         ]
         while pending:
@@ -148,6 +149,7 @@ class _Comparison:
             return
         if old is not None and new is not None:
             self._compare_whole(old, new, way)
+        self._compare_passing(old, new, way)
         for key in dict.fromkeys((*before, *after)):
             subject = member_name(offer.interface, *key)
             one, other = before.get(key), after.get(key)
@@ -184,6 +186,31 @@ class _Comparison:
             was, now = limit_text(old.limit) or "none", limit_text(new.limit) or "none"
             rules = (old.limit_rule or old.rule, new.limit_rule or new.rule)
             self._note(verdict, f"{new.interface}: limits of the facet", way, was, now, *rules)
+
+    def _compare_passing(self, old: Offer | None, new: Offer | None, way: str) -> None:
+        """Compare what crosses more than one connection under a facet; its iterators have the same."""
+        offer = new or old
+        before, after = NO_PASSING if old is None else old.passing, NO_PASSING if new is None else new.passing
+        if offer is None or "/" in offer.name or before == after:
+            return
+        verdict: Verdict = "narrower" if after.within(before) == after else "wider"
+        was = "" if old is None else passing_text(old) or "none"
+        now = "" if new is None else passing_text(new) or "none"
+        rules = ("" if old is None else old.rule, "" if new is None else new.rule)
+        self._note(verdict, f"{offer.interface}: passing on", way, was, now, *rules)
+
+    def _compare_restores(self, old: Policy, new: Policy) -> None:
+        """Compare on which terms the same sturdy references may be restored."""
+        for name, entry in new.restores.items():
+            before = old.restores.get(name)
+            if before is None:
+                continue
+            change = compare(forward=restore_no_wider(entry, before), backward=restore_no_wider(before, entry))
+            if change is not Change.SAME:
+                verdict: Verdict = "wider" if change is Change.WIDER else "narrower"
+                was, now = terms_text(before) or " without end", terms_text(entry) or " without end"
+                rules = (before.rule, entry.rule)
+                self._note(verdict, f"restore {name}", "", was.lstrip(", "), now.lstrip(", "), *rules)
 
     def _compare_grants(self, subject: str, way: str, old: Grant, new: Grant) -> None:
         rules = compare(
@@ -273,11 +300,15 @@ class _Comparison:
         self._found.append(Difference(verdict, self._peer, subject, way, old, new, old_rule, new_rule))
 
 
-def _lent(policy: Policy) -> Iterator[Step]:
-    """Yield lends under names that do not hold the lifetime, which is compared by itself."""
-    texts = {lend.rule: f"lent to {lend_name(lend)}" for lend in policy.lends.values()}
-    for step in lends_of(policy):
-        yield Step(texts[step.rule], step.facet, step.rule)
+def _first(policy: Policy) -> Iterator[Step]:
+    """Yield the first references under names that do not hold their terms, which are compared by themselves."""
+    for root in policy.roots.values():
+        yield Step(f"root {root.name}", root.facet, root.rule)
+    for entry in policy.restores.values():
+        yield Step(f"restore {entry.name}", entry.facet, entry.rule)
+    for lend in policy.lends.values():
+        if is_made(policy, lend):
+            yield Step(f"lent to {lend_name(lend)}", lend.facet, lend.rule)
 
 
 def _is_counted(offer: Offer) -> bool:

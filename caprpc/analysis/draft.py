@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from typing import Final
 
-from caprpc.analysis.authority import lend_name, quoted, rule_toml
+from caprpc.analysis.authority import lend_name, number_text, quoted, rule_toml
 from caprpc.analysis.usage import Need
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_NEXT, OP_SET
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.policy import OPAQUE, Key, Lend, MemberLimit, Policy, grant_line, grant_word
+from caprpc.policy import OPAQUE, Key, Lend, MemberLimit, Offer, Policy, grant_line, grant_word
 
 _WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
 
@@ -27,7 +27,7 @@ def draft(policy: Policy, roots: set[str], facets: Mapping[str, Need]) -> str:
     for entry in policy.restores.values():
         if entry.facet in kept:
             lines += ["", f"[restore.{entry.name}]", f'as = "{entry.facet}"', *["bearer = true"] * entry.bearer]
-            lines += [] if entry.max_for_s is None else [f"max_for_s = {entry.max_for_s:g}"]
+            lines += [] if entry.max_for_s is None else [f"max_for_s = {number_text(entry.max_for_s)}"]
     for facet in policy.offers:
         if facet in kept:
             lines += _offer(policy, facet, facets, kept)
@@ -74,6 +74,7 @@ def _offer(policy: Policy, facet: str, facets: Mapping[str, Need], kept: set[str
         yield f"# Shared until now ({offer.rule}): rename it, or take it out there, for a name stands only once."
     yield f"[offer.{facet}]"
     yield f'interface = "{offer.interface}"'
+    yield from _passing(offer)
     for operation, word in _WORDS.items():
         names = [name for code, name in keys if code == operation]
         if names:
@@ -83,6 +84,13 @@ def _offer(policy: Policy, facet: str, facets: Mapping[str, Need], kept: set[str
         flags.setdefault("iterate = true")
     yield from flags
     yield from _narrowing(policy, facet, keys, flags.keys(), kept)
+
+
+def _passing(offer: Offer) -> Iterator[str]:
+    if offer.passing.onward:
+        yield "forward = true"
+    if offer.passing.sources:
+        yield f"forward_from = [{', '.join(map(quoted, sorted(offer.passing.sources)))}]"
 
 
 def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kept: Set[str]) -> Iterator[str]:
@@ -154,6 +162,6 @@ def _lend(lend: Lend) -> Iterator[str]:
     yield f'to       = "{lend.interface}.{lend.member}"'
     yield f'param    = "{lend.parameter}"'
     yield f'as       = "{lend.facet}"'
-    yield f"lifetime = {quoted(lend.lifetime) if isinstance(lend.lifetime, str) else f'{lend.lifetime:g}'}"
+    yield f"lifetime = {quoted(lend.lifetime) if isinstance(lend.lifetime, str) else number_text(lend.lifetime)}"
     if lend.max_uses is not None:
         yield f"max_uses = {lend.max_uses}"

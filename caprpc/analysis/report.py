@@ -16,6 +16,7 @@ from caprpc.analysis.authority import (
     lend_name,
     lifetime_text,
     member_name,
+    passing_text,
     rights_of,
     rule_text,
 )
@@ -238,12 +239,24 @@ def _peer(policies: PolicySet, policy: Policy) -> Iterator[str]:
     if rows:
         yield "<h3>What the peer may do</h3>"
         yield _table(("member", "effect", "arguments", "limits", "gives", "through", "rule"), rows)
+    yield from _passing(policy)
     yield from _given(policy)
     unheld = [offer for name, offer in policy.offers.items() if name not in held_by(policy) and "/" not in name]
     if unheld:
         names = ", ".join(f"{escape(offer.name)} ({escape(offer.rule)})" for offer in unheld)
         yield f'<p class="muted">Written down and out of reach: {names}.</p>'
     yield "</section>"
+
+
+def _passing(policy: Policy) -> Iterator[str]:
+    rows = [
+        (escape(held.offer.name), escape(held.offer.interface), _soft(passing_text(held.offer)), _rule(held.offer.rule))
+        for held in held_by(policy).values()
+        if "/" not in held.offer.name and passing_text(held.offer)
+    ]
+    if rows:
+        yield "<h3>What crosses more than one connection</h3>"
+        yield _table(("facet", "interface", "", "rule"), rows)
 
 
 def _given(policy: Policy) -> Iterator[str]:

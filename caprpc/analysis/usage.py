@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
 
-from caprpc.analysis.authority import held_by, member_name
+from caprpc.analysis.authority import held_by, member_name, number_text
 from caprpc.audit.reader import Record
 from caprpc.audit.redact import DIGEST_MARK
 from caprpc.ids import OP_CLOSE, OP_EXIT, OP_RESTORE, OP_ROOT, OPERATION_NAMES
@@ -168,7 +168,7 @@ def _far(limit: MemberLimit, used: _Seen) -> Iterator[str]:
     for name, bound in bounds.items():
         peak = used.peaks[name]
         if bound is not None and peak < _NEAR * bound:
-            yield f"{name} = {bound:g}, and at most {peak} were seen"
+            yield f"{name} = {number_text(bound)}, and at most {peak} were seen"
 
 
 def _loose(rule: ArgumentRule, calls: int, values: _Values | None) -> Iterator[str]:

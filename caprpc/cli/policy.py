@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from caprpc.analysis.authority import lend_name, lifetime_text, passing_text, terms_text
 from caprpc.cli.exits import TOOL_DOES_NOT_LOAD, TOOL_OK, Toolbox
 from caprpc.cli.findings import Level, Shown, markdown
 from caprpc.cli.policy_ask import can_i, explain, list_rights, reach
@@ -125,16 +126,19 @@ def _problem_lines(directory: Path, problem: ConfigurationError, severity: str) 
 
 
 def _policy_lines(one: Policy) -> Iterator[str]:
+    begins = f", from {one.not_before.isoformat()}" if one.not_before is not None else ""
     until = f", until {one.not_after.isoformat()}" if one.not_after is not None else ""
-    yield f"  {one.name} ({one.file}){until}"
+    yield f"  {one.name} ({one.file}){begins}{until}"
     for principal in sorted(one.principals):
         yield f"    peer     {principal}"
     for root in one.roots.values():
         yield f"    root     {root.name} as {root.facet}"
     for entry in one.restores.values():
-        yield f"    restore  {entry.name} as {entry.facet}{' (bearer, too)' * entry.bearer}"
+        yield f"    restore  {entry.name} as {entry.facet}{terms_text(entry)}"
     for offer in one.offers.values():
         yield f"    offer    {offer.name} ({offer.interface}): {_members(offer.grants)}"
+        if passing := passing_text(offer):
+            yield f"             {offer.name} {passing}"
     accepted: dict[str, list[tuple[int, str]]] = {}
     for interface, operation, member in one.accepts:
         if operation:
@@ -142,8 +146,7 @@ def _policy_lines(one: Policy) -> Iterator[str]:
     for interface, keys in accepted.items():
         yield f"    accept   {interface}: {_members(keys)}"
     for lend in one.lends.values():
-        lifetime = f"{lend.lifetime:g} s" if isinstance(lend.lifetime, float) else f"the {lend.lifetime}"
-        yield f"    lend     to {lend.interface}.{lend.member} ({lend.parameter}) as {lend.facet}, for {lifetime}"
+        yield f"    lend     to {lend_name(lend)} as {lend.facet}, {lifetime_text(lend)}"
 
 
 def _members(keys: Iterable[tuple[int, str]]) -> str:

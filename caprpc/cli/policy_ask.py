@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from caprpc.analysis.authority import Held, Right, accepted_of, held_by, rights_of, rule_text
+from caprpc.analysis.authority import Held, Right, accepted_of, held_by, passing_text, rights_of, rule_text
 from caprpc.analysis.decide import Answer, Line, Request, Verdict, decide, operation_code, policies_of
 from caprpc.analysis.usage import Event, event_of
 from caprpc.audit import Selection, select
@@ -137,7 +137,7 @@ def list_rights(directory: Path, peer: str | None, member: str | None, form: str
         for right in rights_of(policy)
         if member is None or member in (right.name, right.name.partition(" ")[0])
     ]
-    columns = ("policy", "member", "facet", "arguments", "limits", "gives", "through", "rule")
+    columns = ("policy", "member", "facet", "arguments", "limits", "gives", "through", "rule", "passing")
     rows = [_row(right) for right in rights]
     if form == "json":
         click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
@@ -168,7 +168,8 @@ def _nobody(member: str | None, peer: str | None, named: bool) -> str:
 def _row(right: Right) -> tuple[str, ...]:
     grant = right.grant
     rules, limits, gives = rule_text(grant) or "any", right.limits or "none", grant.returns or "values"
-    return (right.policy.name, right.name, right.held.offer.name, rules, limits, gives, right.held.way, grant.rule)
+    offer, way, passing = right.held.offer, right.held.way, passing_text(right.held.offer) or "none"
+    return (right.policy.name, right.name, offer.name, rules, limits, gives, way, grant.rule, passing)
 
 
 @click.command("can-i", epilog=_CAN_I_EPILOG)
@@ -264,8 +265,11 @@ def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
     if form == "json":
         click.echo(json.dumps([_held(held) for held in found], indent=2))
     elif form == "markdown":
-        cells = [(held.offer.name, held.offer.interface, held.way, held.path[-1].rule) for held in found]
-        click.echo(markdown(("facet", "interface", "through", "rule"), cells))
+        cells = [
+            (held.offer.name, held.offer.interface, held.way, held.path[-1].rule, passing_text(held.offer) or "none")
+            for held in found
+        ]
+        click.echo(markdown(("facet", "interface", "through", "rule", "passing"), cells))
     else:
         for held in found:
             click.echo(
@@ -273,6 +277,8 @@ def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
             )
             for step in held.path:
                 click.echo(f"  {step.text}: {step.facet} ({step.rule})")
+            if passing := passing_text(held.offer):
+                click.echo(f"  {passing} ({held.offer.rule})")
     if not found:
         click.echo(f"{target or 'everything'}: unreachable for {peer}", err=form != "text")
         return TOOL_FINDINGS
@@ -381,4 +387,10 @@ def _json(verdict: Verdict, logged: str = "") -> str:
 
 def _held(held: Held) -> dict[str, object]:
     steps = [{"text": step.text, "facet": step.facet, "where": step.rule} for step in held.path]
-    return {"facet": held.offer.name, "interface": held.offer.interface, "path": steps}
+    return {
+        "facet": held.offer.name,
+        "interface": held.offer.interface,
+        "path": steps,
+        "forward": held.offer.passing.onward,
+        "forward_from": sorted(held.offer.passing.sources),
+    }

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from caprpc.analysis.authority import accepted_of, lend_name, lifetime_text, rights_of, rule_text
+from caprpc.analysis.authority import accepted_of, lend_name, lifetime_text, passing_text, rights_of, rule_text
 from caprpc.analysis.cedar import cedar
 from caprpc.analysis.difference import difference
 from caprpc.analysis.report import Sources, html_report
@@ -49,7 +49,7 @@ def export(directory: Path, form: str) -> int:
     elif form == "json":
         click.echo(json.dumps(_everything(policies), indent=2))
     else:
-        columns = ("policy", "peer", "member", "facet", "arguments", "limits", "gives", "through", "rule")
+        columns = ("policy", "peer", "member", "facet", "arguments", "limits", "gives", "through", "rule", "passing")
         rows = [
             (
                 policy.name,
@@ -61,6 +61,7 @@ def export(directory: Path, form: str) -> int:
                 right.grant.returns or "",
                 right.held.way,
                 right.grant.rule,
+                passing_text(right.held.offer),
             )
             for policy in policies.policies
             for peer in sorted(policy.principals)
@@ -136,6 +137,7 @@ def _policy(policy: Policy) -> dict[str, object]:
         "owner": policy.owner,
         "reason": policy.reason,
         "tags": list(policy.tags),
+        "not_before": None if policy.not_before is None else policy.not_before.isoformat(),
         "not_after": None if policy.not_after is None else policy.not_after.isoformat(),
         "peers": sorted(policy.principals),
         "ca": sorted(policy.anchors),
@@ -147,9 +149,22 @@ def _policy(policy: Policy) -> dict[str, object]:
                 "limits": right.limits,
                 "gives": right.grant.returns,
                 "through": right.held.way,
+                "forward": right.held.offer.passing.onward,
+                "forward_from": sorted(right.held.offer.passing.sources),
                 "rule": right.grant.rule,
             }
             for right in rights_of(policy)
+        ],
+        "roots": {root.name: root.facet for root in policy.roots.values()},
+        "restores": [
+            {
+                "name": entry.name,
+                "as": entry.facet,
+                "bearer": entry.bearer,
+                "max_for_s": entry.max_for_s,
+                "rule": entry.rule,
+            }
+            for entry in policy.restores.values()
         ],
         "we_may": list(accepted_of(policy)),
         "lends": [

@@ -16,6 +16,7 @@ from caprpc.policy.listed import grant_line, grant_word
 from caprpc.policy.model import (
     ENDINGS,
     NO_LIMIT,
+    NO_PASSING,
     Accepted,
     Grant,
     Key,
@@ -39,6 +40,7 @@ __all__ = [
     "LIGHT_BYTES",
     "NOTE_FILE",
     "NO_LIMIT",
+    "NO_PASSING",
     "OPAQUE",
     "OVER",
     "REASONS",

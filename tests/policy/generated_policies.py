@@ -10,13 +10,14 @@ from types import MappingProxyType
 from caprpc import ids
 from caprpc.analysis.authority import member_name
 from caprpc.contract import InterfaceContract, MemberContract, ParameterContract
-from caprpc.policy import Facet, Guard, Permit, PolicySet, PrincipalQuotas, Refused
+from caprpc.policy import Facet, Guard, Permit, PolicySet, PrincipalQuotas, Refused, may_pass_on, sources
 from caprpc.policy.document import Table
 from caprpc.policy.parse import parse_policy
 from caprpc.policy.problems import Problems
 from caprpc.policy.text import TomlDocument
 
 PEERS = ("spiffe://a.example/x", "spiffe://b.example/y")
+SOURCES = ("spiffe://c.example/z", "spiffe://d.example/z")
 ANCHOR = "sha256:" + "1" * 64
 INTERFACES = ("Ledger", "History", "Account")
 TAKES = (ParameterContract("n", "Any", None, True), ParameterContract("s", "Any", None, True))
@@ -76,6 +77,8 @@ class Draft:
         self.roots = {f"r{index}": random.choice(list(self.facets)) for index in range(random.randint(1, 2))}
         self.accepts = self._some(("take", "keep"), 1)
         self.lends = self._lends()
+        self.passing = {name: self._passing() for name in self.facets}
+        self.restore = self._restore()
         self.frames = {"in_flight": random.choice((4, 8)), "exports": random.choice((16, 32))}
         self.peers = list(PEERS[: random.randint(1, 2)])
 
@@ -86,11 +89,14 @@ class Draft:
         fresh = Draft(self.random)
         for _ in range(self.random.randint(1, 3)):
             part = self.random.choice(
-                ("calls", "gets", "flags", "args", "limits", "roots", "accepts", "lends", "frames", "peers", "all")
+                (
+                    *("calls", "gets", "flags", "args", "limits", "passing", "roots", "restore", "accepts", "lends"),
+                    *("frames", "peers", "all"),
+                )
             )
             if part == "all":
                 return fresh
-            if part in ("calls", "gets", "flags", "args", "limits"):
+            if part in ("calls", "gets", "flags", "args", "limits", "passing"):
                 name = self.random.choice(list(self.facets))
                 remade = dict(getattr(other, part))
                 remade[name] = {
@@ -99,12 +105,13 @@ class Draft:
                     "flags": lambda: self._some(("length = true", "iterate = true", 'get = ["size"]'), 1),
                     "args": lambda name=name: self._args(name),
                     "limits": lambda name=name: self._limits(name),
+                    "passing": self._passing,
                 }[part]()
                 setattr(other, part, remade)
             elif part == "roots":
                 other.roots = {f"r{i}": self.random.choice(list(self.facets)) for i in range(self.random.randint(1, 2))}
-            elif part == "lends":
-                other.lends = self._lends()
+            elif part in ("lends", "restore"):
+                setattr(other, part, {"lends": self._lends, "restore": self._restore}[part]())
             else:
                 setattr(other, part, getattr(fresh, part))
         return other
@@ -119,7 +126,7 @@ class Draft:
             if "iterate = true" in self.flags[facet]:
                 calls.append("items")
             lines += [f"[offer.{facet}]", f'interface = "{interface}"', f"call = {calls!r}".replace("'", '"')]
-            lines += self.flags[facet]
+            lines += self.flags[facet] + self.passing[facet]
             for member, rules in self.args[facet].items():
                 if member in calls:
                     lines.append(f"[offer.{facet}.args.{member}]")
@@ -133,6 +140,8 @@ class Draft:
                 lines.append(f"[offer.{facet}.returns]")
                 opaque = self.random.random() < 0.1
                 lines += [f'{call} = "{"opaque" if opaque else target}"' for call, target in links.items()]
+        if self.restore:
+            lines += ["[restore.kind]", *self.restore]
         if self.accepts:
             lines += ["[accept.Sink]", f"call = {list(self.accepts)!r}".replace("'", '"')]
         for member, facet, lifetime in self.lends:
@@ -170,6 +179,18 @@ class Draft:
         # The empty name stands for the facet as a whole.
         chosen = self.random.sample(("alpha", "beta", "gamma", ""), self.random.randint(0, 1))
         return {member: self.random.choice(_LIMITS) for member in chosen}
+
+    def _passing(self) -> list[str]:
+        sources = self.random.sample(SOURCES, self.random.randint(0, 2))
+        lines = [f"forward_from = {sources!r}".replace("'", '"')] if sources else []
+        return lines + ["forward = true"] * self.random.randint(0, 1)
+
+    def _restore(self) -> list[str]:
+        if self.random.random() < 0.5:
+            return []
+        lines = [f'as = "{self.random.choice(list(self.facets))}"', *["bearer = true"] * self.random.randint(0, 1)]
+        most = self.random.choice((None, 30, 1_234_567, 1_234_568))
+        return lines if most is None else [*lines, f"max_for_s = {most}"]
 
     def _lends(self) -> list[tuple[str, str, str]]:
         kinds = {"take": "Ledger", "keep": "History"}
@@ -247,6 +268,16 @@ def allowed(policies: PolicySet, longest: int = 3) -> dict[tuple[str, str, str],
     return table
 
 
+def passed_on(policies: PolicySet) -> dict[tuple[str, str], frozenset[str]]:
+    """Return what the guard lets cross more than one connection: by peer and way, whose objects, and whether onward."""
+    table: dict[tuple[str, str], frozenset[str]] = {}
+    for policy in policies.policies:
+        for way, facet in _first(Guard(policy, PrincipalQuotas())):
+            for peer in policy.principals:
+                table[peer, way] = sources(facet) | {"onward"} if may_pass_on(facet) else sources(facet)
+    return table
+
+
 def lets_more_through(before: Passing | None, after: Passing) -> bool:
     """Say whether some arguments pass after that did not pass before."""
     if not all(after):
@@ -266,6 +297,8 @@ def _first(guard: Guard) -> Iterator[tuple[str, Facet]]:
         facet = guard.facet_for_result(permit)
         assert facet is not None
         yield f"root {root}", facet
+    for entry in guard.restores.values():
+        yield f"restore {entry.name}", guard.facet(entry.facet)
     for member in ("take", "keep"):
         lend = guard.lend("Sink", member, "what")
         if lend is not None and guard.accept("Sink", ids.OP_CALL, member) is not None:
