@@ -247,7 +247,7 @@ class ResultWriter(Writer):
         home = going_home(obj, self._session, self._watcher)
         if home is not None:
             return home
-        facet = self._guard.facet_for_result(self._permit)
+        facet = self._guard.facet_for_result(self._permit, shape.name)
         if facet is None:
             word = grant_word(self._permit.operation, self._permit.member)
             raise CallRefused(

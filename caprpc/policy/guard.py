@@ -185,6 +185,7 @@ class Guard:
         "_facets",
         "_lends",
         "_narrowing",
+        "_opaque",
         "_quotas",
         "accepts",
         "closed",
@@ -204,6 +205,7 @@ class Guard:
             name: Facet(name, policy.offers[name].interface, table) for name, table in compiled.facets.items()
         }
         self._facets[OPAQUE] = Facet(OPAQUE, OPAQUE_INTERFACE, compiled.opaque)
+        self._opaque = {OPAQUE_INTERFACE: self._facets[OPAQUE]}
         self.roots = Facet(ROOT_FACET, "Root", compiled.roots)
         self.accepts = policy.accepts
         self.restores: Mapping[str, Restorable] = policy.restores
@@ -262,9 +264,13 @@ class Guard:
         """
         return self._facets[name]
 
-    def facet_for_result(self, permit: Permit) -> Facet | None:
-        """Return the facet of a reference that the operation returns; None: it may return none."""
-        return None if permit.returns is None else self._facets[permit.returns]
+    def facet_for_result(self, permit: Permit, interface: str = OPAQUE_INTERFACE) -> Facet | None:
+        """Return the facet of a reference to such an object that the operation returns; None: it may return none."""
+        if permit.returns != OPAQUE:
+            return None if permit.returns is None else self._facets[permit.returns]
+        with self._narrowing:
+            # The peer takes no reference of another interface than the declared one, and may nothing with it.
+            return self._opaque.setdefault(interface, Facet(OPAQUE, interface, self._facets[OPAQUE].permits))
 
     def accept(self, interface: str, operation: int, member: str) -> Accepted | None:
         """Return the rule by which we may make this call on an object of theirs, or None: we may not.
@@ -290,7 +296,7 @@ class Guard:
                 self.policy = policy
                 self.limits = tighter(self.limits, policy.limits)
             digest = self.policy.digest
-            for facet in self._facets.values():
+            for facet in (*self._facets.values(), *self._opaque.values()):
                 offer = None if policy is None else policy.offers.get(facet.name)
                 facet.permits = _narrower(facet, offer, self.policy, self._quotas)
             roots = {} if policy is None else _root_table(policy)

@@ -134,6 +134,18 @@ def test_results_get_the_facet_that_the_policy_names(guard_of):
     assert guard.facet_for_result(guard.check(iterator, ids.OP_NEXT, "", 0.0)) is None
 
 
+def test_opaque_is_announced_as_what_is_declared_and_narrowed_with_all_others(guard_of):
+    guard = guard_of()
+    permit = guard.check(guard.facet("FeedLedger"), CALL, "subscribe", 0.0)
+    opaque = guard.facet_for_result(permit, "Subscription")
+    assert (opaque.name, opaque.interface, opaque.permits) == (OPAQUE, "Subscription", {})
+    assert guard.facet_for_result(permit, "Subscription") is opaque
+    before = opaque.permits
+    guard.narrow(None)
+    assert opaque.permits is not before
+    assert opaque.permits == {}
+
+
 def test_iterators_that_members_return_are_iterated_under_the_same_line(guard_of):
     guard = guard_of()
     iterator = guard.facet_for_result(guard.check(guard.facet("LinesOnly"), CALL, "readlines", 0.0))
