@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 
+from caprpc.contract import InterfaceContract
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_INVOKE, OP_ROOT, OP_SET, OPERATION_NAMES
 from caprpc.policy import ENDINGS, NO_LIMIT, OPAQUE, ArgumentRule, Grant, Lend, MemberLimit, Offer, Policy, Restorable
 
@@ -133,6 +134,35 @@ def held_by(policy: Policy) -> Mapping[str, Held]:
         found[offer.name] = Held(offer, path)
         pending.extend((*path, step) for step in returned(offer))
     return found
+
+
+def ways_of(policy: Policy) -> Mapping[str, list[tuple[Step, ...]]]:
+    """Return for each facet that a peer can hold every hand-over by which it gets it, behind a shortest way there.
+
+    Other ways pass through the same hand-overs: who takes all of them away takes the facet away.
+    """
+    held = held_by(policy)
+    found: dict[str, list[tuple[Step, ...]]] = {name: [] for name in held}
+    for step in (*roots_of(policy), *lends_of(policy)):
+        found[step.facet].append((step,))
+    for one in held.values():
+        for step in returned(one.offer):
+            # What leads back to where it came from is no way to it.
+            if all(before.facet != step.facet for before in one.path):
+                found[step.facet].append((*one.path, step))
+    return found
+
+
+def opaque_of(policy: Policy, contracts: Mapping[str, InterfaceContract]) -> Iterator[tuple[str, tuple[Step, ...]]]:
+    """Yield what a peer can hold without any right, and hand back: the interface that is declared, and the way."""
+    for held in held_by(policy).values():
+        contract = contracts.get(held.offer.interface)
+        for key, grant in held.offer.grants.items():
+            if grant.returns == OPAQUE:
+                declared = None if contract is None else contract.members.get(key)
+                interface = None if declared is None else declared.returns_reference
+                word = f"{OPERATION_NAMES[grant.operation]} {grant.member}".strip()
+                yield interface or "object", (*held.path, Step(word, OPAQUE, grant.rule))
 
 
 def rights_of(policy: Policy) -> Iterator[Right]:

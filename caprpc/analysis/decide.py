@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from caprpc.analysis.authority import (
@@ -46,6 +47,11 @@ class Verdict:
     right: Right | None
     """The right that lets it happen; None unless the answer is yes."""
 
+    @property
+    def granting(self) -> tuple[Line, ...]:
+        """The step that grants it, and what that depends on; all of them if no member is granted."""
+        return self.lines if self.right is None else self.lines[1 + len(self.right.held.path) :]
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -70,6 +76,8 @@ class Request:
     @property
     def text(self) -> str:
         """The question as messages name it."""
+        if self.operation in {OP_ROOT, OP_RESTORE}:
+            return f"{OPERATION_NAMES[self.operation or OP_ROOT]} {self.member}"
         if self.operation is not None:
             return member_name(self.interface, self.operation, self.member)
         return f"{self.interface}.{self.member}"
@@ -91,18 +99,36 @@ def policies_of(policies: PolicySet, peer: str) -> list[Policy]:
     return [policy for policy in policies.policies if peer == policy.name or peer in policy.principals]
 
 
-def decide(policies: PolicySet, request: Request) -> Verdict:
-    """Return whether the files let a peer do something, and why."""
+def out_of_time(policy: Policy, now: datetime) -> str:
+    """Return ``ended at …`` or ``begins at …`` for a policy that matches nobody now; empty for one that holds."""
+    if policy.not_after is not None and now >= policy.not_after:
+        return f"ended at {policy.not_after.isoformat()}"
+    if policy.not_before is not None and now < policy.not_before:
+        return f"begins at {policy.not_before.isoformat()}"
+    return ""
+
+
+def decide(policies: PolicySet, request: Request, now: datetime | None = None) -> Verdict:
+    """Return whether the files let a peer do something, and why.
+
+    Args:
+        policies: What the files say.
+        request: The question.
+        now: When; None asks what the policies say in the time in which they hold.
+    """
     found = policies_of(policies, request.peer)
     if not found:
         line = Line("caprpc.toml", f"no policy names {request.peer}: it is not let in at all")
         return Verdict(Answer.NO, (line,), None)
-    verdicts = [_decide_for(policy, request) for policy in found]
+    verdicts = [_decide_for(policy, request, now) for policy in found]
     return min(verdicts, key=lambda verdict: list(Answer).index(verdict.answer))
 
 
-def _decide_for(policy: Policy, request: Request) -> Verdict:
+def _decide_for(policy: Policy, request: Request, now: datetime | None) -> Verdict:
     identity = Line(policy.peer_rule, f"policy {policy.name} is for {request.peer}")
+    if now is not None and (fault := out_of_time(policy, now)):
+        over = Line(policy.peer_rule, f"policy {policy.name} {fault}: the peer is not let in")
+        return Verdict(Answer.NO, (identity, over), None)
     if request.operation == OP_ROOT:
         return _decide_root(policy, request, identity)
     if request.operation == OP_RESTORE:

@@ -11,10 +11,11 @@ import click
 from caprpc.analysis.authority import lend_name, lifetime_text, passing_text, terms_text
 from caprpc.cli.exits import TOOL_DOES_NOT_LOAD, TOOL_OK, Toolbox
 from caprpc.cli.findings import Level, Shown, markdown
-from caprpc.cli.policy_ask import can_i, explain, list_rights, reach
+from caprpc.cli.policy_ask import can_i, explain, list_rights
 from caprpc.cli.policy_contracts import contracts, contracts_of
 from caprpc.cli.policy_export import export, report
 from caprpc.cli.policy_logs import learn, shadow, unused
+from caprpc.cli.policy_reach import reach
 from caprpc.cli.policy_review import diff, lint, test
 from caprpc.cli.policy_schema import schema
 from caprpc.cli.policy_sign import keygen, sign, verify

@@ -1,4 +1,4 @@
-"""``caprpc policy list | can-i | explain | reach``: what a peer may do, and the lines that say so."""
+"""``caprpc policy list | can-i | explain``: what a peer may do, and the lines that say so."""
 
 import json
 from collections.abc import Mapping
@@ -9,15 +9,15 @@ from typing import Final
 
 import click
 
-from caprpc.analysis.authority import Held, Right, accepted_of, held_by, passing_text, rights_of, rule_text
-from caprpc.analysis.decide import Answer, Line, Request, Verdict, decide, operation_code, policies_of
+from caprpc.analysis.authority import Right, accepted_of, passing_text, rights_of, rule_text
+from caprpc.analysis.decide import Answer, Line, Request, Verdict, decide, operation_code, out_of_time, policies_of
 from caprpc.analysis.usage import Event, event_of
 from caprpc.audit import Selection, select
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK
 from caprpc.cli.findings import as_csv, markdown, table
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError, PolicyError, printable
-from caprpc.ids import OP_RESTORE, OPERATION_NAMES
+from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 from caprpc.policy.problems import suggest
 
@@ -25,7 +25,7 @@ CODES: Final = {Answer.YES: TOOL_OK, Answer.NO: TOOL_FINDINGS, Answer.UNKNOWN: T
 
 DIRECTORY: Final = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 PEER: Final = click.option("--peer", metavar="PEER", required=True, help="A SPIFFE ID, or the name of a policy.")
-_OPERATIONS: Final = click.Choice([name for name in OPERATION_NAMES.values() if name != "root"])
+_OPERATIONS: Final = click.Choice(list(OPERATION_NAMES.values()))
 
 _LIST_EPILOG: Final = """\b
 Examples:
@@ -49,13 +49,6 @@ Examples:
   caprpc policy explain policies/server --log audit/server --reference general.000001.jsonl:812
 
 Exit codes: 0 yes, 1 no, 2 usage, 3 it does not load, 4 cannot decide.
-"""
-_REACH_EPILOG: Final = """\b
-Examples:
-  caprpc policy reach policies/server --peer org-b-feed
-  caprpc policy reach policies/server --peer org-b-feed LedgerAdmin
-
-Exit codes: 0 reachable, 1 unreachable, 2 usage, 3 it does not load.
 """
 
 
@@ -94,14 +87,6 @@ def chosen_by(policies: PolicySet, peer: str) -> tuple[Policy, ...]:
     return found
 
 
-def _check_target(policies: PolicySet, target: str) -> None:
-    """Refuse a facet or interface that there is not: that it is out of reach would prove nothing."""
-    facets = {name for policy in policies.policies for name in policy.offers}
-    if target not in facets | policies.contracts.keys():
-        hint = suggest(target, facets | policies.contracts.keys())
-        raise click.UsageError(f"there is no facet or interface {target!r} in {policies.directory}; {hint}")
-
-
 def _declared(policies: PolicySet, interface: str) -> InterfaceContract:
     contract = policies.contracts.get(interface)
     if contract is None:
@@ -121,7 +106,7 @@ def _check_member(policies: PolicySet, member: str) -> None:
 @click.command("list", epilog=_LIST_EPILOG)
 @DIRECTORY
 @click.option("--peer", metavar="PEER", help="Only this peer: a SPIFFE ID, or the name of a policy.")
-@click.option("--who-can", "member", metavar="INTERFACE.MEMBER", help="Only who may use this member.")
+@click.option("--who-can", "member", metavar="INTERFACE[.MEMBER]", help="Only who may use this member.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json", "markdown", "csv"]), default="text", show_default=True
 )
@@ -135,10 +120,11 @@ def list_rights(directory: Path, peer: str | None, member: str | None, form: str
         right
         for policy in chosen
         for right in rights_of(policy)
-        if member is None or member in (right.name, right.name.partition(" ")[0])
+        if member is None or member in (right.name, right.name.partition(" ")[0], right.held.offer.interface)
     ]
-    columns = ("policy", "member", "facet", "arguments", "limits", "gives", "through", "rule", "passing")
-    rows = [_row(right) for right in rights]
+    columns = ("policy", "member", "facet", "arguments", "limits", "gives", "through", "rule", "passing", "now")
+    now = datetime.now(UTC)
+    rows = [_row(right, now) for right in rights]
     if form == "json":
         click.echo(json.dumps([dict(zip(columns, row, strict=True)) for row in rows], indent=2))
     elif form == "markdown":
@@ -165,11 +151,12 @@ def _nobody(member: str | None, peer: str | None, named: bool) -> str:
     return may if named else f"{may}: no policy names it, and it is not let in at all"
 
 
-def _row(right: Right) -> tuple[str, ...]:
+def _row(right: Right, now: datetime) -> tuple[str, ...]:
     grant = right.grant
     rules, limits, gives = rule_text(grant) or "any", right.limits or "none", grant.returns or "values"
     offer, way, passing = right.held.offer, right.held.way, passing_text(right.held.offer) or "none"
-    return (right.policy.name, right.name, offer.name, rules, limits, gives, way, grant.rule, passing)
+    holds = out_of_time(right.policy, now) or "holds"
+    return (right.policy.name, right.name, offer.name, rules, limits, gives, way, grant.rule, passing, holds)
 
 
 @click.command("can-i", epilog=_CAN_I_EPILOG)
@@ -177,7 +164,9 @@ def _row(right: Right) -> tuple[str, ...]:
 @PEER
 @click.argument("member", metavar="INTERFACE[.MEMBER]")
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
-@click.option("--operation", type=_OPERATIONS, help="For operations without a name; else call, get or set.")
+@click.option(
+    "--operation", type=_OPERATIONS, help="For operations without a name, roots and restores; else call, get or set."
+)
 @click.option("--facet", help="Only through references of this facet.")
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def can_i(
@@ -191,14 +180,15 @@ def can_i(
 ) -> int:
     """Say whether PEER may use a member with these arguments: yes, no, or that it depends on what is not given."""
     policies = load(directory)
-    verdict = decide(policies, request_of(policies, peer, member, arguments, operation, facet))
+    request = request_of(policies, peer, member, arguments, operation, facet)
+    verdict = decide(policies, request, datetime.now(UTC))
     if form == "json":
         click.echo(_json(verdict))
     else:
-        last = verdict.lines[-1]
-        click.echo(
-            f"{verdict.answer.value}: {printable(last.text, 1_000)}" + (f" ({last.where})" if last.where else "")
-        )
+        last, *more = verdict.lines[-1:] if verdict.right is None else verdict.granting
+        click.echo(f"{verdict.answer.value}: {_line(last, ' ')}")
+        for line in more:
+            click.echo(f"  {_line(line, ' ')}")
     return CODES[verdict.answer]
 
 
@@ -207,7 +197,9 @@ def can_i(
 @click.argument("member", metavar="[INTERFACE[.MEMBER]]", required=False)
 @click.argument("arguments", metavar="[NAME=VALUE]...", nargs=-1)
 @click.option("--peer", metavar="PEER", help="A SPIFFE ID, or the name of a policy.")
-@click.option("--operation", type=_OPERATIONS, help="For operations without a name; else call, get or set.")
+@click.option(
+    "--operation", type=_OPERATIONS, help="For operations without a name, roots and restores; else call, get or set."
+)
 @click.option("--facet", help="Only through references of this facet.")
 @click.option(
     "--log", "log", metavar="LOG", type=click.Path(path_type=Path), help="Decide an event of this audit log anew."
@@ -234,7 +226,7 @@ def explain(
         raise click.UsageError("name a member and --peer, or --log and --reference")
     else:
         request = request_of(policies, peer, member, arguments, operation, facet)
-        verdict = decide(policies, request)
+        verdict = decide(policies, request, datetime.now(UTC))
     if form == "json":
         click.echo(_json(verdict, logged))
         return CODES[verdict.answer]
@@ -246,45 +238,6 @@ def explain(
     return CODES[verdict.answer]
 
 
-@click.command(epilog=_REACH_EPILOG)
-@DIRECTORY
-@PEER
-@click.argument("target", metavar="[FACET|INTERFACE]", required=False)
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
-def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
-    """Show which facets PEER can come to hold, and through which roots, results and lends: its transitive authority."""
-    policies = load(directory)
-    if target is not None:
-        _check_target(policies, target)
-    found = [
-        held
-        for policy in chosen_by(policies, peer)
-        for held in held_by(policy).values()
-        if target is None or target in (held.offer.name, held.offer.interface)
-    ]
-    if form == "json":
-        click.echo(json.dumps([_held(held) for held in found], indent=2))
-    elif form == "markdown":
-        cells = [
-            (held.offer.name, held.offer.interface, held.way, held.path[-1].rule, passing_text(held.offer) or "none")
-            for held in found
-        ]
-        click.echo(markdown(("facet", "interface", "through", "rule", "passing"), cells))
-    else:
-        for held in found:
-            click.echo(
-                f"{held.offer.name} ({held.offer.interface}), in {len(held.path)} step{'s' * (len(held.path) > 1)}"
-            )
-            for step in held.path:
-                click.echo(f"  {step.text}: {step.facet} ({step.rule})")
-            if passing := passing_text(held.offer):
-                click.echo(f"  {passing} ({held.offer.rule})")
-    if not found:
-        click.echo(f"{target or 'everything'}: unreachable for {peer}", err=form != "text")
-        return TOOL_FINDINGS
-    return TOOL_OK
-
-
 def request_of(
     policies: PolicySet, peer: str, member: str, arguments: tuple[str, ...], operation: str | None, facet: str | None
 ) -> Request:
@@ -293,14 +246,17 @@ def request_of(
     Raises:
         click.UsageError: A word is not of its form, or names nothing.
     """
+    code = None if operation is None else operation_code(operation)
     interface, _, name = member.partition(".")
+    if code in {OP_ROOT, OP_RESTORE}:
+        # Neither is an operation on an object: their names stand alone.
+        interface, name = "", member.rpartition(".")[2]
     if not name and operation is None:
         raise click.UsageError(f"{member!r} names no member; write INTERFACE.MEMBER, or give --operation")
     chosen_by(policies, peer)
-    code = None if operation is None else operation_code(operation)
     contract = policies.contracts.get(interface)
     declared = [] if contract is None else [one for key, one in contract.members.items() if key[1] == name]
-    if name and not declared and code != OP_RESTORE:
+    if interface and name and not declared:
         # The answer is no, and right; that the question may be another one than was meant is said beside it.
         known = set() if contract is None else {one for _, one in contract.members} - {""}
         hint = suggest(name, known) if contract is not None else suggest(interface, policies.contracts)
@@ -360,7 +316,7 @@ def _logged(policies: PolicySet, log: Path, reference: str | None) -> tuple[Verd
         was = "permitted" if event.permitted else f"refused ({event.reason}{f': {detail}' if detail else ''})"
         same = any(policy.digest == event.policy for policy in policies.policies)
         note = "the same text of the policy" if same else "another text of the policy than that in these files"
-        verdict = decide(policies, request)
+        verdict = decide(policies, request, datetime.fromtimestamp(event.at, UTC))
         if same and verdict.answer is Answer.UNKNOWN:
             verdict = _settled(verdict, event, Line(entry.record.text("rule"), f"the log says that it was {was}"))
         return verdict, request, f"logged: {was}, under {note} ({entry.file}:{entry.line})"
@@ -375,22 +331,11 @@ def _settled(verdict: Verdict, event: Event, said: Line) -> Verdict:
     return verdict
 
 
-def _line(line: Line) -> str:
-    return f"{printable(line.text, 1_000)}" + (f"  ({line.where})" if line.where else "")
+def _line(line: Line, gap: str = "  ") -> str:
+    return f"{printable(line.text, 1_000)}" + (f"{gap}({line.where})" if line.where else "")
 
 
 def _json(verdict: Verdict, logged: str = "") -> str:
     steps = [{"where": line.where, "text": line.text} for line in verdict.lines]
     rule = None if verdict.right is None else verdict.right.grant.rule
     return json.dumps({"answer": verdict.answer.value, "rule": rule, "steps": steps, "logged": logged}, indent=2)
-
-
-def _held(held: Held) -> dict[str, object]:
-    steps = [{"text": step.text, "facet": step.facet, "where": step.rule} for step in held.path]
-    return {
-        "facet": held.offer.name,
-        "interface": held.offer.interface,
-        "path": steps,
-        "forward": held.offer.passing.onward,
-        "forward_from": sorted(held.offer.passing.sources),
-    }

@@ -26,7 +26,7 @@ name   = "org-b-feed"
 owner  = "treasury-security@acme.example"
 reason = "SEC-2044: intraday feed"
 tags   = ["external"]
-not_after = 2027-06-30T00:00:00Z
+not_after = 2999-06-30T00:00:00Z
 
 [peer]
 ca     = ["{CA}"]

@@ -272,7 +272,7 @@ class TestNarrowings:
         )
 
 
-END = "not_after = 2027-06-30T00:00:00Z"
+END = "not_after = 2999-06-30T00:00:00Z"
 NEVER = '[[never]]\ntext = "x"\nreach = ["LedgerAdmin"]\n'
 NAMED = NEVER + 'id = "N1"\n'
 HEAD = 'caprpc = 1\nkind = "contracts"\n'
@@ -348,7 +348,7 @@ def test_expectation_keeps_its_operation(directory):
 
 
 def test_policy_that_ends_at_this_moment_is_warned_of(directory):
-    directory.replace("2027-06-30T00:00:00Z", NOW.isoformat().replace("+00:00", "Z"))
+    directory.replace("2999-06-30T00:00:00Z", NOW.isoformat().replace("+00:00", "Z"))
     assert [warning.code for warning in directory.load().warnings if warning.code == "expired"] == ["expired"]
 
 

@@ -70,9 +70,9 @@ def test_same_principal_under_another_anchor_is_refused(directory, make_identity
 
 def test_policy_ends_exactly_at_not_after(directory, make_identity):
     loaded = directory.load()
-    loaded.match(make_identity(), datetime(2027, 6, 29, 23, 59, 59, 999999, tzinfo=UTC))
+    loaded.match(make_identity(), datetime(2999, 6, 29, 23, 59, 59, 999999, tzinfo=UTC))
     with pytest.raises(IdentityRefused) as caught:
-        loaded.match(make_identity(), datetime(2027, 6, 30, tzinfo=UTC))
+        loaded.match(make_identity(), datetime(2999, 6, 30, tzinfo=UTC))
     assert caught.value.code == "policy-expired"
 
 
@@ -98,7 +98,7 @@ def test_a_member_that_takes_a_reference_needs_an_accept(directory):
 
 
 def test_a_policy_holds_from_not_before_on(directory, make_identity):
-    directory.replace("not_after = 2027", "not_before = 2026-12-01T00:00:00Z\nnot_after = 2027")
+    directory.replace("not_after = 2999", "not_before = 2026-12-01T00:00:00Z\nnot_after = 2999")
     policies = directory.load()
     start = datetime(2026, 12, 1, tzinfo=UTC)
     with pytest.raises(IdentityRefused) as caught:
@@ -108,7 +108,7 @@ def test_a_policy_holds_from_not_before_on(directory, make_identity):
 
 
 def test_a_time_that_never_comes_is_an_error(directory):
-    directory.replace("not_after = 2027", "not_before = 2028-12-01T00:00:00Z\nnot_after = 2027")
+    directory.replace("not_after = 2999", "not_before = 2999-12-01T00:00:00Z\nnot_after = 2999")
     assert any("it never holds" in message for _, message, _ in directory.problems())
 
 

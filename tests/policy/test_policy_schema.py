@@ -110,7 +110,7 @@ def test_files_of_the_tests_are_valid(directory):
         ("org-b.toml", "caprpc = 1", "caprpc = 2"),
         ("org-b.toml", 'name   = "org-b-feed"', ""),
         ("org-b.toml", 'name   = "org-b-feed"', 'name = "org b"'),
-        ("org-b.toml", "not_after = 2027-06-30T00:00:00Z", "not_after = 2027"),
+        ("org-b.toml", "not_after = 2999-06-30T00:00:00Z", "not_after = 2999"),
         ("org-b.toml", "spiffe://org-b.example/treasury/feed", "spiffe://org-b.example/*"),
         ("org-b.toml", "spiffe://org-b.example/treasury/feed", "spiffe://org-b.example/../feed"),
         ("org-b.toml", "spiffe://org-b.example/treasury/feed", "spiffe://Org-B.example/feed"),

@@ -223,7 +223,7 @@ def test_lint_names_warnings_of_the_loader_by_their_own_codes(run, directory):
     directory.replace("2" * 64, "0" * 64)
     directory.replace('text = "nobody reaches LedgerAdmin"', 'text = "x"\nexcept = ["ops-admn"]', "caprpc.toml")
     directory.replace('tags   = ["external"]\n', 'tags   = ["external"]\nnot_before = 2020-01-01T00:00:00Z\n')
-    directory.replace("not_after = 2027-06-30T00:00:00Z", "not_after = 2021-06-30T00:00:00Z")
+    directory.replace("not_after = 2999-06-30T00:00:00Z", "not_after = 2021-06-30T00:00:00Z")
     found = json.loads(run("lint", directory.path, "--format", "json").stdout)["findings"]
     codes = [one["code"] for one in found]
     assert {"placeholder", "no-such-policy"} <= set(codes)
@@ -231,7 +231,7 @@ def test_lint_names_warnings_of_the_loader_by_their_own_codes(run, directory):
 
 
 def test_lint_says_what_ends_soon_and_what_never_ends(run, directory):
-    directory.replace("not_after = 2027-06-30T00:00:00Z", "")
+    directory.replace("not_after = 2999-06-30T00:00:00Z", "")
     assert "[no-expiry]" in run("lint", directory.path).stdout
 
 
