@@ -107,7 +107,17 @@ def verify(path: Path, *, archived: bool = False, keys: Iterable[VerifierKey] | 
     trusted = frozenset(keys) if keys is not None else None
     for files in directory.relations:
         report.relations.append(_RelationCheck(directory, identity, files, trusted).run(archived))
+    report.relations += _gone(directory, identity, trusted or ())
     return report
+
+
+def _gone(directory: LogDirectory, identity: LogIdentity, keys: Iterable[VerifierKey]) -> list[RelationReport]:
+    """Return a report for each relation of this log that signed with one of the keys, and is not there any more."""
+    there = {files.stem for files in directory.relations}
+    prefix = origin_of_stem(identity.log_id, "")
+    stems = {key.name.removeprefix(prefix) for key in keys if key.name.startswith(prefix)} - there
+    expected = "the files of a relation whose key was given"
+    return [RelationReport(stem, problem=Problem(stem, 0, 0, expected, "none", "deleted")) for stem in sorted(stems)]
 
 
 class _Found(Exception):

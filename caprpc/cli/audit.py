@@ -45,7 +45,8 @@ Examples:
   caprpc audit verify --key org-b.vkey --json audit/server
 
 Exit codes: 0 clean or yes, 1 findings or no, 2 usage, 3 does not load, 4 cannot decide.
-1: changed, cut or forged; 3: no log there; 4: with --key, a relation that none of the keys is for.
+1: changed, cut or forged; 3: no log there; 4: nothing is signed of a closed log; with
+--key, a relation that none of the keys is for.
 """
 
 _QUERY_EPILOG: Final = """\b
@@ -101,12 +102,12 @@ def verify(directory: Path, archived: bool, keys: tuple[str, ...], as_json: bool
         relations = [{**asdict(one), "verdict": one.verdict} for one in report.relations]
         click.echo(json.dumps({"intact": report.intact, "name": report.name, "relations": relations}))
     else:
-        _print_report(directory, report)
+        _print_report(directory, report, given=trusted is not None)
     if not report.intact:
         return TOOL_FINDINGS
-    return (
-        TOOL_CANNOT_DECIDE if trusted is not None and any(one.trust == "none" for one in report.relations) else TOOL_OK
-    )
+    # A log signs itself when it is closed: without a signature then, a kill at that moment is as likely as a forger.
+    undecided = any(one.trust == "none" and (trusted is not None or one.closed) for one in report.relations)
+    return TOOL_CANNOT_DECIDE if undecided else TOOL_OK
 
 
 @audit.command(epilog=_QUERY_EPILOG)
@@ -191,7 +192,7 @@ def _print(entry: Entry, as_json: bool) -> bool:
     return True
 
 
-def _print_report(directory: Path, report: Report) -> None:
+def _print_report(directory: Path, report: Report, *, given: bool) -> None:
     click.echo(f"{directory}: audit log {printable(report.name)}")
     for relation in report.relations:
         verdict = "ok " if relation.problem is None else "BAD"
@@ -207,7 +208,8 @@ def _print_report(directory: Path, report: Report) -> None:
         strange = [one.relation for one in report.relations if one.trust == "none"]
         if strange:
             names = ", ".join(printable(name) for name in strange)
-            click.echo(f"cannot decide who wrote {len(strange)} of them: none of the keys you gave is for {names}")
+            why = "none of the keys you gave is for" if given else "nothing is signed of"
+            click.echo(f"cannot decide who wrote {len(strange)} of them: {why} {names}")
 
 
 def _summary(relation: RelationReport) -> str:

@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from caprpc.audit.merkle import Range
-from caprpc.audit.notes import Checkpoint, NoteSigner
+from caprpc.audit.notes import KIND_LOG, Checkpoint, NoteSigner, VerifierKey
 from caprpc.audit.record import GENESIS, leaf_hash
 from caprpc.audit.segment import Head
 from caprpc.audit.witness import RESEND_S
+from caprpc.cli import main
 from caprpc.errors import AuditError
 from tests.audit.conftest import PEER, Logs
 
@@ -212,9 +214,70 @@ def test_a_new_log_in_its_place(made):
     assert found["witness"] == reopened(made)
 
 
+CHECKPOINTS = "a record changed, and all checkpoints removed"
+
+
+def test_checkpoints_removed(made):
+    found = dict(table())[CHECKPOINTS]
+    made.close()
+    changed = change(made.ours.lines())
+    made.write(changed)
+    checkpoints = made.ours.head().with_suffix(".000001.checkpoints")
+    checkpoints.unlink()
+    done = {"in place": made.verdict()}
+    made.rewrite(changed, sign=False)
+    done["chain and head"] = made.verdict()
+    checkpoints.touch(mode=0o600)
+    made.rewrite(changed, sign=True)
+    done["signed anew"] = made.verdict()
+    for log in list(made.ours.opened + made.theirs.opened):
+        log.close()
+    done["witness"] = reopened(made)
+    assert done == found
+
+
+@pytest.fixture
+def brief(tmp_path, decision):
+    """A log of less than a second that was closed, its chain written anew, and its checkpoints removed."""
+    world = World.__new__(World)
+    world.ours = Logs(tmp_path / "brief")
+    log = world.ours.open("server")
+    relation = log.relation(PEER)
+    for question in range(4):
+        relation.append(relation.template(**decision), question)
+    log.close()
+    (world.keys,) = [one.keys for one in world.ours.verify().relations if one.relation == PEER]
+    world.ours.head().with_suffix(".000001.checkpoints").unlink()
+    return world
+
+
+@pytest.mark.parametrize(("dropped", "code"), [(0, 4), (1, 0)], ids=["closed", "as if killed"])
+def test_a_brief_log_written_anew_without_checkpoints_is_found_by_key_alone(brief, dropped, code):
+    lines = change(brief.ours.lines())
+    brief.rewrite(lines[: len(lines) - dropped], sign=False)
+    assert brief.verdict() == "intact"
+    result = CliRunner().invoke(main, ["audit", "verify", str(brief.ours.path)])
+    assert (result.exit_code, f"nothing is signed of {PEER}" in result.stdout) == (code, True)
+    (found,) = brief.ours.verify(keys=map(VerifierKey.parse, brief.keys)).relations[1:]
+    assert (found.relation, found.verdict) == (PEER, "forged")
+
+
+def test_a_relation_whose_key_was_kept_is_missed(made):
+    made.close()
+    keys = [key for one in made.ours.verify().relations for key in one.keys]
+    stem = made.ours.head().stem
+    for file in made.ours.path.glob(f"{stem}.*"):
+        file.unlink()
+    report = made.ours.verify(keys=map(VerifierKey.parse, keys))
+    assert [(one.relation, one.verdict) for one in report.relations] == [("general", "intact"), (stem, "deleted")]
+    strangers = [NoteSigner.generate("caprpc/audit/other-log/x", KIND_LOG).key]
+    assert len(made.ours.verify(keys=[*strangers]).relations) == 1
+
+
 def test_every_row_is_tried():
     tried = {
         *RECORDS,
+        CHECKPOINTS,
         "the last second of a killed process changed",
         "the directory of yesterday put back",
         "a whole relation removed, with all its files",

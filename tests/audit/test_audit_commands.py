@@ -143,6 +143,18 @@ def test_verify_says_for_whom_no_key_was_given(run, written):
     )
 
 
+def test_verify_says_what_is_not_signed_and_asks_for_no_key(run, logs, decision):
+    log = logs.open()
+    relation = log.relation(PEER)
+    relation.append(relation.template(**decision), 1)
+    logs.abandon(log)
+    code, out, _ = run("audit", "verify", logs.path)
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        f"cannot decide who wrote 2 of them: nothing is signed of general, {PEER}",
+    )
+
+
 def test_output_that_nobody_reads_ends_quietly(written):
     command = [sys.executable, "-m", "caprpc", "audit", "export", "--to", "jsonl", written.path]
     reading, writing = os.pipe()
