@@ -6,9 +6,8 @@ found wherever it can be reached; ``bounds`` says what "wider" is.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
-from typing import Final, Literal
 
 from caprpc.analysis.authority import (
     Step,
@@ -23,33 +22,8 @@ from caprpc.analysis.authority import (
     terms_text,
 )
 from caprpc.analysis.bounds import Change, compare, lend_no_wider, limit_no_wider, restore_no_wider, rules_no_wider
+from caprpc.analysis.changes import Difference, Verdict, directory_changes
 from caprpc.policy import NO_PASSING, OPAQUE, Grant, Offer, Policy, PolicySet
-
-Verdict = Literal["new", "wider", "changed", "narrower", "gone"]
-"""``changed``: it lets nobody do more, such as another owner or audit level ``outcome``."""
-
-WIDENING: Final = frozenset({"new", "wider"})
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One change in what one peer may do, or in what we may do with what is the peer's."""
-
-    verdict: Verdict
-    peer: str
-    subject: str
-    """What changed: ``call Ledger.post``, ``identity``, ``accept BalanceSink.update``, ``limits.in_flight``."""
-    way: str
-    """How the peer comes to it: ``root ledger > call history``; empty where that says nothing."""
-    old: str
-    new: str
-    old_rule: str
-    new_rule: str
-
-    @property
-    def key(self) -> str:
-        """What an approval names: everything but the lines of the files."""
-        return f"{self.verdict} {self.peer} {self.subject} [{self.way}] {self.old} -> {self.new}"
 
 
 def difference(old: PolicySet, new: PolicySet) -> list[Difference]:
@@ -60,7 +34,7 @@ def difference(old: PolicySet, new: PolicySet) -> list[Difference]:
         for anchor in sorted(before.get(peer, {}).keys() | after.get(peer, {}).keys()):
             pair = (before.get(peer, {}).get(anchor), after.get(peer, {}).get(anchor))
             found += _Comparison(peer, anchor, *pair).run()
-    return _once(found)
+    return [*_once(found), *directory_changes(old, new)]
 
 
 def _by_principal(policies: PolicySet) -> dict[str, dict[str, Policy]]:

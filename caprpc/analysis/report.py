@@ -20,7 +20,7 @@ from caprpc.analysis.authority import (
     rights_of,
     rule_text,
 )
-from caprpc.analysis.difference import Difference
+from caprpc.analysis.changes import Difference
 from caprpc.analysis.graph import drawing
 from caprpc.analysis.usage import Unused
 from caprpc.ids import OPERATION_NAMES

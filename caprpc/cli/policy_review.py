@@ -11,8 +11,9 @@ from typing import Final
 
 import click
 
+from caprpc.analysis.changes import WIDENING, Difference
 from caprpc.analysis.decide import Line
-from caprpc.analysis.difference import WIDENING, Difference, difference
+from caprpc.analysis.difference import difference
 from caprpc.analysis.expectations import Coverage, Result, coverage
 from caprpc.analysis.expectations import run as run_expectations
 from caprpc.analysis.lint import CODES, Finding

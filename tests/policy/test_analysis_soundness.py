@@ -8,8 +8,9 @@ from random import Random
 import pytest
 
 from caprpc.analysis.authority import held_by, rights_of
+from caprpc.analysis.changes import WIDENING
 from caprpc.analysis.decide import Answer, Request, decide
-from caprpc.analysis.difference import WIDENING, difference
+from caprpc.analysis.difference import difference
 from caprpc.policy import PolicySet
 from tests.policy.generated_policies import SAMPLES, Draft, allowed, lets_more_through, load, passed_on
 

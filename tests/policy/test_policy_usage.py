@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from caprpc import ids
-from caprpc.analysis.difference import WIDENING, difference
+from caprpc.analysis.changes import WIDENING
+from caprpc.analysis.difference import difference
 from caprpc.analysis.draft import draft
 from caprpc.analysis.usage import Event, needs, shadow, unused
 from caprpc.audit import AuditLog
