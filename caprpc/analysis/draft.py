@@ -8,7 +8,7 @@ from caprpc.analysis.authority import lend_name, number_text, quoted, rule_toml
 from caprpc.analysis.usage import Need
 from caprpc.ids import OP_CALL, OP_COMPARE, OP_GET, OP_NEXT, OP_SET
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.policy import OPAQUE, Key, Lend, MemberLimit, Offer, Policy, grant_line, grant_word
+from caprpc.policy import ENDINGS, OPAQUE, Key, Lend, MemberLimit, Offer, Policy, grant_line, grant_word
 
 _WORDS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
 
@@ -95,7 +95,13 @@ def _passing(offer: Offer) -> Iterator[str]:
 
 def _narrowing(policy: Policy, facet: str, keys: list[Key], flags: Set[str], kept: Set[str]) -> Iterator[str]:
     """Yield the tables that narrow what is kept: none of them may get lost, or the draft would give more."""
-    grants = {grant_word(*key): policy.offers[facet].grants[key] for key in keys}
+    # ``context`` and ``iterate`` stand for two operations each: what narrows both is said of the one that does not end.
+    ended = {grant_word(*key) for key in keys if key[0] in ENDINGS}
+    grants = {
+        grant_word(*key): grant
+        for key, grant in policy.offers[facet].grants.items()
+        if key[0] not in ENDINGS and (key in keys or (not key[1] and grant_word(*key) in ended))
+    }
     iterators = policy.offers.get(f"{facet}/iterator")
     iterated = bool(flags & {"iterate = true"})
     if iterated and iterators is not None:

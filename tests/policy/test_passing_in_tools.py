@@ -130,16 +130,59 @@ def test_numbers_are_shown_with_every_digit(number, text):
     assert float(text) == number
 
 
-def test_a_draft_keeps_what_may_be_passed_on_and_rounds_nothing(run, directory, tmp_path):
+@pytest.fixture
+def learn(directory, run, tmp_path):
+    """Return a function that drafts from a log with one permitted operation on each of some facets."""
+
+    def drafted(*used):
+        log = AuditLog.open(tmp_path / "log", name="server")
+        for facet, operation in used:
+            fields = {"facet": facet, "operation": operation, "decision": "permit", "rule": "x:1"}
+            log.relation(FEED).record("decision", peer=FEED, **fields)
+        log.close()
+        return tomllib.loads(run("learn", directory.path, "--log", tmp_path / "log").stdout)
+
+    return drafted
+
+
+CONTEXT = """\
+[offer.Held]
+interface = "ContextManager"
+context = true
+[offer.Held.returns]
+context = "HistoryRO"
+[offer.Held.limit.context]
+per_hour = 3
+[offer.Each]
+interface = "Iterator"
+iterate = true
+[offer.Each.returns]
+iterate = "HistoryRO"
+[offer.Each.limit.iterate]
+max_items = 5
+"""
+
+
+@pytest.mark.parametrize("operations", [("enter", "exit"), ("exit", "enter"), ("exit",)], ids="+".join)
+def test_a_draft_keeps_what_a_context_gives_and_its_limits(learn, directory, operations):
+    directory.replace('ledger = "FeedLedger"\n', 'ledger = "FeedLedger"\nheld = "Held"\neach = "Each"\n')
+    directory.replace("[offer.FeedLedger]", f"{CONTEXT}[offer.FeedLedger]")
+    used = [("Held", operation) for operation in operations]
+    drafted = learn(*used, ("Each", "next"), ("Each", "close"), ("HistoryRO", "length"))["offer"]
+    assert (drafted["Held"]["returns"], drafted["Held"]["limit"]) == (
+        {"context": "HistoryRO"},
+        {"context": {"per_hour": 3.0}},
+    )
+    assert (drafted["Each"]["returns"], drafted["Each"]["limit"]) == (
+        {"iterate": "HistoryRO"},
+        {"iterate": {"max_items": 5}},
+    )
+
+
+def test_a_draft_keeps_what_may_be_passed_on_and_rounds_nothing(learn, directory):
     directory.replace(OFFER, f"{RESTORE}{PASSES}")
     directory.replace('lifetime = "call"', "lifetime = 1_234_567")
-    log = AuditLog.open(tmp_path / "log", name="server")
-    for facet, operation in (("HistoryRO", "length"), ("LinesOnly", "iterate")):
-        log.relation(FEED).record(
-            "decision", peer=FEED, facet=facet, operation=operation, decision="permit", rule="x:1"
-        )
-    log.close()
-    drafted = tomllib.loads(run("learn", directory.path, "--log", tmp_path / "log").stdout)
+    drafted = learn(("HistoryRO", "length"), ("LinesOnly", "iterate"))
     assert drafted["offer"]["HistoryRO"]["forward"] is True
     assert drafted["offer"]["HistoryRO"]["forward_from"] == [VAULT]
     assert drafted["restore"]["kept"]["max_for_s"] == 1_234_567
