@@ -1,6 +1,6 @@
 """``lint``: what loads and is likely a mistake, or more than somebody meant to give."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,6 +9,8 @@ from caprpc.analysis.authority import held_by, is_made, lend_name, member_name
 from caprpc.contract import InterfaceContract, ParameterContract
 from caprpc.errors import PolicyError
 from caprpc.policy import MemberLimit, Policy, PolicySet
+from caprpc.policy.contracts import GENERIC
+from caprpc.policy.names import PLACEHOLDER
 
 EXPIRES_SOON: Final = timedelta(days=30)
 """A month: long enough to get a renewal reviewed."""
@@ -25,6 +27,9 @@ CODES: Final[Mapping[str, str]] = {
     "expired": "a policy that has ended",
     "callback-without-timeout": "a granted member calls the peer back, and no timeout_s says how long that may take",
     "write-without-rate": "a member with an effect that another organization may use as often as it likes",
+    "shared-ca": "a CA that may speak for the peers of more than one trust domain",
+    "bearer-restore": "another organization may restore grants that are sealed to nobody",
+    "takes-own": "a granted member takes an interface of ours that the peer holds, and may hand back",
     "no-owner": "nobody is named who answers for the policy",
     "no-reason": "nothing says why the policy exists",
     "contract-drift": "the code declares something else than what was reviewed",
@@ -59,6 +64,7 @@ def lint(policies: PolicySet, *, now: datetime, code: Mapping[str, InterfaceCont
         code: What the code declares now, to be compared with what was reviewed; None leaves that out.
     """
     found = [finding for policy in policies.policies for finding in _policy(policies, policy, now)]
+    found += _shared_anchors(policies)
     known = {(finding.where, finding.code) for finding in found}
     found += [
         Finding(warning.code, warning.where, warning.message, warning.hint, warning.column)
@@ -69,6 +75,20 @@ def lint(policies: PolicySet, *, now: datetime, code: Mapping[str, InterfaceCont
     if code is not None:
         found += _drift(policies, code)
     return sorted(found, key=_place)
+
+
+def _shared_anchors(policies: PolicySet) -> Iterator[Finding]:
+    """Yield a CA that two trust domains share: whoever can have it issue for one of them can be a peer of the other."""
+    for anchor, domains in policies.anchors.items():
+        if len(domains) < 2 or anchor == PLACEHOLDER:
+            continue
+        users = [policy for policy in policies.policies if anchor in policy.anchors]
+        text = f"the CA {anchor} may speak for {', '.join(sorted(domains))} (policies {_names(users)})"
+        yield Finding("shared-ca", users[0].peer_rule, text, "have each organization use a CA of its own")
+
+
+def _names(policies: Iterable[Policy]) -> str:
+    return ", ".join(sorted(policy.name for policy in policies))
 
 
 def _policy(policies: PolicySet, policy: Policy, now: datetime) -> Iterator[Finding]:
@@ -130,18 +150,30 @@ def _unused(policies: PolicySet, policy: Policy) -> Iterator[Finding]:
 
 def _granted(policies: PolicySet, policy: Policy) -> Iterator[Finding]:
     accepted = {interface for interface, _, _ in policy.accepts}
+    external = EXTERNAL_TAG in policy.tags
+    for entry in policy.restores.values():
+        if entry.bearer and external:
+            text = f"policy {policy.name} lets whoever has the secret of a grant restore {entry.name} as {entry.facet}"
+            yield Finding("bearer-restore", entry.rule, text, "delete: bearer = true")
+    own = {held.offer.interface for held in held_by(policy).values()} - GENERIC.keys()
     for held in held_by(policy).values():
         for key, grant in held.offer.grants.items():
             name = member_name(held.offer.interface, *key)
+            if not grant.rule.startswith(f"{policy.file}:"):
+                # What is let pass for one policy that uses a shared facet is not let pass for the next one.
+                name = f"{name} (policy {policy.name})"
             taken = {p.reference for p in _parameters(policies, held.offer.interface, key)} - {None}
             if taken & accepted and grant.limit.timeout_s is None:
                 text = f"{name} may call the peer back, and nothing says how long that may take"
                 yield Finding("callback-without-timeout", grant.rule, text, _limit_hint(held.offer.name, key))
+            for interface in sorted(own & taken):
+                text = f"{name} takes a {interface}, and gets our own object if the peer hands back one that it holds"
+                yield Finding("takes-own", grant.rule, text, "grant it only if it may be done to each of them")
             contract = policies.contracts.get(held.offer.interface)
             declared = None if contract is None else contract.members.get(key)
             effect = "" if declared is None else declared.effect
             unlimited = not (_has_rate(grant.limit) or _has_rate(held.offer.limit))
-            if EXTERNAL_TAG in policy.tags and key[1] and effect not in {"", "read"} and unlimited:
+            if external and key[1] and effect not in {"", "read"} and unlimited:
                 text = f"{name} has the effect {effect!r} and no rate"
                 yield Finding("write-without-rate", grant.rule, text, _limit_hint(held.offer.name, key, "per_hour"))
 

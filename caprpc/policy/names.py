@@ -13,6 +13,9 @@ MAX_SPIFFE_CHARS: Final = 2048
 OPAQUE: Final = "opaque"
 """In place of a facet name: the peer may hold the reference and hand it back, and nothing else."""
 
+PLACEHOLDER: Final = "sha256:" + "0" * 64
+"""In templates: the digest of no key."""
+
 NAME_GRAMMAR: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 LABEL_GRAMMAR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_GRAMMAR: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.toml")

@@ -11,7 +11,7 @@ from caprpc.policy.document import Table, shown
 from caprpc.policy.limits import read_limits
 from caprpc.policy.listed import FLAGS, LISTS, listed
 from caprpc.policy.model import ITERATOR, Accepted, Lend, LendKey, Lifetime, Offer, Policy, Restorable, Root
-from caprpc.policy.names import anchor_fault, label_fault, name_fault, spiffe_fault
+from caprpc.policy.names import PLACEHOLDER, anchor_fault, label_fault, name_fault, spiffe_fault
 from caprpc.policy.offers import read_offers
 from caprpc.policy.problems import Where, suggest
 from caprpc.policy.restores import read_restores
@@ -24,8 +24,6 @@ LEVELS: Final[Mapping[str, AuditLevel]] = {"deny": "deny", "decision": "decision
 DURABILITIES: Final[Mapping[str, AuditDurability]] = {"os": "os", "group": "group", "sync": "sync"}
 ARGUMENTS: Final[Mapping[str, AuditArguments]] = {"none": "none", "digest": "digest"}
 
-_PLACEHOLDER: Final = "sha256:" + "0" * 64
-"""In templates: the digest of no key."""
 
 Contracts = Mapping[str, InterfaceContract]
 
@@ -106,10 +104,10 @@ def _read_peer(table: Table | None) -> tuple[dict[str, Where], dict[str, Where]]
         return {}, {}
     anchors = table.words("ca", anchor_fault)
     principals = table.words("spiffe", spiffe_fault)
-    if _PLACEHOLDER in anchors:
+    if PLACEHOLDER in anchors:
         hint = "put the fingerprint of the CA's key there: caprpc pki show"
         table.problems.warn(
-            anchors[_PLACEHOLDER],
+            anchors[PLACEHOLDER],
             "the fingerprint is a placeholder: no certificate will match",
             hint,
             code="placeholder",
