@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_type_hints
 
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
@@ -98,11 +98,11 @@ def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContra
     """
     interfaces: list[type] = []
     for root in roots.values():
-        interfaces.extend(base for base in _class_of(root).__mro__ if interface_info(base) is not None)
+        interfaces.extend(base for base in class_of_root(root).__mro__ if interface_info(base) is not None)
     return interface_closure(interfaces)
 
 
-def _class_of(root: Any) -> type:
+def class_of_root(root: Any) -> type:
     """Return the class of a root's object, as far as it is known before a factory runs."""
     if isinstance(root, type):
         return root
@@ -113,7 +113,11 @@ def _class_of(root: Any) -> type:
         factory = factory.__func__
     if not isinstance(factory, FunctionType):
         return type(root)
-    made = factory.__annotations__.get("return")
+    try:
+        made = get_type_hints(factory).get("return")
+    except (NameError, TypeError):
+        # An annotation that is a text, and cannot be read: what the factory makes is seen when it is called.
+        made = None
     return made if isinstance(made, type) else type(root)
 
 
