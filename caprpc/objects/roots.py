@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Final, Self, get_type_hints
+from typing import Any, Final, Self
 
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
@@ -113,11 +113,7 @@ def class_of_root(root: Any) -> type:
         factory = factory.__func__
     if not isinstance(factory, FunctionType):
         return type(root)
-    try:
-        made = get_type_hints(factory).get("return")
-    except (NameError, TypeError):
-        # An annotation that is a text, and cannot be read: what the factory makes is seen when it is called.
-        made = None
+    made = factory.__annotations__.get("return")
     return made if isinstance(made, type) else type(root)
 
 
