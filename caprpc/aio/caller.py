@@ -10,7 +10,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from caprpc.aio.awaitable import CallAwaitable
-from caprpc.aio.crossing import done_on
+from caprpc.aio.crossing import LoopFuture, done_on, refuse_to_block
 from caprpc.aio.stepping import Stepping
 from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
 from caprpc.forks import FORKS
@@ -159,7 +159,7 @@ class Caller(Stepping):
     def from_thread(self, ask: Callable[[], "asyncio.Future[Any]"]) -> "ThreadFuture[Any]":
         """Have the loop ask; return a future for the calling thread."""
         self._refuse_after_fork()
-        result: ThreadFuture[Any] = ThreadFuture()
+        result = LoopFuture(self._thread)
 
         def begin() -> None:
             try:
@@ -200,10 +200,7 @@ class Caller(Stepping):
         if job is not None:
             job.asked = True
         if threading.get_ident() == self._thread:
-            raise RuntimeError(
-                f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), "
-                "or declare it with @method(blocking=True) so that it runs on a thread"
-            )
+            raise refuse_to_block(what)
 
     def broken(self, detail: str) -> None:
         """End the connection: the peer broke the protocol in something that was understood late. From any thread."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from caprpc.aio.awaitable import Awaited
 from caprpc.aio.connection import Connection
 from caprpc.aio.dialed import Dialed
 from caprpc.aio.keeping import Keeper
@@ -245,7 +246,7 @@ class Peer:
         return self._keeper.current.connection if self._keeper is not None else self._only.connection
 
 
-class Connecting:
+class Connecting(Awaited):
     """A connection that is being made: await it for the peer, or use it with ``async with``."""
 
     __slots__ = ("_begin", "_peer")
@@ -266,6 +267,9 @@ class Connecting:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._peer.close()
+
+    def _what(self) -> str:
+        return "caprpc.aio.connect()"
 
 
 async def close_route(route: Route) -> None:

@@ -1,10 +1,11 @@
 """What another thread has the loop of a connection do, and waits for."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 _WAIT_S: Final = 1.0
 """How long a thread waits for a loop that is busy, or that has been stopped; what it asked for is done all the same."""
@@ -32,3 +33,37 @@ def done_on(loop: asyncio.AbstractEventLoop, function: Callable[[], int]) -> int
         with suppress(TimeoutError):
             return result.result(_WAIT_S)
     return 0
+
+
+def refuse_to_block(what: str) -> RuntimeError:
+    """Return the error of a wait on the thread of the loop, which alone could end it."""
+    return RuntimeError(
+        f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), "
+        "or declare it with @method(blocking=True) so that it runs on a thread"
+    )
+
+
+class LoopFuture(Future[Any]):
+    """What a thread gets for a call that a loop makes; the thread of that loop cannot wait for it."""
+
+    def __init__(self, loop_thread: int) -> None:
+        super().__init__()
+        self._loop_thread = loop_thread
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, or raise what the call raised.
+
+        Raises:
+            RuntimeError: This is the thread of the loop, and the call has not ended.
+        """
+        self._refuse_on_loop()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the call raised; raises as ``result`` if there is no end yet."""
+        self._refuse_on_loop()
+        return super().exception(timeout)
+
+    def _refuse_on_loop(self) -> None:
+        if threading.get_ident() == self._loop_thread and not self.done():
+            raise refuse_to_block("waiting for a submitted call")

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import collections.abc
+import inspect
 import json
 import typing
 from collections.abc import Mapping
@@ -143,6 +144,8 @@ class Arguments:
             mode = _FILES.get(one) if isinstance(one, type) else None
             if mode is not None:
                 return self._open(word, mode)
+            if interface_info(one) is not None or get_origin(one) is collections.abc.Callable:
+                raise Unfit(f"and none can be made on a command line{'' if interface_info(one) else f' but {PRINT}'}")
             if word.startswith("@") and one in (str, bytes):
                 content = Path(word[1:]).read_bytes()
                 return content if one is bytes else content.decode("utf-8")
@@ -230,12 +233,12 @@ def _first_that_fits(value: Any, alternatives: tuple[object, ...]) -> Any:
 
 
 def _scalar(value: Any, annotation: Any) -> Any:
+    if type(value) is annotation:
+        return value
     if annotation is float and type(value) in (int, Decimal):
         return float(value)
     if annotation in (bool, int, float, str, type(None)):
-        if type(value) is not annotation:
-            raise Unfit(f"got {_kind(value)}")
-        return value
+        raise Unfit(f"got {_kind(value)}")
     try:
         if annotation is bytes and type(value) is str:
             return base64.b64decode(value, validate=True)
@@ -250,8 +253,10 @@ def _scalar(value: Any, annotation: Any) -> Any:
         if annotation in _ISO and type(value) is str:
             return annotation.fromisoformat(value)
         if isinstance(annotation, type) and issubclass(annotation, Enum) and type(value) is str:
+            if value not in annotation.__members__:
+                raise Unfit(f"got {value!r}; there is {', '.join(annotation.__members__)}")
             return annotation[value]
-    except (ValueError, KeyError, OverflowError, InvalidOperation, binascii.Error):
+    except (ValueError, OverflowError, InvalidOperation, binascii.Error):
         raise Unfit(f"got {value!r}") from None
     raise Unfit(f"got {_kind(value)}, which cannot stand for it on a command line")
 
@@ -262,7 +267,7 @@ def _container(value: Any, annotation: Any) -> Any:
     if origin in _SEQUENCES and type(value) is list:
         items = [convert(item, arguments[0]) for item in value]
         return items if origin not in (set, frozenset) else origin(items)
-    if origin is tuple and type(value) is list:
+    if origin is tuple and type(value) in (list, tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(convert(item, arguments[0]) for item in value)
         if len(arguments) == len(value):
@@ -286,13 +291,27 @@ def _record(value: Any, annotation: Any) -> Any:
     if type(value) is not dict:
         raise Unfit(f"got {_kind(value)}")
     hints = typing.get_type_hints(annotation)
-    unknown = value.keys() - set(record_fields(annotation))
+    known = record_fields(annotation)
+    unknown = value.keys() - set(known)
     if unknown:
-        raise Unfit(f"{annotation.__name__} has no {', '.join(sorted(unknown))}")
+        raise Unfit(f"and {annotation.__name__} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+    fields = {name: _field(annotation, name, item, hints[name]) for name, item in value.items()}
+    missing = [one.name for one in inspect.signature(annotation).parameters.values() if one.default is one.empty]
+    missing = [name for name in missing if name not in fields]
+    if missing:
+        raise Unfit(f"and it lacks {', '.join(missing)}")
     try:
-        return annotation(**{name: convert(item, hints[name]) for name, item in value.items()})
+        return annotation(**fields)
     except (TypeError, ValueError) as exc:
         raise Unfit(f"{annotation.__name__}: {exc}") from None
+
+
+def _field(record: Any, name: str, value: Any, annotation: Any) -> Any:
+    """Return the value of one field of a record; the error names the field."""
+    try:
+        return convert(value, annotation)
+    except Unfit as exc:
+        raise Unfit(f"and in {record.__name__}.{name} {text_of(annotation)}, {exc}") from None
 
 
 def _plain(value: Any) -> Any:

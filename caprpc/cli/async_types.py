@@ -146,9 +146,10 @@ class _Writer:
     def _awaited(self, annotation: Any) -> str:
         """Return what a call gives whose declared result this is."""
         annotation = strip(annotation)
-        if get_origin(annotation) in _ITERATIONS:
-            self._imports["caprpc.aio.typed"].add("AwaitableIterator")
-            return f"AwaitableIterator[{self._result(get_args(annotation)[0])}]"
+        for origins, name in ((_ITERATIONS, "AwaitableIterator"), (_CONTEXTS, "AwaitableContext")):
+            if get_origin(annotation) in origins:
+                self._imports["caprpc.aio.typed"].add(name)
+                return f"{name}[{self._result(get_args(annotation)[0])}]"
         self._imports["collections.abc"].add("Awaitable")
         return f"Awaitable[{self._result(annotation)}]"
 

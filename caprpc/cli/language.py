@@ -21,6 +21,8 @@ from caprpc.ids import (
     OP_SET,
 )
 from caprpc.interface import Announced, AnnouncedSignature, Member
+from caprpc.interface.annotations import strip, text_of
+from caprpc.interface.records import is_record
 from caprpc.objects.describing import describe
 from caprpc.objects.stubs import Stub
 
@@ -257,6 +259,8 @@ def _member(stub: Stub, operation: int, name: str = "") -> Member:
     if member is None:
         what = repr(name) if name else "that"
         usable = ", ".join(sorted({one.name or one.operation for one in describe(stub).members}))
+        if operation == OP_SET and (OP_GET, name) in stub._caprpc_shape.members:
+            raise ShellError(f"{stub._caprpc_shape.name} does not declare {name!r} as writable: it is read only")
         says = "is not announced with" if isinstance(stub._caprpc_shape, Announced) else "does not declare"
         raise ShellError(f"{stub._caprpc_shape.name} {says} {what}; you may use: {usable or 'nothing'}")
     return member
@@ -269,14 +273,28 @@ def _constant(node: ast.Constant) -> Any:
 
 
 def _fit(value: Any, annotation: Any) -> Any:
-    """Return a literal as what an annotation declares; what is no literal, or does not fit, goes on as it is."""
-    if type(value) is float:
-        # What was typed, and not the nearest binary fraction, is what a Decimal is made of.
-        value = Decimal(repr(value))
+    """Return a literal as what an annotation declares; what is no literal, or does not fit, goes on as it is.
+
+    Raises:
+        ShellError: A dictionary stands where a record is declared, and is none.
+    """
     try:
-        return convert(value, annotation)
-    except (Unfit, TypeError):
-        return float(value) if type(value) is Decimal and annotation is float else value
+        return convert(_exact(value), annotation)
+    except Unfit as exc:
+        if type(value) is dict and is_record(strip(annotation)):
+            raise ShellError(f"{text_of(annotation)} expected, {exc}") from None
+        return value
+    except TypeError:
+        return value
+
+
+def _exact(value: Any) -> Any:
+    """Return a literal with its fractions as they were typed, and not as the nearest binary ones: for a Decimal."""
+    if type(value) is float:
+        return Decimal(repr(value))
+    if type(value) in (list, tuple):
+        return type(value)(_exact(item) for item in value)
+    return {key: _exact(item) for key, item in value.items()} if type(value) is dict else value
 
 
 def _refuse(node: ast.AST) -> NoReturn:

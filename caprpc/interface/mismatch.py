@@ -43,9 +43,10 @@ class ResultError(CapRPCError, TypeError):
         expected: The declared result type as text.
     """
 
-    def __init__(self, member: str, expected: str) -> None:
+    def __init__(self, member: str, expected: str, mismatch: Mismatch | None = None) -> None:
         self.expected = expected
-        super().__init__(f"the peer's answer to {member} is not the declared {expected}")
+        found = "" if mismatch is None else f": expected {mismatch.expected}, got {mismatch.received}"
+        super().__init__(f"the peer's answer to {member} is not the declared {expected}{found}")
 
 
 def type_name(value: object) -> str:

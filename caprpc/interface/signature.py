@@ -195,7 +195,9 @@ class Signature:
             return raw
         try:
             return self.result.decode(raw, refs)
-        except (Mismatch, RecursionError):
+        except Mismatch as exc:
+            raise ResultError(self.member, self.result.text, exc) from None
+        except RecursionError:
             raise ResultError(self.member, self.result.text) from None
 
     def named(self, args: list[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -130,12 +130,15 @@ class deadline:  # noqa: N801 - used like a function: ``with deadline(2.0):``
         seconds: At least 0.
 
     Raises:
+        TypeError: ``seconds`` is neither an int nor a float.
         ValueError: ``seconds`` is negative or no number.
     """
 
     __slots__ = ("_seconds", "_token")
 
     def __init__(self, seconds: float) -> None:
+        if not isinstance(seconds, (int, float)):
+            raise TypeError(f"a deadline takes seconds as an int or a float, got {type(seconds).__name__}")
         if not seconds >= 0:
             raise ValueError(f"a deadline of {seconds!r} seconds, 0 or more expected")
         self._seconds = seconds

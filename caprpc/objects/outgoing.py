@@ -228,7 +228,7 @@ class Outgoing:
                 session.discard(question)
                 if isinstance(exc, LimitExceeded):
                     raise
-                raise ResultError(f"{what} {name}", shape.name) from exc
+                raise ResultError(f"{what} {name}", shape.name, exc) from exc
         except RemoteProtocolError as exc:
             session.broken(str(exc))
             raise

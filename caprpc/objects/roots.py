@@ -98,11 +98,11 @@ def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContra
     """
     interfaces: list[type] = []
     for root in roots.values():
-        interfaces.extend(base for base in _class_of(root).__mro__ if interface_info(base) is not None)
+        interfaces.extend(base for base in class_of_root(root).__mro__ if interface_info(base) is not None)
     return interface_closure(interfaces)
 
 
-def _class_of(root: Any) -> type:
+def class_of_root(root: Any) -> type:
     """Return the class of a root's object, as far as it is known before a factory runs."""
     if isinstance(root, type):
         return root

@@ -18,7 +18,7 @@ def stub_of(reference: object) -> Stub:
         TypeError: It is no reference to a remote object.
     """
     if not isinstance(reference, Stub):
-        raise TypeError(f"a reference to a remote object expected, got a {type(reference).__name__}")
+        raise TypeError(f"a reference to a remote object expected, got {type(reference).__name__}")
     return reference
 
 
@@ -59,7 +59,7 @@ def target_of(method: object) -> tuple[Stub, Import, Member]:
         if member is not None:
             return stub, stub._caprpc_import, member
     given = type(method).__name__
-    raise TypeError(f"a method of a reference expected, such as ref.method without parentheses, got a {given}")
+    raise TypeError(f"a method of a reference expected, such as ref.method without parentheses, got {given}")
 
 
 def plan_batch(
@@ -73,7 +73,14 @@ def plan_batch(
     owner: Any = None
     planned: list[tuple[Import, Member, tuple[object, ...], dict[str, object]]] = []
     last: object = None
-    for method, args in calls:
+    for call in calls:
+        try:
+            method, args = call
+        except (TypeError, ValueError):
+            raise _no_pair() from None
+        if not isinstance(args, (tuple, list)):
+            # A text would be taken apart: ("A") is no tuple, and ("A",) is.
+            raise _no_pair()
         if method is not last or last is None:
             stub, target, member = target_of(method)
             if isinstance(target, Promised):
@@ -84,3 +91,7 @@ def plan_batch(
             owner, last = caller, method
         planned.append((target, member, args, {}))
     return owner, planned
+
+
+def _no_pair() -> TypeError:
+    return TypeError("a batch holds pairs of a method and a tuple of its arguments, such as (ledger.balance, (name,))")

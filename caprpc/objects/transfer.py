@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 from weakref import ref
 
-from caprpc.errors import CallRefused, RemoteProtocolError
+from caprpc.errors import CallRefused, RemoteProtocolError, printable
 from caprpc.ids import OP_NEXT
 from caprpc.interface import Mismatch, Shape, Undeclared
 from caprpc.objects.allowance import bound_iterator
@@ -351,7 +351,7 @@ class Reader:
             imported.chain = self._chain
         if announced.interface != shape.name:
             if not isinstance(shape, Undeclared):
-                raise Mismatch(shape.name, "a reference of another interface")
+                raise Mismatch(shape.name, f"a reference to {printable(announced.interface)}")
             shape = shape.of(announced.interface, announced.operations)
         return self._maker.stub(imported if self._right is None else imported.under(self._right), shape, self._flavor)
 

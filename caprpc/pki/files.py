@@ -33,8 +33,12 @@ def read_owned(path: Path, *, secret: bool, hint: str = "") -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_NOFOLLOW if secret else 0))
     except OSError as exc:
         raise ConfigurationError(f"cannot be read: {exc.strerror}", where=str(path), hint=hint) from exc
-    with open(descriptor, "rb") as file:
+    try:
         _check_status(path, os.fstat(descriptor), secret=secret)
+    except ConfigurationError:
+        os.close(descriptor)
+        raise
+    with open(descriptor, "rb") as file:
         return file.read()
 
 

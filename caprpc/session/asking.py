@@ -239,7 +239,7 @@ def _permission(session: Asking, origin: Origin | None, size: int, calls: int = 
     answer = None if origin is None else origin.answer
     nested = answer is not None and answer.answer_id in session.answers
     if session.state is not State.OPEN and not (nested and session.state in (State.DRAINING, State.PEER_DRAINING)):
-        raise ConnectionLost(f"no new calls: the session is {session.state.value}", code="drain", may_have_run=False)
+        raise ConnectionLost(f"no new calls: the connection is {session.state.value}", code="drain", may_have_run=False)
     if size > session.largest_payload:
         raise LimitExceeded(
             f"arguments of {size} bytes, the peer takes {session.largest_payload} (its limits.max_frame_bytes)"

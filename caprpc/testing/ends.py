@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from caprpc.errors import CallCancelled
@@ -109,6 +109,8 @@ class End:
         self._network.run_until(question)
         return self.link.outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
 
+    call_batch = batch
+
     @property
     def principal(self) -> str:
         """Who the other end is."""
@@ -150,7 +152,7 @@ class End:
             endpoint.finish_cancelled(job)
         else:
             try:
-                value = job.run()
+                value = _to_its_end(job.run_async()) if job.is_async else job.run()
             except Exception as exc:  # application code: whatever it raises becomes the answer of its call
                 job.forget()
                 endpoint.fail(job, exc)
@@ -208,3 +210,13 @@ class Pending:
             self._read = (self._end.link.outgoing.conclude(self.question, self._member, Flavor.BLOCKING), None)
         except Exception as exc:  # whatever the call ended with belongs to whoever asks for the result
             self._read = (None, exc)
+
+
+def _to_its_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that waits for nothing, and return its result: there is no loop here that anything could end."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    raise RuntimeError("an `async def` method waits, and a connection in memory has no loop: use aio_connected")

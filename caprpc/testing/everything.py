@@ -26,6 +26,7 @@ from caprpc.ids import (
     OP_SET,
 )
 from caprpc.interface import interface_closure, interface_info
+from caprpc.objects.roots import class_of_root
 from caprpc.policy import grant_word
 
 _LISTS: Final = {OP_CALL: "call", OP_GET: "get", OP_SET: "set", OP_COMPARE: "compare"}
@@ -53,14 +54,19 @@ def interfaces_of(roots: Mapping[str, object], more: Iterable[type] = ()) -> dic
     """Return the interface of each root: the first one that its class implements.
 
     Raises:
-        TypeError: The class of a root implements none; that of a factory is among ``more``, or unknown.
+        TypeError: The class of a root implements none, or a factory neither says what it makes nor is there ``more``.
     """
     found: dict[str, type] = {}
     for name, root in roots.items():
-        cls = root if isinstance(root, type) else type(root)
+        cls = class_of_root(root)
         declared = [base for base in cls.__mro__ if interface_info(base) is not None]
         if not declared and callable(root):
             declared = list(more)[:1]
+        if not declared and callable(root):
+            raise TypeError(
+                f"root {name!r}: the factory does not say what it makes; annotate its result (def {name}(peer) -> "
+                "Implementation), or name the interface in `interfaces`"
+            )
         if not declared:
             raise TypeError(f"root {name!r}: the class {cls.__name__} implements no interface")
         found[name] = declared[0]

@@ -27,6 +27,14 @@ class Point:
     day: date | None = None
 
 
+@dataclass
+class Label:
+    color: Color
+    price: Decimal | None = None
+    raw: bytes = b""
+    span: tuple[float, float] = (0.0, 1.0)
+
+
 class OutOfStock(Exception):
     pass
 
@@ -73,6 +81,9 @@ class Shop(Interface):
 
     @method(effect="read")
     def die(self) -> None: ...
+
+    @method(effect="read")
+    def label(self, label: Label) -> str: ...
 
     @method(effect="read")
     def hidden(self) -> str: ...
@@ -129,6 +140,9 @@ class TheShop(Shop):
     def die(self):
         os._exit(9)
 
+    def label(self, label):
+        return repr(label)
+
     def hidden(self):
         return "nobody may"
 
@@ -145,7 +159,7 @@ def broken():
     raise RuntimeError("no database")
 
 
-GRANTED = '"add", "show", "take", "give", "lines", "count", "fail", "buy", "wait", "die"'
+GRANTED = '"add", "show", "take", "give", "lines", "count", "fail", "buy", "wait", "die", "label"'
 SERVER_POLICY = f"""
 [peer]
 ca = ["@CA@"]

@@ -69,6 +69,12 @@ def test_literals_become_what_the_declaration_says(script):
     assert "Point(x=1, y=2.0, day=datetime.date(2026, 1, 2))" in result.output
 
 
+def test_literals_in_a_dictionary_become_the_fields_of_a_record(script):
+    result = script('shop.label({"color": "BLUE", "price": 1.10, "raw": b"x", "span": (0.5, 2)})')
+    assert result.exit_code == 0, result.output
+    assert "Label(color=<Color.BLUE: 2>, price=Decimal('1.1'), raw=b'x', span=(0.5, 2.0))" in result.output
+
+
 def test_an_iterator_is_shown_a_page_at_a_time(script):
     result = script("shop.lines(3)", "rows = shop.lines(150)", "rows", "rows")
     lines = result.stdout.splitlines()
@@ -111,7 +117,13 @@ def test_text_of_a_peer_cannot_steer_the_terminal(script):
         ("shop.add(", 65, "not understood"),
         ("shop.add()", 65, "needs a"),
         ('shop.add("x")', 65, "expected int"),
-        ("shop.size = 13", 65, "does not declare 'size'"),
+        ("shop.size = 13", 65, "does not declare 'size' as writable: it is read only"),
+        (
+            'shop.label({"color": "GREEN"})',
+            65,
+            "Label expected, and in Label.color Color, got 'GREEN'; there is RED, BLUE",
+        ),
+        ('shop.label({"price": 1.10})', 65, "Label expected, and it lacks color"),
         ("shop.fail()", 70, "RemoteError (internal): "),
         ("shop.buy()", 70, "OutOfStock: no more of these\n  answered at the peer's side, not here: call of Shop.buy"),
         ("shop.hidden()", 77, "does not offer this"),

@@ -218,6 +218,7 @@ def test_run_a_server_tells_how_it_is(here):
 
 
 LEDGER = """from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from caprpc import Interface, method
 
@@ -229,10 +230,16 @@ class LedgerInterface(Interface):
     @method(effect="read")
     def history(self, account: str) -> Iterator[int]: ...
 
+    @method(effect="write")
+    def transaction(self) -> AbstractContextManager[None]: ...
+
 
 class Ledger(LedgerInterface):
     def history(self, account):
         return iter([5, 7])
+
+    def transaction(self):
+        return nullcontext()
 
 
 class Database:

@@ -211,6 +211,11 @@ def test_wrong_answer_of_a_peer_never_reaches_the_caller(value):
         signature("two").decode_result(value, NOWHERE)
 
 
+def test_wrong_answer_of_a_peer_is_told_with_expected_and_received_type():
+    with pytest.raises(ResultError, match=r"is not the declared int: expected int, got str$"):
+        signature("two").decode_result("a value of the peer", NOWHERE)
+
+
 def test_references_are_written_with_shape_and_parameter_name(table):
     def function(line: str) -> None:
         """Do nothing."""

@@ -1,5 +1,6 @@
 """The fixtures that services are tested with, and what stands behind them."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -7,7 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 
-from caprpc import Denied, Interface, ReferenceDead, attribute, method
+import caprpc
+from caprpc import Denied, Interface, ReferenceDead, RemoteError, attribute, method
 from caprpc.testing import Deployment, FakeClock, aio_connected, everything
 
 
@@ -151,6 +153,62 @@ def test_factories_say_what_they_make(caprpc_pair):
         return Book()
 
     assert caprpc_pair({"ledger": make}, [Ledger]).client.root("ledger", Ledger).currency == "EUR"
+
+
+def test_factory_whose_result_is_annotated_says_it_by_itself(caprpc_pair):
+    def make(_peer) -> Book:
+        return Book()
+
+    assert caprpc_pair({"ledger": make}).client.root("ledger", Ledger).currency == "EUR"
+
+
+def test_factory_that_says_nothing_is_told_what_to_write():
+    with pytest.raises(TypeError, match=r"annotate its result \(def ledger\(peer\) -> Implementation\)"):
+        everything({"ledger": lambda _peer: Book()})
+
+
+class Clocks(Interface):
+    @method(effect="read")
+    async def now(self) -> int: ...
+
+    @method(effect="read")
+    async def later(self) -> int: ...
+
+
+class ClocksOfOurs(Clocks):
+    async def now(self):
+        return await self._seven()
+
+    async def later(self):
+        await asyncio.get_running_loop().create_future()
+
+    async def _seven(self):
+        return 7
+
+
+class ClocksThatYield(ClocksOfOurs):
+    async def later(self):
+        await asyncio.sleep(0)
+
+
+def test_async_method_that_waits_for_nothing_runs_in_a_pair(caprpc_pair):
+    clocks = caprpc_pair({"clocks": ClocksOfOurs()}).client.root("clocks", Clocks)
+    assert clocks.now() == 7
+    assert caprpc.batch([(clocks.now, ()), (clocks.now, ())]) == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("ours", "says"),
+    [(ClocksOfOurs, "no running event loop"), (ClocksThatYield, "has no loop: use aio_connected")],
+    ids=["future", "yields"],
+)
+def test_async_method_that_waits_says_that_a_pair_has_no_loop(caprpc_pair, caplog, ours, says):
+    clocks = caprpc_pair({"clocks": ours()}).client.root("clocks", Clocks)
+    with pytest.raises(RemoteError):
+        clocks.later()
+    assert (
+        "a connection in memory has no loop: use aio_connected" in caplog.text or "no running event loop" in caplog.text
+    )
 
 
 def test_root_without_an_interface_is_named():

@@ -67,6 +67,16 @@ def test_key_that_is_no_regular_file_is_refused_without_waiting(directory):
     assert "regular" in refusal(directory).message
 
 
+@pytest.mark.parametrize("name", ["cert.pem", "anchors.pem", "crl.pem"])
+def test_directory_where_a_file_belongs_is_refused_with_its_name(directory, name):
+    (directory / name).unlink()
+    (directory / name).mkdir(mode=0o755)
+    before = len(os.listdir("/proc/self/fd"))
+    error = refusal(directory)
+    assert (error.message, error.where) == ("not a regular file", str(directory / name))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_key_of_another_user_is_refused(directory, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert "belongs to user" in refusal(directory).message
