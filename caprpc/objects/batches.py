@@ -286,7 +286,7 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
                 if isinstance(verdict, Refused)
                 else refusal_of(verdict[0], "expired" if dead else "batch", verdict[0].rule if dead else "")
             )
-            _refuse_run(job, run, start, verdict if isinstance(verdict, list) else [], refused)
+            _refuse_run(job, (run, export), start, verdict if isinstance(verdict, list) else [], refused)
             continue
         member: Member = export.shape.members[run.operation, run.member]
         if isinstance(export.obj, Forwarder):
@@ -299,7 +299,9 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
         _plan_run(job, (run, export, pieces), start, verdict, member, function)
 
 
-def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refused: Refused) -> None:
+def _refuse_run(
+    job: BatchJob, what: tuple[Run, Export | None], start: int, permits: list[Permit], refused: Refused
+) -> None:
     """Answer all calls of a run with one refusal; give back what its permits count, and charge the peer for each.
 
     A run without permits was refused and charged when it came.
@@ -307,6 +309,7 @@ def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refu
     Raises:
         RemoteProtocolError: The budget for useless things is spent.
     """
+    run, export = what
     for position in range(start, start + run.count):
         reference = new_reference()
         job.endpoint.recorder.denied(job.answer.answer_id, refused, reference)
@@ -315,7 +318,7 @@ def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refu
         ended(permit)
     job.planned = start + run.count
     for _ in permits:
-        job.endpoint.session.glitch(job.endpoint.session.now)
+        job.endpoint.session.glitch(job.endpoint.session.now, export)
 
 
 def _plan_run(
@@ -339,7 +342,7 @@ def _plan_run(
         return
     too_heavy = weigh_run(answer, run, permits[0], calls, job.endpoint.session)
     if too_heavy is not None:
-        _refuse_run(job, run, start, permits, too_heavy)
+        _refuse_run(job, (run, export), start, permits, too_heavy)
         return
     for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:
@@ -352,7 +355,7 @@ def _plan_run(
             recorder.denied(answer.answer_id, refused, reference)
             ended(permit)
             job.planned = position + 1
-            job.endpoint.session.glitch(job.endpoint.session.now)
+            job.endpoint.session.glitch(job.endpoint.session.now, export)
             if isinstance(exc, Refused):
                 job.refuse(position, exc.code, reference)
             else:
