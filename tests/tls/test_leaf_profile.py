@@ -180,6 +180,17 @@ def constrained(permitted=None, excluded=None):
         (None, [".example"], False),
         (None, ["acme.example"], True),
         (["org-b.example"], ["org-b.example"], False),
+        (["Org-B.Example"], None, True),
+        ([".EXAMPLE"], None, True),
+        (None, ["ORG-B.example"], False),
+        (None, [".Example"], False),
+        (None, ["org-b.example."], False),
+        (None, ["spiffe://org-b.example"], False),
+        (None, ["*.acme.example"], False),
+        (None, [""], False),
+        (["spiffe://org-b.example"], None, False),
+        (["*"], None, False),
+        ([""], None, False),
     ],
 )
 def test_uri_name_constraints_are_enforced_by_us_too(world, permitted, excluded, accepted):
