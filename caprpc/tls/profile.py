@@ -123,15 +123,15 @@ def check_name_constraints(leaf: Leaf, authority: Authority) -> None:
     Raises:
         IdentityRefused: The CA may not issue for this trust domain.
     """
-    host = leaf.spiffe.trust_domain
+    host, name = leaf.spiffe.trust_domain, printable(authority.name)
     permitted = authority.permitted_hosts
     if permitted is not None and not any(_host_matches(host, entry) for entry in permitted):
         raise IdentityRefused(
-            "name-constraint", f"{authority.name} may not issue for {host}: permitted are {permitted}"
+            "name-constraint", printable(f"{name} may not issue for {host}: permitted are {permitted}", 512)
         )
     # What is no host excludes we do not know what: then everything.
     if any(not _CONSTRAINT.fullmatch(entry) or _host_matches(host, entry) for entry in authority.excluded_hosts):
-        raise IdentityRefused("name-constraint", f"{authority.name} may not issue for {host}: it is excluded")
+        raise IdentityRefused("name-constraint", f"{name} may not issue for {host}: it is excluded")
 
 
 def _parse(der: bytes, reader: Callable[[x509.Certificate], _Parsed]) -> _Parsed:
@@ -190,7 +190,8 @@ def _authority_of(certificate: x509.Certificate) -> Authority:
             permitted = _hosts(value.permitted_subtrees) or None
             excluded = _hosts(value.excluded_subtrees)
     if not is_authority:
-        raise IdentityRefused("chain", f"{certificate.subject.rfc4514_string()} issued a certificate but is no CA")
+        subject = printable(certificate.subject.rfc4514_string())
+        raise IdentityRefused("chain", f"{subject} issued a certificate but is no CA")
     return Authority(
         name=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),

@@ -226,6 +226,24 @@ def test_name_constraints_of_every_ca_in_the_chain_count(world, monkeypatch):
         verify_chain(world, monkeypatch, chain, anchors={ca.fingerprint: frozenset({"org-b.example"})})
 
 
+EVIL = "CA\x1b]52;c;x\x07\x9b2J\r\n\u202e"
+
+
+@pytest.mark.parametrize("case", ["no-ca", "anchor", "trust-domain", "permitted"])
+def test_names_of_cas_cannot_steer_a_terminal(world, monkeypatch, case):
+    """A partner's CA chooses the names of those below it; a client shows why it refuses a server."""
+    ca = world.pki.ca(EVIL, trust_domains=["acme.example"] if case == "permitted" else [])
+    above = ca.certificate
+    if case == "no-ca":
+        key = new_key()
+        above = self_signed(key, common_name(EVIL), [], Validity.of_days(1)).certificate
+    domains = {} if case == "anchor" else {ca.fingerprint: frozenset({"other.example"})}
+    with pytest.raises(IdentityRefused) as caught:
+        verify_chain(world, monkeypatch, (ca.leaf(CLIENT, role="client").certificate, above), anchors=domains)
+    assert "x1b]52" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
 def test_chain_longer_than_the_bound_is_refused(world, monkeypatch):
     leaf = world.org_b.leaf(CLIENT, role="client").certificate
     for length, accepted in ((MAX_CHAIN, True), (MAX_CHAIN + 1, False), (1, False)):
