@@ -23,7 +23,7 @@ from caprpc.audit.checkpoints import (
     parse_frontier,
     save_keys,
 )
-from caprpc.audit.merkle import Range, consistency_spans, fold, hashes_from_leaves
+from caprpc.audit.merkle import Range, Steps, consistency_spans, fold, hashes_in_steps
 from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteError, NoteSigner
 from caprpc.audit.record import GENESIS, MAX_LINE_BYTES, FieldValue
 from caprpc.audit.relation import Relation
@@ -102,21 +102,19 @@ class Sealer:
         claimed = {one.key_id for one in self.latest.note.signatures} if self.latest else set()
         return [str(one.key) for _, one in self._former + self._keys if one.key.key_id in claimed]
 
-    def consistency(self, old: int, new: int) -> list[bytes] | None:
-        """Return the proof between two of our trees, from the records themselves: for a witness that lost its place.
+    def consistency(self, old: int, new: int) -> Steps | None:
+        """Return what proves one of our trees by another from the records, for a witness that lost its place.
 
-        None if the first segments are archived.
+        It rests after each step: a log of any length may have to be read. None if the first segments are archived.
 
         Raises:
             AuditError: The log is not what was written.
         """
-        if old == 0 or old > new:
-            return []
         names = map(parse_segment_name, self._storage.names())
         numbers = [found[1] for found in names if found and found[0] == self._stem]
         if 1 not in numbers:
             return None
-        return hashes_from_leaves(self._leaves(max(numbers)), consistency_spans(old, new))
+        return hashes_in_steps(self._leaves(max(numbers)), consistency_spans(old, new))
 
     def _leaves(self, last: int) -> Iterator[bytes]:
         walk = Walk()

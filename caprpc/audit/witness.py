@@ -10,10 +10,10 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from caprpc.audit.checkpoints import cosigned_name
-from caprpc.audit.merkle import Range, consistency_from_ranges, is_consistent
+from caprpc.audit.merkle import Range, Steps, consistency_from_ranges, is_consistent
 from caprpc.audit.notes import (
     KIND_COSIGNER,
     Checkpoint,
@@ -238,11 +238,22 @@ class Witness:
         return found
 
 
+class _Sent(NamedTuple):
+    """A checkpoint that is shown to the peer, or will be once its proof is found."""
+
+    note: Note
+    tree: Range
+    keys: list[str]
+    old: int
+    """Up to where the peer has seen the log."""
+
+
 class Shown:
     """What the peer has cosigned of our log, and what it is to see next.
 
     Invariant: ``_base`` is the tree of the last checkpoint that the peer is known to have seen, None if that tree is
-    not known here; at most one checkpoint is under way.
+    not known here; at most one checkpoint is under way. A peer that says where it stands has us read no more of the
+    log at a time than a step.
     """
 
     def __init__(self, storage: Storage, stem: str, sealer: Sealer) -> None:
@@ -253,6 +264,7 @@ class Shown:
         self._base: Range | None = Range()
         self._witness: VerifierKey | None = None
         self._under_way: tuple[Note, Range] | None = None
+        self._search: tuple[_Sent, Steps] | None = None
         self.lost_place = False
         """No proof can be made from where the peer stands: the segments before are archived."""
         self._refusals = 0
@@ -263,6 +275,8 @@ class Shown:
 
     def next(self, now: float) -> m.Checkpoint | None:
         """Return the next checkpoint to send, None if there is nothing new or the last one is not answered."""
+        if self._search is not None:
+            return self._go_on(now)
         latest = self._sealer.latest
         if latest is None or latest.checkpoint.size != self._sealer.tree.end:
             return None
@@ -271,17 +285,37 @@ class Shown:
         if size == self._old or (waits and now - self._sent_at < RESEND_S):
             return None
         since = next((one for one in self._sealer.ranges if one.begin == self._old and one.end == size), None)
+        sent = _Sent(latest.note, self._sealer.tree.copy(), self._sealer.signing_keys, self._old)
         if self._base is not None and since is not None:
             proof = consistency_from_ranges(self._base, since)
+        elif self._old == 0:
+            proof = []
         else:
-            found = self._sealer.consistency(self._old, size)
-            if found is None:
-                self.lost_place = True
+            steps = self._sealer.consistency(self._old, size)
+            self.lost_place = steps is None
+            if steps is None:
                 return None
-            proof = found
-        self._under_way, self._sent_at = (latest.note, self._sealer.tree.copy()), now
+            # What comes behind it is collected while the proof is looked for.
+            self._sealer.ranges = [*self._sealer.ranges[-1:], Range(size)]
+            self._search = (sent, steps)
+            return self._go_on(now)
         self._sealer.ranges = [*([since] if since is not None else []), Range(size)]
-        return m.Checkpoint(latest.note.encode(), self._old, proof, self._sealer.signing_keys)
+        return self._send(sent, proof, now)
+
+    def _go_on(self, now: float) -> m.Checkpoint | None:
+        """Look on for a proof, a step; return the checkpoint once it is found."""
+        search, self._search = self._search, None
+        if search is not None:
+            try:
+                next(search[1])
+            except StopIteration as done:
+                return self._send(search[0], done.value, now)
+        self._search = search
+        return None
+
+    def _send(self, sent: _Sent, proof: list[bytes], now: float) -> m.Checkpoint:
+        self._under_way, self._sent_at = (sent.note, sent.tree), now
+        return m.Checkpoint(sent.note.encode(), sent.old, proof, sent.keys)
 
     def answered(self, message: m.Cosigned) -> list[tuple[str, str]]:
         """Take the witness's answer; return what has to be told.
@@ -306,6 +340,7 @@ class Shown:
         if self._witness is not None and self._witness != key:
             told.append(("new-witness", f"{key}, before {self._witness}"))
         self._old, self._base, self._witness, self._refusals = tree.end, tree, key, 0
+        self._search = None
         self._sealer.ranges = [one for one in self._sealer.ranges if one.begin == tree.end]
         found = {
             "caprpc": 1,
@@ -328,6 +363,7 @@ class Shown:
             return [("not-cosigned", f"the peer does not cosign what comes after {size} records")] if stubborn else []
         # It has lost what it saw last, or its answer got lost: prove from where it stands.
         self._old, self._base = size, Range() if size == 0 else None
+        self._search = None
         return []
 
     def _load(self) -> None:

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from caprpc.audit import AuditLog, Relation, Witness
 from caprpc.bundles import SignedPolicies
@@ -22,6 +23,7 @@ from caprpc.objects.epoch import Epoch, Served, read_epoch
 from caprpc.objects.grants import Grants
 from caprpc.objects.health import Vitals
 from caprpc.objects.principals import Principals
+from caprpc.objects.rejections import Rejections
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Guard, Policy, Pools, PrincipalQuotas
 from caprpc.tls import TlsChannel, TlsRefused, still_valid, verify_peer
@@ -58,6 +60,14 @@ class Admitted:
     """Both sides have agreed to show each other their audit logs."""
 
 
+class _Reads(NamedTuple):
+    """Where identity and policies are read, and whether they are those of a side that accepts connections."""
+
+    identity: Path
+    policies: str | Path | SignedPolicies
+    accepts: bool
+
+
 @dataclass(frozen=True, slots=True)
 class EndOf:
     """Why an established connection must end: a code of ``CLOSE_CODES`` and the reason for the operator."""
@@ -81,15 +91,15 @@ class Admission:
         server_limits: ServerLimits,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._directories = directories
+        self._reads = _Reads(*directories, accepts)
         self.epoch = epoch
         self.log = log
-        self._accepts = accepts
         self.served = served
         """Nothing on the side that dials."""
         self._contracts = contracts
         self.server_limits = server_limits
         self.wall = wall
+        self._rejections = Rejections(log.general)
         self._quotas = Principals(server_limits.argument_bytes)
         self._live: set[Admitted] = set()
         self._lock = threading.Lock()
@@ -195,14 +205,10 @@ class Admission:
     def rejected(self, address: str, channel: TlsChannel, exc: Exception, reference: str) -> None:
         """Record a peer that was not admitted; the peer itself learns a code and the number."""
         detail = getattr(exc, "detail", str(exc))
-        fields: dict[str, str] = {"address": address, "reason": getattr(exc, "code", "tls"), "detail": detail}
+        more: dict[str, str] = {"detail": detail}
         if isinstance(exc, TlsRefused) and exc.verify_code:
-            fields["error"] = f"X509_V_ERR {exc.verify_code}: {exc.verify_message}"
-        try:
-            self.log.general.record("reject", reference=reference, **fields)
-        except AuditError:
-            # Nothing was admitted, and the log reports by itself that it cannot be written.
-            return
+            more["error"] = f"X509_V_ERR {exc.verify_code}: {exc.verify_message}"
+        self._rejections.add(address, getattr(exc, "code", "tls"), reference, time.monotonic(), **more)
 
     def check_still_valid(self, admitted: Admitted) -> EndOf | None:
         """Return why an established connection must end now, None if it may go on."""
@@ -230,7 +236,7 @@ class Admission:
         Raises:
             ConfigurationError: The new files are wrong; the last good ones stay in force.
         """
-        identity, policies = self._directories
+        identity, policies, accepts = self._reads
         with self._reloading:
             try:
                 epoch = read_epoch(
@@ -238,7 +244,7 @@ class Admission:
                     policies,
                     self._contracts,
                     previous=self.epoch.policies,
-                    served=self.served if self._accepts else None,
+                    served=self.served if accepts else None,
                 )
             except ConfigurationError as exc:
                 self.vitals.refused(self.wall(), str(exc))
@@ -280,6 +286,7 @@ class Admission:
         """
         if self.epoch.revoked.refresh():
             self._end_revoked()
+        self._rejections.tick(now)
         if now >= self.vitals.note_at:
             self.vitals.note_at = now + NOTE_PROBLEMS_S
             self._note_problems()
@@ -332,7 +339,7 @@ class Admission:
         policies = self.epoch.policies
         self.log.general.record("policy", event=event, policy=policies.digest, count=len(policies.policies))
         self._note_problems()
-        if self._accepts:
+        if self._reads.accepts:
             for principal in sorted({name for policy in policies.policies for name in policy.principals})[
                 :MOST_RELATIONS
             ]:
@@ -349,6 +356,7 @@ class Admission:
 
     def close(self) -> None:
         """Close the audit log and the store of grants."""
+        self._rejections.tick(inf)
         if self.served.grants is not None:
             self.served.grants.close()
         self.log.close()

@@ -20,6 +20,7 @@ from caprpc.policy import Permit, Refused
 from caprpc.session import BatchAnswer, Export, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.messages import Failure, Run
+from caprpc.wire.pieces import Pieces
 
 if TYPE_CHECKING:
     from caprpc.objects.endpoint import Endpoint
@@ -273,6 +274,7 @@ def prepare_batch(answer: BatchAnswer, endpoint: "Endpoint") -> BatchJob:
 
 
 def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
+    pieces = Pieces(endpoint.session.limits, [len(run.payload) for run, _, _ in answer.runs])
     for run, export, verdict in answer.runs:
         start = len(job.results)
         job.results.extend([None] * run.count)
@@ -284,7 +286,7 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
                 if isinstance(verdict, Refused)
                 else refusal_of(verdict[0], "expired" if dead else "batch", verdict[0].rule if dead else "")
             )
-            _refuse_run(job, run, start, verdict if isinstance(verdict, list) else [], refused)
+            _refuse_run(job, (run, export), start, verdict if isinstance(verdict, list) else [], refused)
             continue
         member: Member = export.shape.members[run.operation, run.member]
         if isinstance(export.obj, Forwarder):
@@ -294,11 +296,20 @@ def _plan_all(job: BatchJob, answer: BatchAnswer, endpoint: "Endpoint") -> None:
             function, is_async = member.bind(export.obj)
         job.is_async = job.is_async or is_async
         job.route = route_of(export, export.obj)
-        _plan_run(job, (run, export), start, verdict, member, function)
+        _plan_run(job, (run, export, pieces), start, verdict, member, function)
 
 
-def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refused: Refused) -> None:
-    """Answer all calls of a run with one refusal, and give back what their permits count."""
+def _refuse_run(
+    job: BatchJob, what: tuple[Run, Export | None], start: int, permits: list[Permit], refused: Refused
+) -> None:
+    """Answer all calls of a run with one refusal; give back what its permits count, and charge the peer for each.
+
+    A run without permits was refused and charged when it came.
+
+    Raises:
+        RemoteProtocolError: The budget for useless things is spent.
+    """
+    run, export = what
     for position in range(start, start + run.count):
         reference = new_reference()
         job.endpoint.recorder.denied(job.answer.answer_id, refused, reference)
@@ -306,18 +317,20 @@ def _refuse_run(job: BatchJob, run: Run, start: int, permits: list[Permit], refu
     for permit in permits:
         ended(permit)
     job.planned = start + run.count
+    for _ in permits:
+        job.endpoint.session.glitch(job.endpoint.session.now, export)
 
 
 def _plan_run(
     job: BatchJob,
-    what: tuple[Run, Export],
+    what: tuple[Run, Export, Pieces],
     start: int,
     permits: list[Permit],
     member: Member,
     function: Callable[..., Any],
 ) -> None:
-    recorder, (run, export) = job.endpoint.recorder, what
-    calls = codec.unpack(run.payload, job.endpoint.session.limits)
+    recorder, (run, export, pieces) = job.endpoint.recorder, what
+    calls = pieces.unpack(run.payload)
     if type(calls) is not list or len(calls) != run.count:
         raise RemoteProtocolError(f"a run of {run.count} calls whose payload does not hold as many")
     decode_args = member.signature.decode_args
@@ -329,7 +342,7 @@ def _plan_run(
         return
     too_heavy = weigh_run(answer, run, permits[0], calls, job.endpoint.session)
     if too_heavy is not None:
-        _refuse_run(job, run, start, permits, too_heavy)
+        _refuse_run(job, (run, export), start, permits, too_heavy)
         return
     for position, (permit, raw) in enumerate(zip(permits, calls, strict=True), start):
         try:
@@ -342,7 +355,7 @@ def _plan_run(
             recorder.denied(answer.answer_id, refused, reference)
             ended(permit)
             job.planned = position + 1
-            job.endpoint.session.glitch(job.endpoint.session.now)
+            job.endpoint.session.glitch(job.endpoint.session.now, export)
             if isinstance(exc, Refused):
                 job.refuse(position, exc.code, reference)
             else:

@@ -14,7 +14,6 @@ from caprpc.errors import (
     IteratorBusy,
     LimitExceeded,
     ReferenceDead,
-    RemoteProtocolError,
     declared_text,
 )
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ATTENUATE, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
@@ -26,7 +25,7 @@ from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
 from caprpc.objects.dispatch import Job, Overtaken, Plan
-from caprpc.objects.forwarding import Forwarder, NotForwarded, waiting
+from caprpc.objects.forwarding import REFUSALS, Forwarder, NotForwarded, waiting
 from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder, route_of
@@ -302,7 +301,12 @@ class Endpoint:
                 self._end(job, "declared", name, reference)
                 self.session.raise_(job.answer, "declared", reference=reference, type_=name, text=declared_text(exc))
                 return
-        self._raise(job, exc.code if isinstance(exc, NotForwarded) else "internal", exc)
+        if isinstance(exc, NotForwarded):
+            self._raise(job, exc.code, exc)
+            if exc.code in REFUSALS:
+                self.session.glitch_late(job.answer.export)
+            return
+        self._raise(job, "internal", exc)
 
     def finish_cancelled(self, job: Job | BatchJob) -> None:
         """Reply that a call was cancelled before it ran."""
@@ -339,7 +343,7 @@ class Endpoint:
         self.recorder.denied(answer.answer_id, refused, reference)
         answer.let_go()
         self.session.raise_(answer, code, reference=reference, text=text)
-        self.session.glitch(self.session.now)
+        self.session.glitch(self.session.now, answer.export)
 
     def _not_restored(self, job: Job, exc: NotRestored) -> None:
         """Reply to a sturdy reference that gives nothing as to an operation that is not granted: the same bytes."""
@@ -348,10 +352,7 @@ class Endpoint:
         job.answer.let_go()
         if not self._refuse_planned(job, refusal_of(permit, exc.reason, permit.rule, exc.detail), "denied"):
             return
-        try:
-            session.glitch(session.now)
-        except RemoteProtocolError as spent:
-            session.broken(str(spent))
+        session.glitch_late(job.answer.export)
 
     def _refuse_planned(self, job: Job, refused: Refused, code: str) -> bool:
         """Refuse a call whose decision was written before; False if this one cannot be: then it is not told."""

@@ -20,6 +20,9 @@ MOST_CHAINS: Final = 64
 _PASSED: Final = frozenset({"denied", "invalid-arguments", "limit", "unavailable", "cancelled", "deadline"})
 """What the owner said that says enough: the third party gets the same code, and no text."""
 
+REFUSALS: Final = frozenset({"denied", "invalid-arguments", "limit"})
+"""What costs us a part of the owner's patience: it costs whoever has asked for it as much of ours."""
+
 
 class NotForwarded(Exception):
     """A forwarded call has failed on its way, or at the owner.

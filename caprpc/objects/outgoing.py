@@ -21,6 +21,7 @@ from caprpc.policy import grant_line
 from caprpc.session import FEATURE_PIPELINE, Announced, Export, Import, Origin, Question, Session
 from caprpc.wire import codec
 from caprpc.wire.messages import LIFETIME_CONNECTION, BatchReturn, Raise, Return, Run
+from caprpc.wire.pieces import check_pieces
 from caprpc.wire.values import RemoteReference
 
 AnyArguments = tuple[tuple[object, ...], dict[str, object]]
@@ -168,13 +169,12 @@ class Outgoing:
                 runs.append((target, member, []))
                 last = target, member
             runs[-1][2].append((args, kwargs))
-        return self._session.ask_batch(
-            [
-                Run(target.export_id, member.operation, member.name, len(those), _pack_calls(member, those, limits))
-                for target, member, those in runs
-            ],
-            origin,
-        )
+        packed = [
+            Run(target.export_id, member.operation, member.name, len(those), _pack_calls(member, those, limits))
+            for target, member, those in runs
+        ]
+        check_pieces([run.payload for run in packed], limits)
+        return self._session.ask_batch(packed, origin)
 
     def conclude(self, question: Question, member: Member, flavor: Flavor) -> Any:
         """Return the result of an ended question, or raise what it ended with.

@@ -256,8 +256,9 @@ class Imports:
             if imported is not None:
                 imported.die(revoked=True)
                 self.release_now(imported)
-        if len(revoked) > self.limit:
-            # All at once: deleting from the front of a dict passes over what was deleted before, each time.
+        if len(revoked) > 2 * self.limit:
+            # As many at once as stay: a peer that revokes one number after the other must not have all of them copied
+            # each time, and deleting from the front of a dict passes over what was deleted before.
             self._revoked = dict.fromkeys(list(revoked)[len(revoked) - self.limit :])
         return news
 

@@ -163,8 +163,8 @@ def on_raise(session: "Session", message: m.Raise, _now: float, events: list[Eve
 
 def on_cancel(session: "Session", message: m.Cancel, now: float, events: list[Event]) -> None:
     """Remember that nobody waits for an answer; a late cancel is legal and useless."""
-    session.glitch(now)
     answer = session.answers.get(message.question)
+    session.glitch(now, answer.export if isinstance(answer, Answer) else None)
     if isinstance(answer, WaitingCall):
         give_up(session, answer, "cancelled", now, events)
     elif answer is not None:
@@ -267,9 +267,14 @@ def _usable(session: "Session", export: Export | None, message: m.Call | m.Run, 
                 # Its holder learns of it before the refusal, and can tell what happened from a lack of rights.
                 revoke(session, (export,), [], cut=False)
             raise refusal(session, export, message, reason, export.facet.permits.rule)
-        if export.right.chain and message.operation not in UNCOUNTED_OPERATIONS and not may_pass_on(export.facet):
-            # The peer asks for somebody else: what it got through a reference that it passed on, or before a reload.
-            raise refusal(session, export, message, "not-granted", export.facet.permits.rule)
+        chain = export.right.chain
+        if chain and message.operation not in UNCOUNTED_OPERATIONS:
+            # The peer asks for somebody else.
+            if not may_pass_on(export.facet):
+                # It got this through a reference that it passed on, or before a reload.
+                raise refusal(session, export, message, "not-granted", export.facet.permits.rule)
+            if session.liveness.budget_of(chain, now).spent(now):
+                raise refusal(session, export, message, "rate", "limits.glitch_burst")
     return export
 
 
@@ -329,7 +334,7 @@ def _guard_run(
             if permit.limiter is not None:
                 permit.limiter.give_back()
         for _ in range(run.count):
-            session.glitch(now)
+            session.glitch(now, export)
         return run, export, refused
     return run, export, permits
 

@@ -10,6 +10,9 @@ from caprpc.policy import SharedGlitches
 
 NEVER: Final = float("-inf")
 
+MOST_OTHERS: Final = 64
+"""Third parties that are told apart on one connection; those behind them share what one may do."""
+
 UNTIL_DEATH: Final = 2.0
 """Silence of this many ``limits.idle_s`` ends the connection; after one we ask."""
 
@@ -27,6 +30,7 @@ class Liveness:
         "frame_since",
         "glitches",
         "heard_at",
+        "others",
     )
 
     def __init__(self, limits: Limits, now: float) -> None:
@@ -36,6 +40,8 @@ class Liveness:
         self._asked_at = NEVER
         self._opened = False
         self.glitches = GlitchBudget(limits, now)
+        self.others: dict[str, GlitchBudget] = {}
+        """What the peer asks for each third party to which it passes on what is ours: that is not the peer's fault."""
         self.broken = ""
         """What the peer broke the protocol with, if that was found late: the session ends at its next tick."""
         self.heard_at = now
@@ -46,7 +52,18 @@ class Liveness:
     def tighten(self, limits: Limits) -> None:
         """Keep to other limits from now on."""
         self._limits = limits
-        self.glitches.tighten(limits)
+        for budget in (self.glitches, *self.others.values()):
+            budget.tighten(limits)
+
+    def budget_of(self, chain: tuple[str, ...], now: float) -> "GlitchBudget":
+        """Return what counts useless things that come through a reference passed on to these principals."""
+        if not chain:
+            return self.glitches
+        who = chain[0] if chain[0] in self.others or len(self.others) < MOST_OTHERS else ""
+        budget = self.others.get(who)
+        if budget is None:
+            budget = self.others[who] = GlitchBudget(self._limits, now)
+        return budget
 
     def opened(self) -> None:
         """The peer's first message has come."""
@@ -107,9 +124,14 @@ class GlitchBudget:
         self._rate = limits.glitch_per_s
         self._tokens = min(self._tokens, self._burst)
 
+    def spent(self, now: float) -> bool:
+        """Whether there is no token."""
+        return self._tokens + max(0.0, now - self._when) * self._rate < 1.0
+
     def spend(self, now: float) -> bool:
         """Take one token; False when there is none."""
         elapsed = max(0.0, now - self._when)
         self._when = now
-        self._tokens = min(self._burst, self._tokens + elapsed * self._rate) - 1.0
+        # No debt: who has spent it and goes on is let in again as soon as it refills.
+        self._tokens = max(min(self._burst, self._tokens + elapsed * self._rate) - 1.0, -1.0)
         return self._tokens >= 0.0 and (self.shared is None or self.shared.spend(now))

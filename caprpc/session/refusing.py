@@ -46,7 +46,7 @@ def refuse(session: "Session", message: m.Call, code: str, refused: Refused, now
     """Answer a call whose arguments nobody has looked at."""
     session.answers.arguments.let_go(message.question)
     if code not in _NO_FAULT or message.target >= 0:
-        session.glitch(now)
+        session.glitch(now, session.exports.get(message.target))
     reference = new_reference()
     session.queue(m.Raise(message.question, False, code, "", "", reference))
     if session.kept:

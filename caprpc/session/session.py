@@ -270,14 +270,23 @@ class Session(Asking):
         due = min(self.answers.soonest, self.asked.soonest, self.exports.next_sweep())
         return min(self.liveness.deadline(), due, spare)
 
-    def glitch(self, now: float) -> None:
-        """Count something that is legal and useless.
+    def glitch(self, now: float, export: Export | None = None) -> None:
+        """Count something that is legal and useless; on an export that was passed on, it is counted for whom it was.
 
         Raises:
-            RemoteProtocolError: The budget is spent.
+            RemoteProtocolError: The budget is spent. That of a third party ends nothing: who has spent it is refused.
         """
-        if not self.liveness.glitches.spend(now):
+        chain = () if export is None or export.right is None else export.right.chain
+        budget = self.liveness.budget_of(chain, now)
+        if not budget.spend(now) and budget is self.liveness.glitches:
             raise RemoteProtocolError(f"more than {self.limits.glitch_burst} useless messages (limits.glitch_burst)")
+
+    def glitch_late(self, export: Export) -> None:
+        """Count a call likewise that was found to be useless when it had run; the next tick ends the session."""
+        try:
+            self.glitch(self.now, export)
+        except RemoteProtocolError as spent:
+            self.broken(str(spent))
 
     def finish_answer(self, answer: Answer | BatchAnswer) -> bool:
         """Close an answer whose method has ended; whether it was open, so that the peer is to be told of its end."""

@@ -124,13 +124,13 @@ def still_valid(peer: PeerIdentity, identity: Identity, now: float) -> str | Non
 
 def _check_anchor(leaf: Leaf, anchor: Authority, anchors: Mapping[str, frozenset[str]]) -> None:
     """A CA speaks only for the trust domains that a policy binds to it, whatever it signs."""
-    domains = anchors.get(anchor.key)
+    domains, name = anchors.get(anchor.key), printable(anchor.name)
     if domains is None:
-        raise IdentityRefused("anchor", f"no policy names the CA {anchor.name} ({anchor.key})")
+        raise IdentityRefused("anchor", f"no policy names the CA {name} ({anchor.key})")
     if leaf.spiffe.trust_domain not in domains:
         raise IdentityRefused(
             "trust-domain",
-            f"the CA {anchor.name} ({anchor.key}) may speak for {sorted(domains)}, not for {leaf.spiffe.trust_domain}",
+            f"the CA {name} ({anchor.key}) may speak for {sorted(domains)}, not for {leaf.spiffe.trust_domain}",
         )
 
 

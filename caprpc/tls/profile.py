@@ -3,6 +3,7 @@
 OpenSSL has verified signatures, dates, revocation and constraints before this runs; that is a chain, not an identity.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -37,6 +38,8 @@ ROLE_USAGES: Final = {"client": ExtendedKeyUsageOID.CLIENT_AUTH, "server": Exten
 _Parsed = TypeVar("_Parsed")
 _CURVES: Final = ("secp256r1", "secp384r1")
 _HASHES: Final = ("sha256", "sha384", "sha512")
+_CONSTRAINT: Final = re.compile(r"\.?[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?)*")
+"""A host, or ``.domain``; RFC 5280 knows nothing else for URIs."""
 _LABEL_CHARACTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -120,14 +123,15 @@ def check_name_constraints(leaf: Leaf, authority: Authority) -> None:
     Raises:
         IdentityRefused: The CA may not issue for this trust domain.
     """
-    host = leaf.spiffe.trust_domain
+    host, name = leaf.spiffe.trust_domain, printable(authority.name)
     permitted = authority.permitted_hosts
     if permitted is not None and not any(_host_matches(host, entry) for entry in permitted):
         raise IdentityRefused(
-            "name-constraint", f"{authority.name} may not issue for {host}: permitted are {permitted}"
+            "name-constraint", printable(f"{name} may not issue for {host}: permitted are {permitted}", 512)
         )
-    if any(_host_matches(host, entry) for entry in authority.excluded_hosts):
-        raise IdentityRefused("name-constraint", f"{authority.name} may not issue for {host}: it is excluded")
+    # What is no host excludes we do not know what: then everything.
+    if any(not _CONSTRAINT.fullmatch(entry) or _host_matches(host, entry) for entry in authority.excluded_hosts):
+        raise IdentityRefused("name-constraint", f"{name} may not issue for {host}: it is excluded")
 
 
 def _parse(der: bytes, reader: Callable[[x509.Certificate], _Parsed]) -> _Parsed:
@@ -186,7 +190,8 @@ def _authority_of(certificate: x509.Certificate) -> Authority:
             permitted = _hosts(value.permitted_subtrees) or None
             excluded = _hosts(value.excluded_subtrees)
     if not is_authority:
-        raise IdentityRefused("chain", f"{certificate.subject.rfc4514_string()} issued a certificate but is no CA")
+        subject = printable(certificate.subject.rfc4514_string())
+        raise IdentityRefused("chain", f"{subject} issued a certificate but is no CA")
     return Authority(
         name=certificate.subject.rfc4514_string(),
         issuer=certificate.issuer.rfc4514_string(),
@@ -250,7 +255,8 @@ def _address(address: IPv4Address | IPv6Address | IPv4Network | IPv6Network) -> 
 
 
 def _hosts(subtrees: list[x509.GeneralName] | None) -> tuple[str, ...]:
-    return tuple(entry.value for entry in subtrees or () if isinstance(entry, x509.UniformResourceIdentifier))
+    """Return URI name constraints; hosts are the same in whatever case they are written."""
+    return tuple(entry.value.lower() for entry in subtrees or () if isinstance(entry, x509.UniformResourceIdentifier))
 
 
 def _host_matches(host: str, entry: str) -> bool:

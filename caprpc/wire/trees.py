@@ -42,11 +42,11 @@ Unpack: TypeAlias = Callable[[bytes], Any]
 _PLAIN: Final = frozenset({NoneType, bool, float, str, bytes})
 """Types that travel as they are, whatever they hold."""
 
-_NATIVE: Final = _PLAIN | {int}
+NATIVE: Final = _PLAIN | {int}
 _TREE: Final = frozenset({list, dict, Extension})
 """Types that a decoded tree is descended into."""
 
-_KEYED: Final = frozenset({str, bytes})
+KEYED: Final = frozenset({str, bytes})
 """Types that Python hashes with a secret, so that a peer cannot make them collide."""
 
 _TEXT: Final = frozenset({str})
@@ -57,7 +57,7 @@ _ONLY_REFERENCES: Final = {(CODE_REFERENCE, REFERENCE.size)}
 _MANY: Final = 8
 """From so many references in a list on, decoding them together costs less."""
 
-_EXTENSION_ITEMS: Final = 4
+EXTENSION_ITEMS: Final = 4
 """An extension counts as this many values: decoding one takes as long."""
 
 _HINTS: Final = {
@@ -87,11 +87,11 @@ def plain_budget(value: Any, depth: int, budget: int, max_key_bytes: int) -> int
         items = value.values()
         budget -= len(items)
     else:
-        return budget if kind in _NATIVE else -1
+        return budget if kind in NATIVE else -1
     budget -= len(items)
     if budget < 0 or not depth:
         return -1
-    if _NATIVE.issuperset(map(type, items)):
+    if NATIVE.issuperset(map(type, items)):
         return budget
     for item in items:
         kind = type(item)
@@ -102,7 +102,7 @@ def plain_budget(value: Any, depth: int, budget: int, max_key_bytes: int) -> int
                     return -1
             elif depth < 2:
                 return -1
-        elif kind not in _NATIVE:
+        elif kind not in NATIVE:
             return -1
     return budget
 
@@ -127,21 +127,21 @@ def plain_copy(value: Any, depth: int) -> Any:
         table = value.copy()
         if depth <= 0 or not _TEXT.issuperset(map(type, table)):
             raise NotPlain
-        if not _NATIVE.issuperset(map(type, table.values())):
+        if not NATIVE.issuperset(map(type, table.values())):
             for key, item in table.items():
-                if type(item) not in _NATIVE:
+                if type(item) not in NATIVE:
                     table[key] = plain_copy(item, depth - 1)
         return table
     if kind is list:
         items = value.copy()
         if depth <= 0:
             raise NotPlain
-        if not _NATIVE.issuperset(map(type, items)):
+        if not NATIVE.issuperset(map(type, items)):
             for index, item in enumerate(items):
-                if type(item) not in _NATIVE:
+                if type(item) not in NATIVE:
                     items[index] = plain_copy(item, depth - 1)
         return items
-    if kind in _NATIVE:
+    if kind in NATIVE:
         return value
     raise NotPlain
 
@@ -172,7 +172,7 @@ class Flattener:
             return self._items(value.copy(), depth)
         if kind is dict:
             return self._dict(value.copy(), depth)
-        self._spend(_EXTENSION_ITEMS - 1)
+        self._spend(EXTENSION_ITEMS - 1)
         if kind is tuple:
             return Extension(CODE_TUPLE, self._pack(self._items(list(value), depth)))
         if kind is set or kind is frozenset:
@@ -190,7 +190,7 @@ class Flattener:
             return value
         if value.bit_length() > self._limits.max_int_bits:
             raise ValueError(f"integer of more than {self._limits.max_int_bits} bits (limits.max_int_bits)")
-        self._spend(_EXTENSION_ITEMS - 1)
+        self._spend(EXTENSION_ITEMS - 1)
         return Extension(CODE_INTEGER, encode_integer(value))
 
     def _items(self, items: list[Any], depth: int) -> list[Any]:
@@ -207,7 +207,7 @@ class Flattener:
 
     def _dict(self, table: dict[Any, Any], depth: int) -> Any:
         if not _TEXT.issuperset(map(type, table)):
-            self._spend(_EXTENSION_ITEMS - 1)
+            self._spend(EXTENSION_ITEMS - 1)
             return self._pairs(table, depth)
         self._open(2 * len(table), depth)
         most = self._limits.max_key_bytes
@@ -232,7 +232,7 @@ class Flattener:
         return Extension(CODE_PAIRS, self._pack(flat))
 
     def _set(self, members: list[Any], code: int, depth: int) -> Extension:
-        if len(members) > self._limits.max_pair_keys and not _KEYED.issuperset(map(type, members)):
+        if len(members) > self._limits.max_pair_keys and not KEYED.issuperset(map(type, members)):
             raise ValueError(
                 f"set of {len(members)} members, which are not all str or bytes: at most {self._limits.max_pair_keys} "
                 f"allowed (limits.max_pair_keys)"
@@ -289,7 +289,7 @@ class Builder:
         if kind is not Extension:
             return flat
         code = flat.code
-        self._spend(_EXTENSION_ITEMS - 1)
+        self._spend(EXTENSION_ITEMS - 1)
         decode = DECODERS.get(code)
         if decode is not None:
             return decode(bytes(flat.data), self._limits)
@@ -316,7 +316,7 @@ class Builder:
         """Say whether extensions are all references, which are decoded together; they are charged here if so."""
         if {(item.code, len(item.data)) for item in items} != _ONLY_REFERENCES:
             return False
-        self._spend((_EXTENSION_ITEMS - 1) * len(items))
+        self._spend((EXTENSION_ITEMS - 1) * len(items))
         return True
 
     def _inner(self, extension: Extension) -> list[Any]:
@@ -356,7 +356,7 @@ class Builder:
             raise RemoteProtocolError("pairs with equal keys")
         return result
 
-    def _charge_hashes(self, values: list[Any], keyed: frozenset[type] = _KEYED) -> None:
+    def _charge_hashes(self, values: list[Any], keyed: frozenset[type] = KEYED) -> None:
         """Bound what a peer may make us hash: 20,000 integers that collide take 1.6 s."""
         if keyed.issuperset(map(type, values)):
             return

@@ -1,8 +1,12 @@
 """How much memory a decoded value takes, for quotas: counted in C, level by level, without recursion."""
 
 from gc import get_referents
+from itertools import chain
 from sys import getsizeof
 from typing import Any, Final
+
+from caprpc.wire.trees import EXTENSION_ITEMS, KEYED, NATIVE
+from caprpc.wire.values import MAX_NATIVE_INTEGER, MIN_NATIVE_INTEGER
 
 _VALUE_BYTES: Final = 80
 """Of a value that is no long text: an entry of a map with its part of the map, an empty list, a number in a list."""
@@ -14,6 +18,7 @@ _LONG_BYTES: Final = 20
 """Values of more bytes than this on average are long texts: four bytes a character at worst, so they are measured."""
 
 _CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset})
+_TEXT: Final = frozenset({str})
 
 
 def memory_of(value: Any, size: int, *, plain: bool) -> int:
@@ -30,6 +35,35 @@ def memory_of(value: Any, size: int, *, plain: bool) -> int:
         return sum(sum(map(getsizeof, level)) for level in levels)
     sets = 0 if plain else sum(type(item) in (set, frozenset) for level in levels for item in level)
     return _VALUE_BYTES * count + size + _SET_BYTES * sets
+
+
+def charged(value: Any, *, plain: bool) -> tuple[int, int]:
+    """Return what decoding a value has taken of ``limits.max_items`` and of ``limits.max_pair_keys``.
+
+    Args:
+        value: What the codec has built.
+        plain: As for ``memory_of``.
+    """
+    items, hashed = 1, 0
+    for item in chain.from_iterable(_levels(value, plain=plain)):
+        kind = type(item)
+        if kind in NATIVE:
+            if kind is int and not MIN_NATIVE_INTEGER <= item <= MAX_NATIVE_INTEGER:
+                items += EXTENSION_ITEMS - 1
+        elif kind is dict:
+            items += 2 * len(item)
+            if not _TEXT.issuperset(map(type, item)):
+                items += EXTENSION_ITEMS - 1
+                hashed += len(item)
+        elif kind is list:
+            items += len(item)
+        else:
+            items += EXTENSION_ITEMS - 1
+            if kind in _CONTAINERS:
+                items += len(item)
+                if kind is not tuple and not KEYED.issuperset(map(type, item)):
+                    hashed += len(item)
+    return items, hashed
 
 
 def _levels(value: Any, *, plain: bool) -> list[list[Any]]:

@@ -64,3 +64,19 @@ def test_what_arrives_behind_a_revocation_in_one_segment_is_refused(world, drive
     refused = {answer.reference for answer in answers if outcome(answer) == "revoked"}
     known = {entry.record.fields["reference"] for entry in select(running.side.audit, Selection(decision="deny"))}
     assert refused <= known
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**1100, -(2**1100), float("nan"), float("inf"), 0, True],
+    ids=["huge", "below", "nan", "infinity", "nothing", "true"],
+)
+def test_numbers_of_no_sense_in_terms_are_arguments_that_do_not_fit(world, driver, value):
+    running = world.serve(driver)
+    peer = world.open(running)
+    slip = peer.value(peer.root(), "slip").export
+    for place in range(len(NO_TERMS)):
+        terms = [*NO_TERMS[:place], value, *NO_TERMS[place + 1 :]]
+        assert outcome(peer.ask(slip, "", terms, operation=OP_ATTENUATE)) == "invalid-arguments", place
+    assert peer.value(slip, "text") == "slip"
+    assert running.denials() == len(NO_TERMS)

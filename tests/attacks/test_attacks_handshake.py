@@ -8,6 +8,7 @@ from hostile_peer import NONCE, HostileServer, connect_socket, welcome
 from vault_service import CLIENT, INTERFACES
 
 import caprpc
+from caprpc.audit import Selection, select
 from caprpc.ids import OP_ROOT
 from caprpc.pki.certificates import key_pem
 from caprpc.testing.pki import ThrowawayPki
@@ -279,3 +280,19 @@ def test_the_same_script_lets_a_good_client_in(world):
 
     with HostileServer(side, script) as server, connect(world, server.address) as peer:
         assert peer.principal == world.server_id
+
+
+def test_a_flood_of_strangers_is_counted_in_the_log_and_each_number_is_found(world, driver):
+    running = world.serve(driver)
+    for _ in range(300):
+        stranger = connect_socket(running.address)
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with suppress(ConnectionError):
+            stranger.recv(1)
+        stranger.close()
+    records = running.records(kind="reject")
+    assert sum(record.get("count", 1) for record in records) == 300
+    assert len(records) < 50
+    number = next(record["references"] for record in records if "count" in record).split()[3]
+    (found,) = select(running.side.audit, Selection(reference=number))
+    assert found.record.fields["reason"] == "foreign"

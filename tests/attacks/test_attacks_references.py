@@ -1,12 +1,13 @@
 """Handles: references of other connections, dead ones, forged ones, and arithmetic with their counts. CAP-HD."""
 
 import re
+import time
 
 import pytest
 from hostile_peer import GENEROUS, own, reference
 from vault_service import CANARY, PaperSlip
 
-from caprpc.ids import OP_CLOSE, OP_ENTER, OP_EXIT, OP_INVOKE, OP_ITERATE, OP_NEXT
+from caprpc.ids import OP_CLOSE, OP_ENTER, OP_EXIT, OP_INVOKE, OP_ITERATE, OP_NEXT, OP_ROOT
 from caprpc.wire import messages as m
 from caprpc.wire.codec import pack, unpack
 
@@ -352,3 +353,21 @@ def test_contexts_are_entered_and_left_once_and_errors_that_are_forged_are_none(
     assert peer.value(door, operation=OP_EXIT, args=[True, "KeyboardInterrupt", "now"]) is False
     assert isinstance(peer.ask(door, operation=OP_EXIT, args=[True, "SystemExit", ""]), m.Raise)
     assert world.service.ran == ["enter", "exit"]
+
+
+def test_revoking_one_number_after_the_other_costs_the_same_each_time(world, driver):
+    peer = world.open(world.serve(driver))
+    number = 1_000_000
+
+    def revoked(count):
+        nonlocal number
+        before = time.process_time()
+        for _ in range(count // 256):
+            peer.send(*[m.Revoked([number + i]) for i in range(256)])
+            number += 256
+        assert peer.ask(0, "vault", operation=OP_ROOT) is not None
+        return time.process_time() - before
+
+    few = revoked(4_096)
+    # From here on as many numbers are remembered as there may be references.
+    assert revoked(8_192) < 10 * few + 0.1

@@ -149,3 +149,27 @@ def test_cancelling_far_away_reaches_the_owners_method(three):
     assert three.seen
     assert not three.front.server.session.answers
     assert not len(three.front.server.link.endpoint.nested)
+
+
+NARROW = "[offer.N.args.offered]\nindex = { max = 10 }\n"
+
+
+def test_refusals_that_the_far_one_provokes_cost_the_middle_nothing_at_the_owner(three):
+    three.impl.handles.append(three.impl.leaf)
+    three.reload("owner", "owner", {"middle": OF_THE_OWNER["middle"] + NARROW})
+    codes = []
+    while three.front.client.ended is None and len(codes) < 400:
+        try:
+            three.node.offered(99)
+        except RemoteError as exc:
+            codes.append(exc.code)
+        except caprpc.ConnectionLost:
+            break
+    # As many as it may have of its own peer, which ends the connection with it and with nobody else.
+    assert len(codes) == 201
+    assert codes == ["invalid-arguments"] * 200 + ["limit"]
+    assert three.front.server.ended.code == "protocol-error"
+    assert three.upstream.client.ended is None
+    assert three.gate.held.offered(1).name(1) == "owner's"
+    assert [budget.spent(0.0) for budget in three.upstream.server.session.liveness.others.values()] == [True]
+    assert not three.upstream.server.session.liveness.glitches.spent(0.0)

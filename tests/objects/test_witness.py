@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+from caprpc.audit import merkle
 from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteSigner, VerifierKey
 from caprpc.audit.proofs import prove
+from caprpc.audit.sealing import Sealer
 from caprpc.audit.witness import MOST_ORIGINS, RESEND_S
 from caprpc.testing.pair import Pair
 from caprpc.wire import messages as m
@@ -289,3 +291,56 @@ def test_a_witness_that_lies_about_what_it_saw_costs_a_record(both, node):
     assert both.events("server").count("ahead") == 1
     both.call(node)
     assert both.pair.client.ended is None
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Count the records that are read for proofs; a step is 50 of them."""
+    monkeypatch.setattr(merkle, "STEP_LEAVES", 50)
+    counts = []
+    leaves = Sealer._leaves
+
+    def counting(self, last):
+        for leaf in leaves(self, last):
+            counts.append(leaf)
+            yield leaf
+
+    monkeypatch.setattr(Sealer, "_leaves", counting)
+    return counts
+
+
+def test_a_witness_that_names_other_places_has_a_step_of_the_log_read_at_a_time(both, node, read):
+    for _ in range(150):
+        both.call(node)
+    both.tick(2)
+    witness = both.witness("server")
+    size = witness.ours._sealer.tree.end
+    assert size > 300
+    for place in range(100, 120):
+        before = len(read)
+        # A cosignature of something else is no refusal, after which the next checkpoint would have to wait.
+        witness.receive(m.Cosigned(witness.ours._sealer.origin, place, "nothing", "key"))
+        both.call(node)
+        both.tick()
+        assert len(read) - before <= 50
+    assert len(read) > 500
+    assert both.pair.client.ended is None
+
+
+def test_a_proof_that_is_found_in_steps_is_of_the_log_as_it_was_and_goes_on(both, node, read):
+    for _ in range(150):
+        both.call(node)
+    both.tick(3)
+    both.pair.close()
+    for file in both.files("server", "*.cosigned"):
+        file.unlink()
+    both.open()
+    for _ in range(20):
+        both.call(node)
+        both.tick()
+    both.tick(4)
+    # The whole log, once: what came meanwhile is known without looking for it.
+    assert 300 < len(read) < 400
+    (seen,) = both.witness("client")._seen.values()
+    assert seen.checkpoint.size == both.witness("server").ours._sealer.tree.end
+    assert set(both.events("client") + both.events("server")) == {"new-log"}

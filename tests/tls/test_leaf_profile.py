@@ -180,6 +180,17 @@ def constrained(permitted=None, excluded=None):
         (None, [".example"], False),
         (None, ["acme.example"], True),
         (["org-b.example"], ["org-b.example"], False),
+        (["Org-B.Example"], None, True),
+        ([".EXAMPLE"], None, True),
+        (None, ["ORG-B.example"], False),
+        (None, [".Example"], False),
+        (None, ["org-b.example."], False),
+        (None, ["spiffe://org-b.example"], False),
+        (None, ["*.acme.example"], False),
+        (None, [""], False),
+        (["spiffe://org-b.example"], None, False),
+        (["*"], None, False),
+        ([""], None, False),
     ],
 )
 def test_uri_name_constraints_are_enforced_by_us_too(world, permitted, excluded, accepted):
@@ -213,6 +224,24 @@ def test_name_constraints_of_every_ca_in_the_chain_count(world, monkeypatch):
     chain = (ca.leaf(CLIENT, role="client").certificate, ca.certificate)
     with pytest.raises(IdentityRefused, match="name-constraint"):
         verify_chain(world, monkeypatch, chain, anchors={ca.fingerprint: frozenset({"org-b.example"})})
+
+
+EVIL = "CA\x1b]52;c;x\x07\x9b2J\r\n\u202e"
+
+
+@pytest.mark.parametrize("case", ["no-ca", "anchor", "trust-domain", "permitted"])
+def test_names_of_cas_cannot_steer_a_terminal(world, monkeypatch, case):
+    """A partner's CA chooses the names of those below it; a client shows why it refuses a server."""
+    ca = world.pki.ca(EVIL, trust_domains=["acme.example"] if case == "permitted" else [])
+    above = ca.certificate
+    if case == "no-ca":
+        key = new_key()
+        above = self_signed(key, common_name(EVIL), [], Validity.of_days(1)).certificate
+    domains = {} if case == "anchor" else {ca.fingerprint: frozenset({"other.example"})}
+    with pytest.raises(IdentityRefused) as caught:
+        verify_chain(world, monkeypatch, (ca.leaf(CLIENT, role="client").certificate, above), anchors=domains)
+    assert "x1b]52" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_chain_longer_than_the_bound_is_refused(world, monkeypatch):
