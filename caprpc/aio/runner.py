@@ -48,8 +48,8 @@ class MethodRunner:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._shares: Shares[Connection] = Shares(threads, wait_s)
         self._late = NoWorker(wait_s)
-        self._looks = False
-        """Whether it is looked later at who waits because others hold all threads."""
+        self._next_look = inf
+        """When it is looked at who waits because others hold all threads."""
         self._proofs_left: dict[Member, float] = {}
 
     def needs_thread(self, job: AnyJob) -> bool:
@@ -65,8 +65,8 @@ class MethodRunner:
 
         If it returns False, ``place_free`` or ``turned_away`` is called on the connection later.
         """
-        taken = self._shares.take(connection.principal, connection)
-        if not taken and not self._looks:
+        taken = self._shares.take(connection.principal, connection, connection.pending)
+        if not taken:
             self._look_later(connection.loop)
         return taken
 
@@ -99,13 +99,17 @@ class MethodRunner:
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at who waits when the first of them has waited long enough, if somebody does; on the loop."""
         due = self._shares.due
-        self._looks = due < inf
-        if self._looks:
-            loop.call_later(max(0.0, due - time.monotonic()), self._look, loop)
+        if due < self._next_look:
+            self._next_look = due
+            loop.call_later(max(0.0, due - time.monotonic()), self._look, loop, due)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if due != self._next_look:
+            # Somebody was due before, and the look at that has arranged for the next.
+            return
         for connection in self._shares.overdue(_AT_ONCE):
             connection.guarded(connection.turned_away, self._late)
+        self._next_look = inf
         self._look_later(loop)
 
     def _unproved(self, member: Member) -> bool:

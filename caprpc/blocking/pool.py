@@ -46,7 +46,7 @@ class Pool:
     where nothing would end its waiting.
     """
 
-    __slots__ = ("_late", "_lock", "_looks", "_polling", "_shares", "_slow", "_stuck", "_workers")
+    __slots__ = ("_late", "_lock", "_next_look", "_polling", "_shares", "_slow", "_stuck", "_workers")
 
     def __init__(self, workers: Workers, limits: ServerLimits, slow: SlowMembers, polling: Polling) -> None:
         self._workers = workers
@@ -55,14 +55,14 @@ class Pool:
         self._slow = slow
         self._polling = polling
         self._lock = threading.Lock()
-        self._looks = False
-        """Whether the crowd is looked at later."""
+        self._next_look = inf
+        """When the crowd is looked at."""
         self._stuck: dict[int, str] = {}
         """For which principal the thread runs a method that polled in a turn, and was relieved."""
 
     def start(self, connection: Connection) -> None:
         """Run the first call of a connection once there is a worker for it; its lock is held."""
-        if self._shares.take(connection.principal, connection):
+        if self._shares.take(connection.principal, connection, connection.pending):
             self._workers.submit(lambda: self._serve(connection))
         else:
             self._look_later()
@@ -117,7 +117,7 @@ class Pool:
 
     def _give_back(self, principal: str) -> Connection | None:
         following = self._shares.give_back(principal)
-        if self._shares.crowded and not self._looks:
+        if self._shares.crowded and self._next_look == inf:
             # Whoever has waited for its own principal waits for others now.
             self._look_later()
         return following
@@ -125,22 +125,23 @@ class Pool:
     def _look_later(self) -> None:
         """Look at the crowd when the first of it has waited long enough, if there is one."""
         with self._lock:
-            if self._looks:
-                return
             due = self._shares.due
-            if due == inf:
+            if due >= self._next_look:
                 return
-            self._looks = True
-        self._polling.later(due, self._look)
+            self._next_look = due
+        self._polling.later(due, lambda: self._look(due))
 
-    def _look(self) -> None:
+    def _look(self, due: float) -> None:
+        if due != self._next_look:
+            # Somebody was due before, and whoever looked then has arranged for the next.
+            return
         for connection in self._shares.overdue(_AT_ONCE):
             try:
                 self._turn_away(connection)
             except Exception:  # a defect met by one connection must not keep the others waiting
                 self._polling.defect(connection.wire.sock.fileno())
         with self._lock:
-            self._looks = False
+            self._next_look = inf
         self._look_later()
 
     def _turn_away(self, connection: Connection) -> None:

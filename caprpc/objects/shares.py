@@ -3,7 +3,9 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import Generic, TypeVar
 
@@ -19,11 +21,26 @@ class Shares(Generic[Waiting]):
     its own principal, which occupies ``most`` workers, for as long as those take; or in the crowd, because others hold
     all workers, and there for ``wait_s`` at most. Who waits in the crowd counts in its principal's share.
 
-    Invariants: the crowd is empty while a worker is free; a worker that becomes free is handed to whoever has waited in
+    Who comes back for the next of its calls stands behind all others, but has no time of its own: calls that were
+    there when it began to wait wait on from then, or each of them would have the whole time again.
+
+    Invariants: the crowd is empty while a worker is free; a worker that becomes free is handed to whoever has stood in
     the crowd longest; each waits in one place, and at most once.
     """
 
-    __slots__ = ("_clock", "_crowd", "_free", "_lock", "_most", "_own", "_taken", "_wait_s")
+    __slots__ = (
+        "_clock",
+        "_crowd",
+        "_entries",
+        "_free",
+        "_lock",
+        "_marks",
+        "_most",
+        "_own",
+        "_taken",
+        "_untils",
+        "_wait_s",
+    )
 
     def __init__(
         self,
@@ -39,8 +56,13 @@ class Shares(Generic[Waiting]):
         self._lock = threading.Lock()
         self._taken: dict[str, int] = {}
         self._own: dict[str, OrderedDict[Waiting, None]] = {}
-        self._crowd: OrderedDict[Waiting, tuple[str, float]] = OrderedDict()
-        """With their principal, and until when they wait."""
+        self._crowd: OrderedDict[Waiting, tuple[str, int]] = OrderedDict()
+        """With their principal, and the number of their entry among ``_untils``."""
+        self._untils: list[tuple[float, int, Waiting]] = []
+        """Until when each in the crowd waits, as a heap; some have left it since."""
+        self._entries = count()
+        self._marks: dict[Waiting, tuple[object, float]] = {}
+        """The last of the calls that were there when somebody began to wait in the crowd, and until when they wait."""
 
     @property
     def crowded(self) -> bool:
@@ -51,10 +73,13 @@ class Shares(Generic[Waiting]):
     def due(self) -> float:
         """When somebody has waited in the crowd for long enough; infinite if nobody waits there."""
         with self._lock:
-            return next((until for _, until in self._crowd.values()), inf)
+            return self._first_until()
 
-    def take(self, principal: str, waiting: Waiting) -> bool:
-        """Take a worker; False if there is none now: ``give_back`` or ``overdue`` will return ``waiting``."""
+    def take(self, principal: str, waiting: Waiting, calls: Sequence[object] = ()) -> bool:
+        """Take a worker for the first of some calls; False if there is none now.
+
+        Then ``give_back`` or ``overdue`` will return ``waiting``.
+        """
         with self._lock:
             taken = self._taken.get(principal, 0)
             if taken >= self._most:
@@ -64,7 +89,7 @@ class Shares(Generic[Waiting]):
             if self._free > 0:
                 self._free -= 1
                 return True
-            self._crowd[waiting] = principal, self._clock() + self._wait_s
+            self._stand(principal, waiting, calls)
             return False
 
     def occupy(self, principal: str) -> None:
@@ -80,7 +105,9 @@ class Shares(Generic[Waiting]):
             self._free += 1
             if self._free > 0 and self._crowd:
                 self._free -= 1
-                return self._crowd.popitem(last=False)[0]
+                following, _ = self._crowd.popitem(last=False)
+                self._forget()
+                return following
             return None
 
     def overdue(self, most: int) -> list[Waiting]:
@@ -88,11 +115,10 @@ class Shares(Generic[Waiting]):
         late: list[Waiting] = []
         with self._lock:
             now = self._clock()
-            while self._crowd and len(late) < most:
-                waiting, (principal, until) = next(iter(self._crowd.items()))
-                if now < until:
-                    break
-                del self._crowd[waiting]
+            while len(late) < most and self._first_until() <= now:
+                _, _, waiting = heappop(self._untils)
+                principal, _ = self._crowd.pop(waiting)
+                self._marks.pop(waiting, None)
                 late.append(waiting)
                 self._leave(principal)
         return late
@@ -100,8 +126,10 @@ class Shares(Generic[Waiting]):
     def withdraw(self, principal: str, waiting: Waiting) -> None:
         """Have somebody wait no more who has nothing to run; does nothing if a worker was handed over before."""
         with self._lock:
+            self._marks.pop(waiting, None)
             if self._crowd.pop(waiting, None) is not None:
                 self._leave(principal)
+                self._forget()
                 return
             own = self._own.get(principal)
             if own is not None:
@@ -109,13 +137,41 @@ class Shares(Generic[Waiting]):
                 if not own:
                     del self._own[principal]
 
+    def _first_until(self) -> float:
+        """Return when the time of the first of the crowd is over; the lock is held."""
+        untils = self._untils
+        while untils:
+            until, entry, waiting = untils[0]
+            if self._crowd.get(waiting, ("", -1))[1] == entry:
+                return until
+            heappop(untils)
+        return inf
+
+    def _stand(self, principal: str, waiting: Waiting, calls: Sequence[object]) -> None:
+        """Have somebody stand in the crowd, behind all others."""
+        last, until = self._marks.get(waiting, (None, 0.0))
+        if last is None or not any(call is last for call in calls):
+            until = self._clock() + self._wait_s
+            if calls:
+                self._marks[waiting] = calls[-1], until
+            else:
+                self._marks.pop(waiting, None)
+        entry = next(self._entries)
+        self._crowd[waiting] = principal, entry
+        heappush(self._untils, (until, entry, waiting))
+
+    def _forget(self) -> None:
+        """Keep nothing of those who have left once the crowd is empty."""
+        if not self._crowd:
+            self._untils.clear()
+
     def _leave(self, principal: str) -> None:
         """Count one of a principal less; the next of its own waits in the crowd now, if there is one."""
         left = self._taken[principal] - 1
         own = self._own.get(principal)
         if own and left < self._most:
             following, _ = own.popitem(last=False)
-            self._crowd[following] = principal, self._clock() + self._wait_s
+            self._stand(principal, following, ())
             left += 1
             if not own:
                 del self._own[principal]

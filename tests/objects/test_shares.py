@@ -129,3 +129,50 @@ def test_a_thread_that_is_busy_anyway_counts_in_the_share_of_its_principal():
     shares.occupy("mallory")
     assert [shares.take("mallory", number) for number in range(2)] == [True, False]
     assert shares.give_back("mallory") == 1
+
+
+def test_calls_that_were_there_wait_from_then_on_and_those_that_came_later_from_when_the_others_have_begun():
+    shares, clock = full(8)
+    calls = ["first", "second", "third"]
+    assert not shares.take("alice", "alice", calls)
+    clock.now = 100.4
+    assert shares.give_back("bob") == "alice"
+    # The first has begun, and another has come.
+    del calls[0]
+    calls.append("fourth")
+    assert not shares.take("alice", "alice", calls)
+    assert shares.due == 101.0
+    clock.now = 100.6
+    assert shares.give_back("bob") == "alice"
+    # All that were there have begun, but for the third.
+    del calls[0]
+    assert not shares.take("alice", "alice", calls)
+    assert shares.due == 101.0
+    clock.now = 100.9
+    assert shares.give_back("bob") == "alice"
+    del calls[0]
+    assert not shares.take("alice", "alice", calls)
+    clock.now = 101.5
+    assert shares.overdue(10) == []
+    clock.now = 101.9
+    assert shares.overdue(10) == ["alice"]
+
+
+def test_whoever_comes_back_stands_behind_the_others():
+    shares, _ = full()
+    calls = ["first", "second"]
+    assert not shares.take("alice", "alice", calls)
+    assert not shares.take("carol", "carol")
+    assert shares.give_back("bob") == "alice"
+    assert not shares.take("alice", "alice", calls[1:])
+    assert [shares.give_back("bob"), shares.give_back("mallory")] == ["carol", "alice"]
+
+
+def test_the_time_of_calls_that_were_refused_is_not_that_of_the_next():
+    shares, clock = full()
+    calls = ["first", "second"]
+    assert not shares.take("alice", "alice", calls)
+    clock.now = 101.0
+    assert shares.overdue(10) == ["alice"]
+    assert not shares.take("alice", "alice", calls)
+    assert shares.due == 102.0
