@@ -33,7 +33,7 @@ _DISTRUST: Final = 256
 """Proofs that a method needs after it has stopped the loop."""
 
 
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
 """Connections that are turned away between two looks of the loop at its sockets."""
 
 _NOT_LEARNED: Final = frozenset({OP_ROOT}) | IMPLICIT_OPERATIONS

@@ -13,7 +13,7 @@ from caprpc.objects.dispatch import NoWorker
 from caprpc.objects.shares import Shares
 from caprpc.objects.work import AnyJob
 
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
 """Connections that are turned away between two looks of the watchdog at what runs."""
 
 _NOBODY: Final = ""

@@ -11,6 +11,8 @@ from vault_service import QUICK, Running
 
 import caprpc
 from caprpc import Interface, method
+from caprpc.aio import runner
+from caprpc.blocking import slow
 from caprpc.blocking.reactor import Reactor
 from caprpc.errors import RemoteError
 from caprpc.ids import OP_CALL, OP_INVOKE
@@ -26,7 +28,7 @@ spiffe = [@WHO@]
 desk = "Desk"
 [offer.Desk]
 interface = "Desk"
-call = ["block", "ready", "quick", "later", "item", "call_back"]
+call = ["block", "ready", "quick", "later", "item", "call_back", "stall"]
 [offer.Desk.limit.ready]
 in_flight = 1
 [offer.Desk.returns]
@@ -43,7 +45,7 @@ ACCEPT = """[peer]
 ca = ["@CA@"]
 spiffe = ["spiffe://@DOMAIN@/server"]
 [accept.Desk]
-call = ["block", "ready", "quick", "later", "item", "call_back"]
+call = ["block", "ready", "quick", "later", "item", "call_back", "stall"]
 [offer.Function]
 interface = "Callable"
 invoke = true
@@ -76,6 +78,9 @@ class Desk(Interface):
     @method(effect="read", blocking=True)
     def item(self) -> Item: ...
 
+    @method(effect="write")
+    def stall(self) -> None: ...
+
     @method(effect="write", blocking=True)
     def call_back(self, function: Callable[[int], int]) -> int: ...
 
@@ -93,6 +98,9 @@ class OneDesk(Desk):
     def block(self):
         self.ran.append("block")
         self.gate.wait(20)
+
+    def stall(self):
+        self.block()
 
     def ready(self, value=b""):
         self.ran.append("ready")
@@ -239,6 +247,15 @@ def test_call_that_waits_for_its_own_principal_waits_on(office, wait_s):
     assert isinstance(mallory.answer(second.question), m.Return)
 
 
+@pytest.fixture
+def patience(monkeypatch):
+    """Have methods prove fast, and not block, however busy the machine is."""
+    monkeypatch.setattr(runner, "FAST_S", 10.0)
+    monkeypatch.setattr(runner, "SLOW_S", 10.0)
+    monkeypatch.setattr(slow, "_STRIKE_S", 0.0)
+
+
+@pytest.mark.usefixtures("patience")
 def test_everything_of_a_connection_that_needs_a_worker_is_refused_together(office, wait_s):
     """And what needs none runs, in place or on the loop."""
     alice = office.peer("alice")
@@ -274,9 +291,9 @@ def test_batch_is_refused_as_a_whole_and_each_call_is_on_record(office):
 def test_batch_of_a_coroutine_function_runs_on_the_loop(office):
     office.fill()
     alice = office.peer("alice")
-    sent = batch(alice, later=2)
+    sent = batch(alice, later=1, ready=1)
     alice.send(sent)
-    assert unpack(alice.answer(sent.question).payload) == [3, 3]
+    assert unpack(alice.answer(sent.question).payload) == [3, 1]
 
 
 @pytest.mark.parametrize("wait_s", [20.0])
@@ -388,6 +405,7 @@ def test_audit_log_is_kept_while_all_workers_are_taken(office, monkeypatch):
     until(lambda: len(looks) > seen)
 
 
+@pytest.mark.usefixtures("patience")
 @pytest.mark.parametrize("driver", ["blocking"])
 def test_polling_thread_sleeps_again_after_it_was_woken(office, monkeypatch):
     office.fill()
@@ -401,3 +419,31 @@ def test_polling_thread_sleeps_again_after_it_was_woken(office, monkeypatch):
     monkeypatch.setattr(Reactor, "_round", lambda self, *args: rounds.append(args) or round_(self, *args))
     time.sleep(0.3)
     assert len(rounds) < 10
+
+
+@pytest.mark.parametrize("driver", ["blocking"])
+def test_method_that_stops_the_polling_thread_counts_as_a_worker(office):
+    mallory, bob, alice = (office.peer(name) for name in ("mallory", "bob", "alice"))
+    calls = []
+    for peer, name in ((mallory, "stall"), (bob, "block")):
+        calls.append(peer.call(peer.desk, name))
+        peer.send(calls[-1])
+    until(lambda: office.desk.ran.count("block") == 2)
+    assert alice.ask(alice.desk, "ready").code == "limit"
+    office.desk.gate.set()
+    assert isinstance(mallory.answer(calls[0].question), m.Return)
+    assert isinstance(bob.answer(calls[1].question), m.Return)
+    assert alice.value(alice.desk, "ready") == 1
+    until(lambda: not office.shares._taken)
+
+
+@pytest.mark.parametrize("driver", ["blocking"])
+def test_closing_what_a_peer_has_let_go_of_counts_as_a_worker(office):
+    pool, alice = office.running.server._reactor.pool, office.peer("alice")
+    for _ in range(2):
+        pool.aside(office.desk.block)
+    until(lambda: office.desk.ran.count("block") == 2)
+    assert alice.ask(alice.desk, "ready").code == "limit"
+    office.desk.gate.set()
+    until(lambda: not office.shares._taken)
+    assert alice.value(alice.desk, "ready") == 1
