@@ -272,6 +272,17 @@ def test_everything_of_a_connection_that_needs_a_worker_is_refused_together(offi
     assert [unpack(answer.payload) for answer in answers if isinstance(answer, m.Return)] == [2, 3, 2]
 
 
+def test_refused_calls_cost_nothing_of_the_budget_for_useless_things(office):
+    """It is not the peer's doing: more of them than ``glitch_burst`` leave its connection as it was."""
+    office.fill()
+    alice = office.peer("alice")
+    for _ in range(4):
+        calls = [alice.call(alice.desk, "block") for _ in range(60)]
+        alice.send(*calls)
+        assert {alice.answer(call.question).code for call in calls} == {"limit"}
+    assert alice.value(alice.desk, "later") == 3
+
+
 def test_batch_is_refused_as_a_whole_and_each_call_is_on_record(office):
     office.fill()
     alice = office.peer("alice")
