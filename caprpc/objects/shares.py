@@ -21,8 +21,8 @@ class Shares(Generic[Waiting]):
     its own principal, which occupies ``most`` workers, for as long as those take; or in the crowd, because others hold
     all workers, and there for ``wait_s`` at most. Who waits in the crowd counts in its principal's share.
 
-    Who comes back for the next of its calls stands behind all others, but has no time of its own: calls that were
-    there when it began to wait wait on from then, or each of them would have the whole time again.
+    Who comes back for the next of its calls stands behind all others, but has no time of its own: that of calls
+    which were there when it began to wait runs on, or each of them would have all of it again.
 
     Invariants: the crowd is empty while a worker is free; a worker that becomes free is handed to whoever has stood in
     the crowd longest; each waits in one place, and at most once.
