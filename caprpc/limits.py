@@ -123,6 +123,9 @@ class ServerLimits:
     """As ``principal_argument_bytes``, of all peers: eight that hold as much as they may leave the process alive."""
     workers: int = 128
     """For methods that block; one principal occupies half of them at most; calls beyond that wait in order."""
+    worker_wait_s: float = 1.0
+    """How long a call waits while others hold all workers; then it is refused, and does not run. Whose principal holds
+    its half waits for its own calls, without this bound."""
 
 
 FIRST_FRAME_BYTES: Final = 16 * KIB

@@ -6,6 +6,7 @@ import time
 from abc import abstractmethod
 
 from caprpc.aio.defects import Guarded
+from caprpc.objects.dispatch import NotStarted
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob, Work, sort_out
 from caprpc.session import FOREVER, Answer, BatchAnswer
@@ -78,6 +79,17 @@ class Answering(Guarded):
         """Send that a call of the peer was cancelled."""
         job.forget()
         self.link.endpoint.finish_cancelled(job)
+        self._replied()
+
+    def refuse(self, jobs: list[AnyJob], exc: NotStarted) -> None:
+        """Send that calls of the peer do not run."""
+        endpoint = self.link.endpoint
+        for job in jobs:
+            job.forget()
+            if job.answer.cancelled:
+                endpoint.finish_cancelled(job)
+            else:
+                endpoint.fail(job, exc)
         self._replied()
 
     def _replied(self) -> None:

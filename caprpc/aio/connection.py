@@ -11,6 +11,7 @@ from caprpc.aio.caller import Caller
 from caprpc.aio.reading import Reading, Shared
 from caprpc.aio.runner import MethodRunner
 from caprpc.objects.admission import Admission
+from caprpc.objects.dispatch import NotStarted
 from caprpc.objects.link import Link
 from caprpc.objects.turns import CALLS, TURN_S
 from caprpc.objects.work import AnyJob, Work, sort_out
@@ -81,7 +82,7 @@ class Connection(Answering, Reading):
         self._blocked_since: float | None = None
         self._waiting_bytes = 0
         self._waits = False
-        """Whether the first of ``pending`` waits: until its principal occupies fewer threads, or has been let in."""
+        """Whether the first of ``pending`` waits: until there is a thread for it, or its principal has been let in."""
         self._unstarted = 0
         """Calls that a pool thread has been given and has not started."""
         self.tasks = {}
@@ -209,6 +210,19 @@ class Connection(Answering, Reading):
             self._start_pending()
             self.flush_soon()
 
+    def turned_away(self, exc: NotStarted) -> None:
+        """Others have held all threads for as long as a call may wait: none that needs one runs."""
+        self._waits = False
+        needs_thread = self.host.runner.needs_thread
+        late: list[AnyJob] = []
+        rest: list[AnyJob] = []
+        for job in self.pending:
+            (late if needs_thread(job) else rest).append(job)
+        self.pending.clear()
+        self.pending.extend(rest)
+        self.refuse(late, exc)
+        self._start_pending()
+
     @property
     def principal(self) -> str:
         """Who the peer is; empty before that is proved."""
@@ -330,6 +344,7 @@ class Connection(Answering, Reading):
             return
         self.closed = True
         self.host.rounds.forget(self)
+        self.host.runner.forget(self)
         self.flush()
         while self.pending:
             self.pending.pop().drop()

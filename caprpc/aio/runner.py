@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ROOT
 from caprpc.interface import Member
+from caprpc.limits import DEFAULT_SERVER_LIMITS
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.closing import close_now, close_rest
+from caprpc.objects.dispatch import NoWorker
 from caprpc.objects.shares import Shares
 from caprpc.objects.work import AnyJob
 from caprpc.session import Closer
@@ -31,6 +33,9 @@ _DISTRUST: Final = 256
 """Proofs that a method needs after it has stopped the loop."""
 
 
+_AT_ONCE: Final = 32
+"""Connections that are turned away between two looks of the loop at its sockets."""
+
 _NOT_LEARNED: Final = frozenset({OP_ROOT}) | IMPLICIT_OPERATIONS
 """Operations whose members are made for each connection or call: what is known of one says nothing about the next."""
 
@@ -38,9 +43,13 @@ _NOT_LEARNED: Final = frozenset({OP_ROOT}) | IMPLICIT_OPERATIONS
 class MethodRunner:
     """Remembers which members have proved fast; its pool runs all others."""
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str, wait_s: float = DEFAULT_SERVER_LIMITS.worker_wait_s) -> None:
+        """Take the number of threads, and how long a call waits while other principals hold all of them."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
-        self._shares: Shares[Connection] = Shares(threads)
+        self._shares: Shares[Connection] = Shares(threads, wait_s)
+        self._late = NoWorker(wait_s)
+        self._next_look = inf
+        """When it is looked at who waits because others hold all threads."""
         self._proofs_left: dict[Member, float] = {}
 
     def needs_thread(self, job: AnyJob) -> bool:
@@ -52,14 +61,24 @@ class MethodRunner:
         return self._unproved(job.plan.member)
 
     def take_place(self, connection: "Connection") -> bool:
-        """Take a thread for a call of this connection's principal; False if it must wait for ``place_free``."""
-        return self._shares.take(connection.principal, connection)
+        """Take a thread for a call of this connection's principal.
+
+        If it returns False, ``place_free`` or ``turned_away`` is called on the connection later.
+        """
+        taken = self._shares.take(connection.principal, connection, connection.pending)
+        if not taken:
+            self._look_later(connection.loop)
+        return taken
 
     def give_place_back(self, connection: "Connection") -> None:
-        """Give a thread back; another connection of the principal may have waited for it."""
+        """Give a thread back; another connection may have waited for it."""
         following = self._shares.give_back(connection.principal)
         if following is not None:
             following.loop.call_soon_threadsafe(following.guarded, following.place_free)
+
+    def forget(self, connection: "Connection") -> None:
+        """A connection has ended: nothing of it waits any more."""
+        self._shares.withdraw(connection.principal, connection)
 
     def submit(self, job: AnyJob, connection: "Connection") -> None:
         """Run a call on a thread of the pool, whose place was taken, and reply from the loop."""
@@ -76,6 +95,22 @@ class MethodRunner:
     def close(self) -> None:
         """End the pool's threads once what they run has ended."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at who waits when the first of them has waited long enough, if somebody does; on the loop."""
+        due = self._shares.due
+        if due < self._next_look:
+            self._next_look = due
+            loop.call_later(max(0.0, due - time.monotonic()), self._look, loop, due)
+
+    def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        if due != self._next_look:
+            # Somebody was due before, and the look at that has arranged for the next.
+            return
+        for connection in self._shares.overdue(_AT_ONCE):
+            connection.guarded(connection.turned_away, self._late)
+        self._next_look = inf
+        self._look_later(loop)
 
     def _unproved(self, member: Member) -> bool:
         if member.operation in _NOT_LEARNED:

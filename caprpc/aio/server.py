@@ -71,7 +71,7 @@ class Server(Granting):
     ) -> None:
         hooks = Hooks.given(on_connect, on_disconnect)
         self._admission = serving(roots, identity, policies, audit, limits, grants)
-        self.runner = MethodRunner(limits.workers, "caprpc-worker")
+        self.runner = MethodRunner(limits.workers, "caprpc-worker", limits.worker_wait_s)
         self.rounds = Rounds()
         self.buffer = memoryview(bytearray(READ_BUFFER_BYTES))
         self._door = Door(limits, self._first_bytes)

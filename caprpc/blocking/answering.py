@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Final
 
 from caprpc.blocking.notices import NOBODY, Notice
+from caprpc.objects.dispatch import NotStarted
 from caprpc.objects.link import Link
 from caprpc.objects.work import AnyJob
 
@@ -76,6 +77,19 @@ class Answering(ABC):
             self.flush()
         for notice in notices:
             notice.notify()
+
+    def refuse(self, jobs: list[AnyJob], exc: NotStarted) -> list[Notice]:
+        """Send that calls of the peer do not run; the lock is held."""
+        endpoint = self.link.endpoint
+        for job in jobs:
+            job.forget()
+            if job.answer.cancelled:
+                endpoint.finish_cancelled(job)
+            else:
+                endpoint.fail(job, exc)
+        notices = self.start_resolved() if self.link.session.kept.resolved else NOBODY
+        self.flush()
+        return notices
 
     def reply_cancelled(self, job: AnyJob) -> None:
         """Send that a call of the peer was cancelled."""

@@ -19,12 +19,13 @@ from typing import Final
 from caprpc.blocking.answering import NO_RESULT
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.notices import NOBODY
+from caprpc.blocking.pool import Pool
 from caprpc.blocking.results import AT_ONCE, Results
 from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
 from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
 from caprpc.blocking.workers import Workers
-from caprpc.objects.shares import Shares
+from caprpc.limits import ServerLimits
 from caprpc.objects.turns import CALLS, MESSAGES, TURN_S, Turns
 from caprpc.objects.work import AnyJob
 
@@ -40,16 +41,15 @@ class Reactor:
     def __init__(
         self,
         workers: Workers,
-        shares: Shares[Connection],
+        limits: ServerLimits,
         on_tick: Callable[[float], None],
         on_defect: Callable[[int], None],
     ) -> None:
-        self._workers = workers
-        self._shares = shares
-        self._on_defect = on_defect
+        self.defect = on_defect
         self._epoll = select.epoll()
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._epoll.register(self._wakeup, select.EPOLLIN)
+        # Edge-triggered: nobody reads it, and it must wake no more than once.
+        self._epoll.register(self._wakeup, select.EPOLLIN | select.EPOLLET)
         self._handlers: dict[int, Callable[[], None] | Connection] = {}
         """What is called for a descriptor; or a connection whose peer is known, which has turns."""
         self._slow = SlowMembers()
@@ -60,11 +60,12 @@ class Reactor:
         self._results = Results(self._reply)
         self._resting: dict[Connection, None] = {}
         self._watchdog = Watchdog(lambda: self._running, self._take_over, on_tick)
+        self.pool = Pool(workers, limits, self._slow, self)
 
     def start(self) -> None:
         """Begin to poll."""
         self._watchdog.start()
-        self._workers.submit(lambda: self._poll(0), urgent=True)
+        self.pool.poll(lambda: self._poll(0))
 
     def stop(self) -> None:
         """Stop polling: the polling thread leaves, and the watchdog ends."""
@@ -147,7 +148,8 @@ class Reactor:
                 self._poll_on(turn)
             except Exception:  # memory or stack that ran out here: whoever is served next may need less
                 with suppress(Exception):
-                    self._on_defect(NO_CONNECTION)
+                    self.defect(NO_CONNECTION)
+        self.pool.left(turn)
 
     def _poll_on(self, turn: int) -> None:
         poll, turns = self._epoll.poll, self._turns
@@ -191,7 +193,7 @@ class Reactor:
                 elif handler is not None:
                     handler()
             except Exception:  # a defect met by one connection must not end the others
-                self._on_defect(fileno)
+                self.defect(fileno)
             if self._turn != turn:
                 return
         for principal in turns.principals() if turns else ():
@@ -200,7 +202,7 @@ class Reactor:
                 try:
                     self._take_timed_turn(connection)
                 except Exception:  # as above
-                    self._on_defect(fileno)
+                    self.defect(fileno)
                 if self._turn != turn:
                     return
 
@@ -331,18 +333,15 @@ class Reactor:
         if not connection.in_pool and not connection.congested:
             connection.in_pool = True
             connection.flush()
-            if self._shares.take(connection.principal, connection):
-                self._workers.submit(lambda: self._run_pending(connection))
+            self.pool.start(connection)
 
-    def _run_pending(self, connection: Connection) -> None:
-        try:
-            self._run_first(connection)
-        finally:
-            following = self._shares.give_back(connection.principal)
-            if following is not None:
-                self._workers.submit(lambda: self._run_pending(following))
+    def have_turn(self, connection: Connection) -> None:
+        """Have the polling thread serve a connection soon, though nothing new has come for it."""
+        self._turns.wait(connection.principal, connection)
+        os.eventfd_write(self._wakeup, 1)
 
-    def _run_first(self, connection: Connection) -> None:
+    def run_first(self, connection: Connection) -> None:
+        """Run the first pending call of a connection on this thread, a worker."""
         with connection.lock:
             connection.in_pool = False
             if not connection.pending or connection.congested:
@@ -367,7 +366,7 @@ class Reactor:
             connection.reply(job, result)
             self._watch_again(connection)
         except Exception:  # a defect met by one connection must not keep the results of the others
-            self._on_defect(connection.wire.sock.fileno())
+            self.defect(connection.wire.sock.fileno())
 
     def _watch_again(self, connection: Connection) -> None:
         if not connection.armed and connection.reader is None:
@@ -380,10 +379,11 @@ class Reactor:
         if (running := self._running) is None:
             return
         job, connection = running
+        self.pool.relieve(self._turn, connection.principal)
         turn = self._turn = self._turn + 1
         self._running = None
         self._slow.stalled(job)
-        self._workers.submit(lambda: self._poll(turn), urgent=True)
+        self.pool.poll(lambda: self._poll(turn))
         with connection.lock:
             connection.flush()
             if connection.pending:
@@ -394,7 +394,6 @@ class Reactor:
             connection, _ = self._resting.popitem()
             with connection.lock:
                 if connection.reader is None and connection.link.behind:
-                    self._turns.wait(connection.principal, connection)
-                    os.eventfd_write(self._wakeup, 1)
+                    self.have_turn(connection)
                 elif connection.reader is None and not connection.armed:
                     self.arm(connection)

@@ -25,7 +25,6 @@ from caprpc.objects.accepting import Place
 from caprpc.objects.grants import Grants
 from caprpc.objects.health import Health, health_of
 from caprpc.objects.hooks import Hooks, OnConnect, OnDisconnect
-from caprpc.objects.shares import Shares
 from caprpc.objects.sides import Policies, serving
 from caprpc.objects.startup import startup_frozen
 from caprpc.objects.turns import MESSAGES, TURN_S
@@ -76,11 +75,11 @@ class Server(Granting):
     ) -> None:
         hooks = Hooks.given(on_connect, on_disconnect)
         self._admission = serving(roots, identity, policies, audit, limits, grants)
-        # One of them polls.
-        self._workers = Workers(limits.workers + 1, "caprpc-worker")
+        # One of them polls, and one is left for the audit log when calls hold all others.
+        self._workers = Workers(limits.workers + 2, "caprpc-worker")
         self._handshakes = Workers(_HANDSHAKES, "caprpc-handshake")
         self._async_methods = AsyncMethods()
-        self._reactor = Reactor(self._workers, Shares(limits.workers), self._tick, self._defect)
+        self._reactor = Reactor(self._workers, limits, self._tick, self._defect)
         self._hooks = HookThreads(hooks, self._async_methods, self._resume) if hooks is not None else None
         self._door = Door(self._reactor, limits, self._first_bytes)
         self._lock = threading.Lock()
@@ -374,7 +373,7 @@ class Server(Granting):
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them on a thread that holds no lock."""
-        self._workers.submit(lambda: self._async_methods.let_go(closers))
+        self._reactor.pool.aside(lambda: self._async_methods.let_go(closers))
 
     def opened(self, connection: Connection) -> None:
         """WELCOME and HELLO have been exchanged."""
@@ -388,6 +387,7 @@ class Server(Granting):
             if self._hooks is not None:
                 self._hooks.ended(connection, event)
             self._reactor.forget(fileno)
+            self._reactor.pool.forget(connection)
             place = self._places.pop(connection, None)
             if place is not None:
                 self._door.leave(place)

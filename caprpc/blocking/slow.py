@@ -32,7 +32,7 @@ class SlowMembers:
     def blocks(self, job: AnyJob) -> bool:
         """Whether a call must not run on the polling thread."""
         if isinstance(job, BatchJob):
-            return job.waits or not job.members.isdisjoint(self._slow)
+            return not job.is_async and (job.waits or not job.members.isdisjoint(self._slow))
         plan = job.plan
         return not plan.is_async and (plan.member in self._slow or plan.member.blocking)
 

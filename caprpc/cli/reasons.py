@@ -70,6 +70,11 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "The arguments of the calls that all peers have queued or running take as much memory as this process may use.",
         "Raise argument_bytes of ServerLimits (caprpc serve --argument-bytes) if there is memory, or wait.",
     ),
+    "workers": (
+        "Calls of others held all threads for methods that block, longer than a call waits for one; it has not run.",
+        "Raise workers of ServerLimits (caprpc serve --workers), serve from more processes, lower in_flight of whoever "
+        "holds the threads, or have calls wait longer (--worker-wait-s). Methods as async def need no thread.",
+    ),
     "in_flight": ("The peer has too many such calls running.", "Raise in_flight in the rule above, or wait."),
     "sturdy-unknown": (
         "The peer has presented a sturdy reference that was never granted, or under another name.",

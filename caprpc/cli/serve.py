@@ -52,6 +52,7 @@ _LIMIT_HELP: Final = {
     "accept_burst": "Handshakes above the sustained rate.",
     "argument_bytes": "Memory of the arguments of all calls that are queued or running.",
     "workers": "Threads for methods that block.",
+    "worker_wait_s": "Seconds that a call waits while others hold all of these threads; then it is refused.",
 }
 """What each limit of a server bounds; docs/reference/limits.md has the reasons."""
 

@@ -12,7 +12,7 @@ from caprpc.limits import Limits
 from caprpc.objects.allowance import Exceeded, check_result, is_bounded
 from caprpc.objects.budget import REASON, Budget, Spent
 from caprpc.objects.context import CURRENT
-from caprpc.objects.dispatch import ended
+from caprpc.objects.dispatch import NotStarted, ended
 from caprpc.objects.forwarding import Forwarder
 from caprpc.objects.holding import weigh_run
 from caprpc.objects.records import route_of
@@ -155,6 +155,19 @@ class BatchJob:
         self.todo = []
         self.endpoint.session.answers.arguments.let_go(self.answer.answer_id)
 
+    def fail_all(self, exc: BaseException) -> None:
+        """Answer every call that did not run: as the exception says if it is a refusal, else with ``internal``."""
+        if not isinstance(exc, NotStarted):
+            self.fail_rest("internal")
+            return
+        text = exc.text
+        for position, permit, *_ in self.todo:
+            self._refused(position, permit, exc.code, refusal_of(permit, exc.reason, exc.rule or permit.rule), text)
+            # Once is enough: there may be more calls than texts have room.
+            text = ""
+        self.todo = []
+        self._commit()
+
     def fail_rest(self, code: str) -> None:
         """Answer every call that did not run with an error."""
         for position, permit, *_ in self.todo:
@@ -201,10 +214,17 @@ class BatchJob:
         if self.answer.cancelled:
             self._failed(position, permit, "cancelled")
             return
-        reference, recorder = self._failed(position, permit, "revoked"), self.endpoint.recorder
+        self._refused(position, permit, "revoked", refusal_of(permit, "revoked", permit.rule))
+        self._commit()
+
+    def _refused(self, position: int, permit: Permit, code: str, refused: Refused, text: str = "") -> None:
+        """Answer a call that was permitted and does not run, and have ``_commit`` record that."""
+        reference = self._failed(position, permit, code, text=text)
+        self.endpoint.recorder.denied(self.answer.answer_id, refused, reference)
+
+    def _commit(self) -> None:
         try:
-            recorder.denied(self.answer.answer_id, refusal_of(permit, "revoked", permit.rule), reference)
-            recorder.commit()
+            self.endpoint.recorder.commit()
         except AuditError as exc:
             self.unrecorded = exc
 
@@ -236,10 +256,12 @@ class BatchJob:
         else:
             self._ended(permit, "ok", "")
 
-    def _failed(self, position: int, permit: Permit, code: str, error: str = "", reference: str = "") -> str:
+    def _failed(
+        self, position: int, permit: Permit, code: str, error: str = "", reference: str = "", text: str = ""
+    ) -> str:
         self._ended(permit, code, error)
         reference = reference or new_reference()
-        self.failures.append(Failure(position, True, code, "", "", reference))
+        self.failures.append(Failure(position, True, code, "", self._cut(text), reference))
         return reference
 
     def _ended(self, permit: Permit, outcome: str, error: str) -> None:

@@ -22,8 +22,42 @@ def ended(permit: Permit) -> None:
         permit.limiter.give_back()
 
 
-class Overtaken(Exception):
-    """The reference was revoked before a permitted call on it began: it does not run, and is answered ``revoked``."""
+class NotStarted(Exception):
+    """A permitted call does not run after all, and is answered with a refusal.
+
+    Attributes:
+        code: What the peer sees, of ``errors.ERROR_CODES``.
+        reason: What the audit log says, of ``policy.REASONS``.
+        rule: What decided; empty for the rule that had permitted it.
+        text: What the peer may read.
+    """
+
+    def __init__(self, code: str, reason: str, rule: str = "", text: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        self.rule = rule
+        self.text = text
+        super().__init__(text or reason)
+
+
+class Overtaken(NotStarted):
+    """The reference was revoked before a permitted call on it began."""
+
+    def __init__(self) -> None:
+        super().__init__("revoked", "revoked")
+
+
+class NoWorker(NotStarted):
+    """Others held all workers for as long as a call may wait for one. The peer has done nothing wrong."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(
+            "limit",
+            "workers",
+            "limits.workers",
+            f"others held all threads for such calls for {wait_s:g} s (limits.workers, limits.worker_wait_s); it has "
+            "not run. Try again later; the operator raises workers or serves from more processes",
+        )
 
 
 class Plan:

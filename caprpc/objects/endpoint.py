@@ -24,7 +24,7 @@ from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
-from caprpc.objects.dispatch import Job, Overtaken, Plan
+from caprpc.objects.dispatch import Job, NotStarted, Plan
 from caprpc.objects.forwarding import REFUSALS, Forwarder, NotForwarded, waiting
 from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
@@ -279,16 +279,16 @@ class Endpoint:
     def fail(self, job: Job | BatchJob, exc: BaseException) -> None:
         """Reply with an error: declared errors cross with their text, everything else is ``internal``."""
         if isinstance(job, BatchJob):
-            job.fail_rest("internal")
+            job.fail_all(exc)
             self.finish_batch(job)
             return
         if type(exc) is NotRestored:
             self._not_restored(job, exc)
             return
-        if type(exc) is Overtaken:
-            self._end(job, "revoked", "")
-            refused = refusal_of(job.plan.permit, "revoked", job.plan.permit.rule)
-            self._refuse_planned(job, refused, "revoked")
+        if isinstance(exc, NotStarted):
+            self._end(job, exc.code, "")
+            permit = job.plan.permit
+            self._refuse_planned(job, refusal_of(permit, exc.reason, exc.rule or permit.rule), exc.code, exc.text)
             return
         if isinstance(exc, Spent):
             self._end(job, "limit", REASON)
@@ -354,7 +354,7 @@ class Endpoint:
             return
         session.glitch_late(job.answer.export)
 
-    def _refuse_planned(self, job: Job, refused: Refused, code: str) -> bool:
+    def _refuse_planned(self, job: Job, refused: Refused, code: str, text: str = "") -> bool:
         """Refuse a call whose decision was written before; False if this one cannot be: then it is not told."""
         reference = new_reference()
         try:
@@ -364,7 +364,7 @@ class Endpoint:
             self.recorder.unrecorded("a refusal", unrecorded, reference)
             self.session.raise_(job.answer, "internal", reference=reference)
             return False
-        self.session.raise_(job.answer, code, reference=reference)
+        self.session.raise_(job.answer, code, reference=reference, text=text)
         return True
 
     def _raise(self, job: Job, code: str, exc: BaseException) -> None:

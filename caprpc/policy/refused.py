@@ -8,7 +8,7 @@ _LIMITS: Final = frozenset(
         *("facet_per_second", "facet_per_hour", "facet_per_day", "facet_in_flight"),
         *("principal_in_flight", "principal_callbacks", "principal_pipelined"),
         *("principal_argument_bytes", "argument_bytes"),
-        *("depth", "callbacks", "imports", "message_references", "batch", "rate"),
+        *("depth", "callbacks", "imports", "message_references", "batch", "rate", "workers"),
     }
 )
 
@@ -38,8 +38,9 @@ Of the guard: ``not-granted`` (forbidden and absent alike), ``closed`` (a reload
 ``rule-error`` (a rule could not be evaluated), and the limits of a member or, with ``facet_``, of all members of a
 facet together. Of the floors above: a reference that the
 peer does not hold (``no-reference``), whose right has ended or is used up (``revoked``, ``expired``, ``uses``,
-``rate``), limits of the connection, calls that come when nothing may begin any more, and what is wrong with a sturdy
-reference that was presented (``sturdy-...``), or that too many were presented in vain (``guesses``).
+``rate``), limits of the connection, no thread for a method that blocks (``workers``), calls that come when nothing may
+begin any more, and what is wrong with a sturdy reference that was presented (``sturdy-...``), or that too many were
+presented in vain (``guesses``).
 """
 
 

@@ -21,6 +21,13 @@ from caprpc.limits import ServerLimits
 START_S = 20
 
 
+class Served(Safe):
+    """The vault, with a coroutine function among its methods."""
+
+    async def caller(self):
+        return super().caller()
+
+
 class Alone:
     """Such a process, from outside."""
 
@@ -64,7 +71,7 @@ def look(running):
 
 def main(driver, identity, policies, limits):
     side = SimpleNamespace(directories={"identity": identity, "policies": policies})
-    vault = Safe()
+    vault = Served()
     running = Running(driver, {"vault": vault}, side, ServerLimits(**json.loads(limits)))
     print(running.address, flush=True)
     for line in sys.stdin:

@@ -68,6 +68,10 @@ AT_THE_EDGE = {
     ],
     "argument_bytes": [(HELD, "test_arguments_of_all_principals_at_their_edge")],
     "workers": [(SERVER, "test_workers")],
+    "worker_wait_s": [
+        ("objects/test_shares.py", "test_a_call_waits_for_others_until_its_time_is_over_and_not_longer"),
+        ("integration/servers/test_worker_wait.py", "test_worker_wait_s"),
+    ],
     "FIRST_FRAME_BYTES": [(CONNECTION, "test_first_frame_bytes")],
     "HANDSHAKE_BYTES": [("tls/test_channel.py", "test_bytes_of_a_handshake_at_the_edge_of_their_bound")],
 }
