@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future as ThreadFuture
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from caprpc.objects.oneway import OneWay, OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import sort_out
-from caprpc.session import Export, Import, Origin, Question, State
+from caprpc.session import Export, Exports, Import, Origin, Question, State
 
 if TYPE_CHECKING:
     from caprpc.aio.connection import Connection
@@ -214,14 +214,14 @@ class Caller(Stepping):
         """Who the peer is; empty before that is proved."""
         return self._connection.principal
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> None:
         """End the references of ours that are chosen; ``cut`` answers running calls on them, too. From any thread."""
         if threading.get_ident() != self._thread:
             done_on(self._loop, lambda: self._revoke(chosen, cut=cut))
         else:
             self._revoke(chosen, cut=cut)
 
-    def _revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> int:
+    def _revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> int:
         connection = self._connection
         if connection.link.admitted is not None:
             connection.route(sort_out(connection.link, connection.link.endpoint.revoke(chosen, cut=cut)))

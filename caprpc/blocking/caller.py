@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.blocking.futures import CallFuture
@@ -15,7 +15,7 @@ from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall, Outgoing
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import sort_out
-from caprpc.session import Export, Import, Origin, Question, State, check_time
+from caprpc.session import Export, Exports, Import, Origin, Question, State, check_time
 
 if TYPE_CHECKING:
     from caprpc.blocking.connection import Connection
@@ -191,7 +191,7 @@ class Caller(Stepping):
         """Who the peer is; empty before that is proved."""
         return self._connection.principal
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> None:
         """End the references of ours that are chosen; ``cut`` answers running calls on them, too."""
         connection = self._connection
         with self._lock:

@@ -3,7 +3,7 @@
 Sans I/O like the session. The driver calls it under the lock of the connection.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn
@@ -35,7 +35,7 @@ from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
-from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session, refusal_of
+from caprpc.session import Answer, BatchAnswer, Event, Export, Exports, Overdue, Refusal, Scope, Session, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import RemoteReference
@@ -81,10 +81,10 @@ class Endpoint:
         rule = event.permit.rule if event.reason == "timeout_s" else ""
         self.recorder.limited(event.answer, event.permit, event.reason, rule, event.reference)
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> list[Event]:
+    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> list[Event]:
         """End references of ours that the peer holds, and record it; return what happens to running calls."""
         events: list[Event] = []
-        ended = self.session.revoke(filter(chosen, self.session.exports.live()), events, cut=cut)
+        ended = self.session.revoke(chosen(self.session.exports), events, cut=cut)
         if ended:
             self.recorder.revoked(ended)
         return events

@@ -1,12 +1,13 @@
 """Revocation: ending a right or an object's references, and telling every connection that has handed something out."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 from weakref import WeakSet
 
 from caprpc.policy import Right
-from caprpc.session import Export
+from caprpc.session import Export, Exports
 
 
 class Revoker(Protocol):
@@ -16,7 +17,7 @@ class Revoker(Protocol):
     def principal(self) -> str:
         """Who the peer is."""
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> None:
         """End the references of ours that are chosen; ``cut`` answers running calls on them, too.
 
         Any thread may call it, without a connection's lock.
@@ -50,14 +51,24 @@ was handed out, and asking every place that makes connections would miss one."""
 
 def end(right: Right, *, cut: bool) -> None:
     """End a right and everything derived from it, wherever it was handed out."""
-    ended = set(right.revoke())
-    watchers: set[Revoker] = set().union(*(one.watchers() for one in ended))
-    for watcher in watchers:
-        watcher.revoke(lambda export: export.right in ended, cut=cut)
+    ended: dict[Revoker, list[Right]] = {}
+    for one in right.revoke():
+        for watcher in one.watchers():
+            ended.setdefault(watcher, []).append(one)
+    for watcher, rights in ended.items():
+        watcher.revoke(partial(_standing_under, rights), cut=cut)
 
 
 def end_object(obj: object, *, to: str | None, cut: bool) -> None:
     """End every reference to an object of ours, of all peers or of one principal; what was derived of it ends too."""
     for revoker in OPEN.all():
         if to is None or revoker.principal == to:
-            revoker.revoke(lambda export: export.source is obj, cut=cut)
+            revoker.revoke(partial(_of_object, obj), cut=cut)
+
+
+def _standing_under(rights: list[Right], exports: Exports) -> list[Export]:
+    return exports.standing.under(rights)
+
+
+def _of_object(obj: object, exports: Exports) -> list[Export]:
+    return [export for export in exports.live() if export.source is obj]

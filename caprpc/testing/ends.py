@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from caprpc.errors import CallCancelled
@@ -14,7 +14,7 @@ from caprpc.objects.link import Link
 from caprpc.objects.promises import Promised, promise_of, result_shape
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, sort_out
-from caprpc.session import Ended, Event, Export, Import, Origin, Question, Session
+from caprpc.session import Ended, Event, Export, Exports, Import, Origin, Question, Session
 
 if TYPE_CHECKING:
     from caprpc.testing.network import Network
@@ -114,7 +114,7 @@ class End:
         """Who the other end is."""
         return self.session.peer.principal
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> None:
         """End the references of ours that are chosen; ``cut`` answers running calls on them, too."""
         self.take(self.link.endpoint.revoke(chosen, cut=cut))
 
