@@ -3,7 +3,6 @@
 Sans I/O like the session. The driver calls it under the lock of the connection.
 """
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn
@@ -31,11 +30,12 @@ from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder, route_of
 from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
+from caprpc.objects.revocation import Chosen
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
-from caprpc.session import Answer, BatchAnswer, Event, Export, Exports, Overdue, Refusal, Scope, Session, refusal_of
+from caprpc.session import Answer, BatchAnswer, Event, Overdue, Refusal, Scope, Session, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import RemoteReference
@@ -81,7 +81,7 @@ class Endpoint:
         rule = event.permit.rule if event.reason == "timeout_s" else ""
         self.recorder.limited(event.answer, event.permit, event.reason, rule, event.reference)
 
-    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> list[Event]:
+    def revoke(self, chosen: Chosen, *, cut: bool) -> list[Event]:
         """End references of ours that the peer holds, and record it; return what happens to running calls."""
         events: list[Event] = []
         ended = self.session.revoke(chosen(self.session.exports), events, cut=cut)

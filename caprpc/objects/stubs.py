@@ -4,7 +4,7 @@ A stub has no public attribute besides the members of its interface. It is local
 ``dir``, ``isinstance`` and ``bool``, and refuses to be copied or pickled; none of these sends a byte.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from enum import Enum
 from typing import Any, Final, NoReturn, Protocol
 from weakref import ref
@@ -28,7 +28,8 @@ from caprpc.ids import (
 )
 from caprpc.interface import Announced, Member, Shape
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.session import Export, Exports, Import
+from caprpc.objects.revocation import Chosen
+from caprpc.session import Import
 
 
 class Flavor(Enum):
@@ -60,7 +61,7 @@ class Caller(Protocol):
     def principal(self) -> str:
         """Who the peer is."""
 
-    def revoke(self, chosen: Callable[[Exports], Iterable[Export]], *, cut: bool) -> None:
+    def revoke(self, chosen: Chosen, *, cut: bool, aside: bool) -> None:
         """End the references of ours that are chosen, as ``Revoker`` says."""
 
 
