@@ -17,7 +17,7 @@ from caprpc.errors import (
     declared_text,
 )
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ATTENUATE, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
-from caprpc.interface import ArgumentError, Member, NoReferences, Signature
+from caprpc.interface import Abandoned, ArgumentError, Member, NoReferences, Signature
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.attenuation import implicit_plan
 from caprpc.objects.batches import BatchJob, prepare_batch
@@ -286,7 +286,7 @@ class Endpoint:
         if type(exc) is NotRestored:
             self._not_restored(job, exc)
             return
-        if type(exc) is Overtaken:
+        if type(exc) is Overtaken or type(exc) is Abandoned:
             self._end(job, "revoked", "")
             refused = refusal_of(job.plan.permit, "revoked", job.plan.permit.rule)
             self._refuse_planned(job, refused, "revoked")
