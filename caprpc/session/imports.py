@@ -115,7 +115,8 @@ class Imports:
         self._due: list[tuple[int, int]] = []
         """Counts of imports that were let go of by hand; the table has forgotten them."""
         self._revoked: dict[int, None] = {}
-        """The newest numbers that the peer has revoked: an answer that names one may not have been read yet."""
+        """The newest numbers that the peer has revoked, ``limit`` at least and twice as many at most: an answer that
+        names one may not have been read yet."""
         self.dropped: list[Import] = []
         self.promised: list[int] = []
         """Questions whose kept answers nobody names any more; FINISH is due."""
@@ -256,8 +257,9 @@ class Imports:
             if imported is not None:
                 imported.die(revoked=True)
                 self.release_now(imported)
-        if len(revoked) > self.limit:
-            # All at once: deleting from the front of a dict passes over what was deleted before, each time.
+        if len(revoked) > 2 * self.limit:
+            # Many at once: a copy for each message would take the longer, the more were ever revoked; and deleting from
+            # the front of a dict passes over what was deleted before, each time.
             self._revoked = dict.fromkeys(list(revoked)[len(revoked) - self.limit :])
         return news
 
