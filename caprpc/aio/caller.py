@@ -6,7 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from caprpc.aio.awaitable import CallAwaitable
@@ -19,9 +21,10 @@ from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.link import Link
 from caprpc.objects.oneway import OneWay, OneWayCalls
 from caprpc.objects.outgoing import AnyCall
+from caprpc.objects.revocation import Chosen
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import sort_out
-from caprpc.session import Export, Import, Origin, Question, State
+from caprpc.session import Import, Origin, Question, State
 
 if TYPE_CHECKING:
     from caprpc.aio.connection import Connection
@@ -211,14 +214,20 @@ class Caller(Stepping):
         """Who the peer is; empty before that is proved."""
         return self._connection.principal
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
-        """End the references of ours that are chosen; ``cut`` answers running calls on them, too. From any thread."""
-        if threading.get_ident() != self._thread:
+    def revoke(self, chosen: Chosen, *, cut: bool, aside: bool) -> None:
+        """End the references of ours that are chosen; ``cut`` answers running calls on them, too. From any thread.
+
+        ``aside`` does it in a later turn of the loop, for the present one may be in the midst of anything.
+        """
+        if aside:
+            with suppress(RuntimeError):  # the loop is closed, and its connections are
+                self._loop.call_soon_threadsafe(partial(self._revoke, chosen, cut=cut))
+        elif threading.get_ident() != self._thread:
             done_on(self._loop, lambda: self._revoke(chosen, cut=cut))
         else:
             self._revoke(chosen, cut=cut)
 
-    def _revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> int:
+    def _revoke(self, chosen: Chosen, *, cut: bool) -> int:
         connection = self._connection
         if connection.link.admitted is not None:
             connection.route(sort_out(connection.link, connection.link.endpoint.revoke(chosen, cut=cut)))

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.blocking.futures import CallFuture
@@ -11,11 +12,13 @@ from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, Limit
 from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
+from caprpc.objects.interrupted import done_aside
 from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall, Outgoing
+from caprpc.objects.revocation import Chosen
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import sort_out
-from caprpc.session import Export, Import, Origin, Question, State, check_time
+from caprpc.session import Import, Origin, Question, State, check_time
 
 if TYPE_CHECKING:
     from caprpc.blocking.connection import Connection
@@ -191,8 +194,14 @@ class Caller(Stepping):
         """Who the peer is; empty before that is proved."""
         return self._connection.principal
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
-        """End the references of ours that are chosen; ``cut`` answers running calls on them, too."""
+    def revoke(self, chosen: Chosen, *, cut: bool, aside: bool) -> None:
+        """End the references of ours that are chosen; ``cut`` answers running calls on them, too.
+
+        ``aside`` does it on a thread of its own, for the present one may hold any lock of ours.
+        """
+        if aside:
+            done_aside(partial(self.revoke, chosen, cut=cut, aside=False))
+            return
         connection = self._connection
         with self._lock:
             events = connection.link.endpoint.revoke(chosen, cut=cut)

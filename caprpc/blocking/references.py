@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar, cast, overload
 
 from caprpc.errors import ConnectionLost, ReferenceDead
 from caprpc.objects.attenuation import AttenuateMember, EndMember, Terms, check_interface, cuts, narrow
 from caprpc.objects.handles import Narrowed
+from caprpc.objects.interrupted import amid_ours, done_aside
 from caprpc.objects.revocation import end, end_object
 from caprpc.objects.stubs import Stub
 from caprpc.objects.targets import caller_of, derived_import, stub_of
 from caprpc.policy import Only
+from caprpc.session import Import
 
 T = TypeVar("T")
 
@@ -74,13 +77,20 @@ def revoke(reference: object, /, *, to: str | None = None, in_flight: str = "can
     cut = cuts(in_flight)
     if isinstance(reference, Stub):
         imported = derived_import(reference)
-        if imported.alive:
-            with suppress(ReferenceDead, ConnectionLost):  # it is dead either way
-                caller_of(reference).call(imported, EndMember(), (cut,), {})
+        if amid_ours():
+            done_aside(partial(_end_theirs, reference, imported, cut))
+        else:
+            _end_theirs(reference, imported, cut)
     elif type(reference) is Narrowed:
         end(reference._caprpc_right, cut=cut)
     else:
         end_object(reference, to=to, cut=cut)
+
+
+def _end_theirs(stub: Stub, imported: Import, cut: bool) -> None:
+    if imported.alive:
+        with suppress(ReferenceDead, ConnectionLost):  # it is dead either way
+            caller_of(stub).call(imported, EndMember(), (cut,), {})
 
 
 @overload

@@ -39,6 +39,10 @@ class ItemsLost(CapRPCError):
     """Items of an iterator were pulled and could not be delivered: what it would still give is not all."""
 
 
+class Abandoned(CapRPCError):
+    """It was closed over the head of a call that pulls: what it has not given must not pass for the end."""
+
+
 class _Turn:
     """Lets one consumer in at a time and turns the second away instead of making it wait."""
 
@@ -105,8 +109,13 @@ class ServedIterator:
     def _drop(self) -> None:
         self._pending = []
         self._weight = 0
-        self._error = None
+        if type(self._error) is not Abandoned:
+            self._error = None
         self._exhausted = True
+
+    def _give_up(self) -> None:
+        """Have every pull from now on fail, and not find an end: nobody but us has ended it."""
+        self._error = Abandoned("the iterator was closed, because its holder can name it no more")
 
     def _wants_more(self, max_items: int, max_bytes: int, chunk: int, until: float) -> int:
         """Return how many items to pull next, 0 if there is enough or the source is slow or has ended."""
@@ -121,7 +130,9 @@ class ServedIterator:
         """Return what fits, and whether it was the last; an error is raised once all before it was delivered."""
         pending = self._pending
         if not pending and self._error is not None:
-            error, self._error = self._error, None
+            error = self._error
+            if type(error) is not Abandoned:
+                self._error = None
             self._exhausted = True
             try:
                 raise error
@@ -213,6 +224,8 @@ class IteratorServer(ServedIterator):
         What nobody has pulled from is left as it was: its owner may pass it elsewhere.
         """
         if self._pulled:
+            if self._pending or not self._exhausted:
+                self._give_up()
             self.close()
 
     def _pull_chunk(self, count: int, until: float) -> None:
@@ -270,7 +283,9 @@ class AsyncIteratorServer(ServedIterator):
         except asyncio.CancelledError:
             if not self._ending:
                 raise
-            # ``close`` has interrupted it: whoever pulled learns of an end, not of a failure.
+            # ``close`` has interrupted it: whoever pulled learns of an end if it was its own, else of a failure.
+            if type(self._error) is Abandoned:
+                raise self._error from None
             return [], True
         finally:
             if self._ending:
@@ -299,6 +314,8 @@ class AsyncIteratorServer(ServedIterator):
         What nobody has pulled from is left as it was: its owner may pass it elsewhere.
         """
         if self._pulled:
+            if self._pending or not self._exhausted:
+                self._give_up()
             await self.close()
 
     async def _pull_chunk(self, count: int, until: float) -> None:
@@ -316,7 +333,8 @@ class AsyncIteratorServer(ServedIterator):
                 self._exhausted = True
         except asyncio.CancelledError:
             # It has ended the source, or a part of it: what comes next must not look like the end.
-            self._error = PullCancelled("the source was interrupted while its next items were awaited")
+            if type(self._error) is not Abandoned:
+                self._error = PullCancelled("the source was interrupted while its next items were awaited")
             raise
         # The iterator is application code: whatever it raises is delivered in its turn.
         except Exception as error:

@@ -3,7 +3,6 @@
 Sans I/O like the session. The driver calls it under the lock of the connection.
 """
 
-from collections.abc import Callable
 from functools import partial
 from types import NoneType
 from typing import Any, Final, NoReturn
@@ -17,24 +16,25 @@ from caprpc.errors import (
     declared_text,
 )
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ATTENUATE, OP_NEXT, OP_RESTORE, OP_ROOT, new_reference
-from caprpc.interface import ArgumentError, Member, NoReferences, Signature
+from caprpc.interface import Abandoned, ArgumentError, Member, NoReferences, Signature
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.attenuation import implicit_plan
 from caprpc.objects.batches import BatchJob, prepare_batch
 from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
-from caprpc.objects.dispatch import Job, NotStarted, Plan
+from caprpc.objects.dispatch import Job, NotStarted, Overtaken, Plan
 from caprpc.objects.forwarding import REFUSALS, Forwarder, NotForwarded, waiting
 from caprpc.objects.holding import weigh_arguments
 from caprpc.objects.nested import Nested
 from caprpc.objects.records import Recorder, route_of
 from caprpc.objects.restoring import RESTORE_MEMBER, NotRestored, Restoring
+from caprpc.objects.revocation import Chosen
 from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
-from caprpc.session import Answer, BatchAnswer, Event, Export, Overdue, Refusal, Scope, Session, refusal_of
+from caprpc.session import Answer, BatchAnswer, Event, Overdue, Refusal, Scope, Session, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import RemoteReference
@@ -80,10 +80,10 @@ class Endpoint:
         rule = event.permit.rule if event.reason == "timeout_s" else ""
         self.recorder.limited(event.answer, event.permit, event.reason, rule, event.reference)
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> list[Event]:
+    def revoke(self, chosen: Chosen, *, cut: bool) -> list[Event]:
         """End references of ours that the peer holds, and record it; return what happens to running calls."""
         events: list[Event] = []
-        ended = self.session.revoke(filter(chosen, self.session.exports.live()), events, cut=cut)
+        ended = self.session.revoke(chosen(self.session.exports), events, cut=cut)
         if ended:
             self.recorder.revoked(ended)
         return events
@@ -285,6 +285,7 @@ class Endpoint:
         if type(exc) is NotRestored:
             self._not_restored(job, exc)
             return
+        exc = Overtaken() if isinstance(exc, Abandoned) else exc
         if isinstance(exc, NotStarted):
             self._end(job, exc.code, "")
             permit = job.plan.permit

@@ -20,7 +20,7 @@ from caprpc.objects.roots import RootNames, root_export
 from caprpc.objects.stubs import Caller
 from caprpc.objects.transfer import StubMaker
 from caprpc.policy import buffer_share
-from caprpc.session import FEATURE_WITNESS, UNBOUNDED, Closer, Ended, Event, Opening, Session, State, tighten
+from caprpc.session import FEATURE_WITNESS, UNBOUNDED, Closer, Ended, Event, Exports, Opening, Session, State, tighten
 from caprpc.tls import WRITE_CHUNK_BYTES, ChannelState, TlsChannel, TlsRefused, sealed_in_chunks
 from caprpc.wire import codec
 from caprpc.wire.messages import Checkpoint, Cosigned, GoAway
@@ -189,7 +189,7 @@ class Link:
         """End everything that the peer holds, and the connection: from here on it is permitted nothing."""
         if self.admitted is None or self.ended is not None:
             return []
-        events = self.endpoint.revoke(lambda _export: True, cut=True)
+        events = self.endpoint.revoke(Exports.live, cut=True)
         self.admitted.guard.narrow(None)
         return events + self.abort("revoked", f"everything that {self.admitted.peer.principal} held was revoked")
 

@@ -12,10 +12,6 @@ def startup_frozen() -> Iterator[None]:
     Modules, policies and certificates are some 40,000 objects. To look at them all stops every thread for 15 to 40 ms,
     several times a second while a peer sends much that lives for a moment.
     """
-    if gc.get_freeze_count():
-        # The application has done it itself.
-        yield
-        return
     gc.collect()
     gc.freeze()
     try:

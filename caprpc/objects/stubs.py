@@ -28,7 +28,8 @@ from caprpc.ids import (
 )
 from caprpc.interface import Announced, Member, Shape
 from caprpc.limits import DEFAULT_LIMITS
-from caprpc.session import Export, Import
+from caprpc.objects.revocation import Chosen
+from caprpc.session import Import
 
 
 class Flavor(Enum):
@@ -60,7 +61,7 @@ class Caller(Protocol):
     def principal(self) -> str:
         """Who the peer is."""
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
+    def revoke(self, chosen: Chosen, *, cut: bool, aside: bool) -> None:
         """End the references of ours that are chosen, as ``Revoker`` says."""
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
+from weakref import ref
 
 from caprpc.errors import LimitExceeded
 from caprpc.policy.quotas import Bucket
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 MOST_DERIVATIONS: Final = 16
 """Rights one above the other: each operation asks all of them. Fixed (wire protocol, section 10)."""
 
-_LOCK: Final = threading.Lock()
+_LOCK: Final = threading.RLock()
 """Rights are shared by connections with locks of their own, and derived from one another across them. Held for a few
-instructions, never while anything else is called."""
+instructions, never while anything else is called; a finalizer or a signal handler that derives or revokes may all the
+same run in between, on the very thread that holds it. Sets are therefore copied by one instruction before they are
+walked, and a right is among the children of what it is derived from before it asks whether that is alive."""
 
 
 class Right:
@@ -78,17 +80,19 @@ class Right:
         """Interfaces as which the narrowed object was handed over."""
         self.chain: tuple[str, ...] = chain or next((right.chain for right in above if right.chain), ())
         self.uses_left = uses
-        self._watchers: WeakSet[Any] = WeakSet()
+        self._watchers: set[ref[Any]] = set()
         self._bucket = None if rate is None else Bucket("rate", max(1.0, rate), rate)
-        self._children: WeakSet[Right] = WeakSet()
+        self._children: set[ref[Right]] = set()
         # Itself is in neither: a right goes with the last reference to it, without the garbage collector.
         self._above: tuple[Right, ...] = tuple({id(right): right for one in above for right in one.lineage}.values())
         self._counted = tuple(right for right in self._above if right.counts)
         with _LOCK:
             self.expires_at: float = min((expires_at, *(right.expires_at for right in above)))
-            self.alive: bool = all(right.alive for right in above)
+            self.alive = True
             for right in above:
-                right._children.add(self)
+                right._children.add(ref(self, right._children.discard))
+            if not all(right.alive for right in above):
+                self.alive = False
 
     @property
     def lineage(self) -> tuple["Right", ...]:
@@ -106,9 +110,10 @@ class Right:
             return "revoked"
         if now >= self.expires_at:
             return "expired"
-        for right in self._counting():
-            if right.uses_left is not None and right.uses_left < uses:
-                return "uses"
+        if uses:
+            for right in self._counting():
+                if right.uses_left is not None and right.uses_left < uses:
+                    return "uses"
         return ""
 
     def take(self, now: float, uses: int = 1) -> str:
@@ -117,10 +122,12 @@ class Right:
         if not counting:
             return self.refusal(now)
         with _LOCK:
-            refused = self.refusal(now, uses)
+            refused = self.refusal(now)
             if refused:
                 return refused
             for right in counting:
+                if right.uses_left is not None and right.uses_left < uses:
+                    return "uses"
                 bucket = right._bucket
                 if bucket is not None:
                     bucket.earn(now)
@@ -143,18 +150,21 @@ class Right:
                 if right.alive:
                     right.alive = False
                     ended.append(right)
-                    todo.extend(right._children)
+                    todo += [child for known in list(right._children) if (child := known()) is not None]
         return ended
 
     def watch(self, watcher: object) -> None:
         """Remember, weakly, who has handed something over under it."""
+        watchers = self._watchers
         with _LOCK:
-            self._watchers.add(watcher)
+            watchers.add(ref(watcher))
+            if len(watchers) & (len(watchers) - 1) == 0:
+                # Now and then, so that a right which goes out over one connection after the other does not grow.
+                watchers.difference_update([known for known in list(watchers) if known() is None])
 
-    def watchers(self) -> set[Any]:
-        """Return who has handed something over under it and still exists."""
-        with _LOCK:
-            return set(self._watchers)
+    def watchers(self) -> list[Any]:
+        """Return who has handed something over under it and still exists, each once."""
+        return [watcher for known in list(self._watchers) if (watcher := known()) is not None]
 
     def narrowings(self, interface: str) -> list["Narrowing"]:
         """Return what narrows references of an interface under this right."""

@@ -115,7 +115,8 @@ class Imports:
         self._due: list[tuple[int, int]] = []
         """Counts of imports that were let go of by hand; the table has forgotten them."""
         self._revoked: dict[int, None] = {}
-        """The newest numbers that the peer has revoked: an answer that names one may not have been read yet."""
+        """The newest numbers that the peer has revoked, ``limit`` at least and twice as many at most: an answer that
+        names one may not have been read yet."""
         self.dropped: list[Import] = []
         self.promised: list[int] = []
         """Questions whose kept answers nobody names any more; FINISH is due."""

@@ -11,6 +11,7 @@ from caprpc.errors import CallRefused, LimitExceeded, RemoteProtocolError
 from caprpc.ids import ExportId
 from caprpc.interface import ServedContext, ServedIterator, ServedSource, Shape
 from caprpc.policy import OVER, REVOKED, Facet, Permit, Pool, Right
+from caprpc.session.standing import Standing
 
 FOREVER: Final = inf
 
@@ -149,7 +150,7 @@ class Exports:
     and its scope: handing over the same object twice gives the same export.
     """
 
-    __slots__ = ("_by_id", "_by_key", "_next", "_sweep_at", "closing", "gone", "limit", "pool")
+    __slots__ = ("_by_id", "_by_key", "_next", "_sweep_at", "closing", "gone", "limit", "pool", "standing")
 
     def __init__(self, root: Export, limit: int) -> None:
         self._by_id: dict[int, Export] = {root.export_id: root}
@@ -161,6 +162,8 @@ class Exports:
         self.limit = limit
         """How many the peer may hold: as few as our policy and the peer's own limits say."""
         self.pool: Pool | None = None
+        self.standing = Standing()
+        """Those that are derived."""
         self._next = 1
         self._sweep_at = inf
 
@@ -248,6 +251,7 @@ class Exports:
     def stand_under(self, export: Export, right: Right, scope: Scope | None, now: float) -> None:
         """Have a new export live no longer than a right and a call."""
         export.right = right
+        self.standing.add(export, right)
         if scope is not None:
             export.scope = scope
             scope.members.add(export)
@@ -255,6 +259,8 @@ class Exports:
 
     def revoke(self, export: Export) -> None:
         """Refuse what is asked of an export from now on; its number stays until its holder has let go of it."""
+        if export.right is not None:
+            self.standing.discard(export)
         export.revoke()
         self._close(export)
 
@@ -264,7 +270,7 @@ class Exports:
 
     def sweep(self, now: float) -> list[Export]:
         """Return exports whose right has ended, once each: their holder has not been told."""
-        derived = [export for export in self._by_id.values() if export.right is not None and export.source is not None]
+        derived = self.standing.all()
         self._sweep_at = now + SWEEP_S if derived else inf
         return [export for export in derived if export.right is not None and export.right.refusal(now) in ENDED]
 
@@ -316,6 +322,7 @@ class Exports:
             self._close(export)
         self._by_id.clear()
         self._by_key.clear()
+        self.standing.clear()
         self.gone.clear()
         return exports
 
@@ -328,7 +335,10 @@ class Exports:
         if export.count <= 0:
             if self._by_id.pop(export.export_id, None) is not None:
                 self.gone[export.export_id] = (export.source, export.shape)
-                self._close(export)
+                if export.closer is not None:
+                    self._close(export)
+                if export.right is not None:
+                    self.standing.discard(export)
             if self._by_key.get(export.key) is export:
                 del self._by_key[export.key]
             if export.scope is not None:

@@ -12,9 +12,10 @@ from caprpc.objects.closing import close_now, close_rest
 from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.link import Link
 from caprpc.objects.promises import Promised, promise_of, result_shape
+from caprpc.objects.revocation import Chosen
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import AnyJob, sort_out
-from caprpc.session import Ended, Event, Export, Import, Origin, Question, Session
+from caprpc.session import Ended, Event, Import, Origin, Question, Session
 
 if TYPE_CHECKING:
     from caprpc.testing.network import Network
@@ -116,8 +117,8 @@ class End:
         """Who the other end is."""
         return self.session.peer.principal
 
-    def revoke(self, chosen: Callable[[Export], bool], *, cut: bool) -> None:
-        """End the references of ours that are chosen; ``cut`` answers running calls on them, too."""
+    def revoke(self, chosen: Chosen, *, cut: bool, aside: bool) -> None:
+        """End the references of ours that are chosen, here and now: there is no lock in memory, and one thread."""
         self.take(self.link.endpoint.revoke(chosen, cut=cut))
 
     def release(self, stub: Stub) -> None:

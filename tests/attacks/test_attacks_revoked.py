@@ -48,6 +48,17 @@ def test_time_for_a_list_of_revoked_numbers_is_linear():
     assert time.process_time() - started < 0.5
 
 
+def test_time_for_one_more_revoked_number_does_not_grow_with_those_before():
+    """A peer revokes as often as it likes, over a connection that stays; what it said long ago is forgotten."""
+    imports = Imports(65_536, "spiffe://test.example/mallory")
+    imports.revoke(range(1, 65_537))
+    started = time.process_time()
+    for number in range(65_537, 66_037):
+        imports.revoke([number])
+    assert time.process_time() - started < 0.25
+    assert len(imports._revoked) <= 2 * 65_536
+
+
 def test_a_long_list_of_revoked_numbers_keeps_nobody_waiting(world, driver):
     running = world.serve(driver)
     peer, other = world.open(running), world.open(running, "alice")

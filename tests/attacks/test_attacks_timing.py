@@ -1,4 +1,6 @@
-"""How long a refused secret takes tells nothing of how much of it was right. CAP-SI-04.
+"""How long a refusal takes tells nothing: of how much of a secret was right, or whether there is such a member.
+
+CAP-SI-04.
 
 Welch's t over interleaved measurements of two kinds of wrong guesses, as dudect does it (Reparaz, Balasch and
 Verbauwhede, 2017): above 4.5 they differ. ``CAPRPC_ATTACK_SCALE=100`` measures each 100,000 times.
@@ -12,7 +14,9 @@ import pytest
 from vault_service import SCALE
 
 from caprpc.audit.notes import KIND_LOG, NoteSigner
-from caprpc.ids import new_grant_id
+from caprpc.ids import OP_ATTENUATE, OP_CALL, OP_GET, OP_ROOT, new_grant_id
+from caprpc.policy.guard import Guard
+from caprpc.session.liveness import GlitchBudget
 from caprpc.store import SqliteStore, StoredGrant
 from caprpc.sturdy import digest_of, new_secret
 
@@ -103,3 +107,72 @@ def test_the_measurement_sees_a_comparison_that_ends_early(guesses):
         return all(one == other for one, other in zip(secret, guess, strict=True))
 
     assert abs(t_of(compare, near, far)) > MOST_T
+
+
+FORBIDDEN_AND_ABSENT = {
+    "method": (OP_CALL, ["hidden", "parcel"], ["absent", "vanish"]),
+    "attribute": (OP_GET, ["balance"], ["absence"]),
+    "narrowed away": (OP_CALL, ["echo", "take"], ["fake", "nono"]),
+    "root": (OP_ROOT, ["spares"], ["absent"]),
+}
+
+
+def least_t(function, near, far):
+    """Return the t nearest to 0 of up to three measurements: calls cross threads, and other work comes in between.
+
+    A difference is there each time.
+    """
+    found = []
+    while len(found) < 3 and (not found or abs(found[-1]) >= MOST_T):
+        found.append(t_of(function, near, far))
+    return min(found, key=abs)
+
+
+@pytest.fixture
+def unbounded(monkeypatch):
+    """Refusals without end: the budget for what is useless, which ends the connection, comes before any t."""
+    monkeypatch.setattr(GlitchBudget, "spend", lambda _self, _now: True)
+
+
+def refusals(world, running, kind):
+    """Return a function that asks for a name and is refused, with names of what there is and of what there is not."""
+    peer = world.open(running)
+    target = vault = peer.root()
+    operation, forbidden, absent = FORBIDDEN_AND_ABSENT[kind]
+    if kind == "narrowed away":
+        target = peer.value(vault, "", [[[OP_CALL, "add"]], *[None] * 5], operation=OP_ATTENUATE).export
+    if operation == OP_ROOT:
+        target = 0
+
+    def ask(name):
+        assert peer.ask(target, name, operation=operation).code == "denied"
+
+    return ask, forbidden, absent
+
+
+@pytest.mark.usefixtures("unbounded")
+@pytest.mark.parametrize("kind", FORBIDDEN_AND_ABSENT)
+def test_what_is_forbidden_is_refused_as_fast_as_what_there_is_not(world, driver, kind):
+    running = world.serve(driver, roots={"vault": world.service, "spares": world.service})
+    ask, forbidden, absent = refusals(world, running, kind)
+    for name in [*forbidden, *absent] * 20:
+        ask(name)
+    found = least_t(ask, forbidden, absent)
+    print(f"{kind}, {driver} server: |t| = {abs(found):.2f} over {2 * ROUNDS} refusals")
+    assert abs(found) < MOST_T
+
+
+@pytest.mark.usefixtures("unbounded")
+def test_the_measurement_sees_a_guard_that_looks_longer_at_what_there_is(world, driver, monkeypatch):
+    check = Guard.check
+
+    def slower(self, facet, operation, member, now):
+        if member == "hidden":
+            until = time.perf_counter_ns() + 60_000
+            while time.perf_counter_ns() < until:
+                pass
+        return check(self, facet, operation, member, now)
+
+    monkeypatch.setattr(Guard, "check", slower)
+    ask, _, absent = refusals(world, world.serve(driver), "method")
+    assert abs(least_t(ask, ["hidden"], absent[:1])) > MOST_T

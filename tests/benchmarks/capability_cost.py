@@ -28,8 +28,8 @@ DERIVED = (1, 100, 10_000)
 DEEP = 3
 IN_VAIN = 5
 """Restores in vain in each round: a hundred of one principal, and one more a second, are what a server lets pass."""
-CHUNK = 500
-"""References in one answer."""
+CHUNK = 250
+"""References in one answer: fewer than ``limits.message_references``."""
 _CPUCLOCK_SCHED = 2
 
 
@@ -54,8 +54,14 @@ class Desk(Interface):
     @method(effect="read")
     def derive(self, count: int) -> list[Item]: ...
 
+    @method(effect="read")
+    def derive_others(self, count: int) -> list[Item]: ...
+
     @method(effect="admin")
     def revoke_derived(self) -> tuple[float, float]: ...
+
+    @method(effect="admin")
+    def revoke_others(self) -> tuple[float, float]: ...
 
 
 class Gate(Interface):
@@ -73,6 +79,7 @@ class DeskOfOwner(Desk):
         self.server = None
         self.given = ItemOfDesk()
         self.above = None
+        self.others = None
 
     def item(self, depth):
         handle = self.given
@@ -101,8 +108,20 @@ class DeskOfOwner(Desk):
             self.above = caprpc.attenuate(self.given, only=["count"])
         return [caprpc.attenuate(self.above, only=["count"]) for _ in range(count)]
 
+    def derive_others(self, count):
+        if self.others is None:
+            self.others = caprpc.attenuate(self.given, only=["count"])
+        return [caprpc.attenuate(self.others, only=["count"]) for _ in range(count)]
+
     def revoke_derived(self):
         above, self.above = self.above, None
+        return self.revoked(above)
+
+    def revoke_others(self):
+        others, self.others = self.others, None
+        return self.revoked(others)
+
+    def revoked(self, above):
         wall, cpu = time.perf_counter(), time.process_time()
         caprpc.revoke(above)
         return time.perf_counter() - wall, time.process_time() - cpu
@@ -123,10 +142,12 @@ PRINCIPAL = "spiffe://test.example/{}"
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
 ITEM = '[offer.Item]\ninterface = "Item"\ncall = ["count"]\n'
 ACCEPT = '[accept.Item]\ncall = ["count"]\n'
-CALLS = 'call = ["item", "take", "grant", "grant_ended", "derive", "revoke_derived"]\n'
+CALLS = 'call = ["item", "take", "grant", "grant_ended", "derive", "derive_others", '
+CALLS += '"revoke_derived", "revoke_others"]\n'
 ROOM = "[limits]\nexports = 16_384\nimports = 16_384\nprincipal_exports = 32_768\nprincipal_imports = 32_768\n"
 OF_DESK = f'[roots]\ndesk = "Desk"\n[offer.Desk]\ninterface = "Desk"\n{CALLS}'
-OF_DESK += f'[offer.Desk.returns]\nitem = "Item"\nderive = "Item"\n[restore.item]\nas = "Item"\n{ROOM}'
+OF_DESK += '[offer.Desk.returns]\nitem = "Item"\nderive = "Item"\nderive_others = "Item"\n'
+OF_DESK += f'[restore.item]\nas = "Item"\n{ROOM}'
 OF_GATE = (
     '[roots]\ngate = "Gate"\n[offer.Gate]\ninterface = "Gate"\ncall = ["item"]\n[offer.Gate.returns]\nitem = "Item"\n'
 )
@@ -292,13 +313,31 @@ class Meter:
 
 
 async def revocations(desk, found, derived):
-    """Have references derived and handed out, then revoked at once; the owner takes the time."""
+    """Have references derived and handed out, then revoked at once; the owner takes the time.
+
+    Once also one of them while as many others as there are at most are out on the same connection.
+    """
+
+    async def once(name, revoke):
+        wall, cpu = await _value(revoke())
+        found.setdefault(name, []).append((1e6 * wall, 1e6 * cpu))
+
     for count in derived:
-        held = []
-        for start in range(0, count, CHUNK):
-            held += await _value(desk.derive(min(CHUNK, count - start)))
-        wall, cpu = await _value(desk.revoke_derived())
-        found.setdefault(f"revoke {count:,} derived", []).append((1e6 * wall, 1e6 * cpu))
+        held = await derive(desk.derive, count)
+        await once(f"revoke {count:,} derived", desk.revoke_derived)
+    most = max(derived)
+    held = await derive(desk.derive_others, most)
+    held += await derive(desk.derive, 1)
+    await once(f"revoke 1 derived, {most:,} others out", desk.revoke_derived)
+    await _value(desk.revoke_others())
+
+
+async def derive(member, count):
+    """Return so many references, each derived by itself."""
+    held = []
+    for start in range(0, count, CHUNK):
+        held += await _value(member(min(CHUNK, count - start)))
+    return held
 
 
 async def measure(driver, sides, urls, pids, options):
@@ -329,7 +368,7 @@ async def measure(driver, sides, urls, pids, options):
             for name in names[start:] + names[:start]:
                 times = cases.times.get(name, options.calls)
                 found[name].append(await meter.each(cases.run[name], times, times if times > IN_VAIN else 0))
-            if not options.only:
+            if not options.only or "revoke" in options.only:
                 await revocations(desk, found, options.derived)
     return found
 
@@ -377,7 +416,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--calls", type=int, default=200)
-    parser.add_argument("--only", default="", help="names of cases, with semicolons between them")
+    parser.add_argument("--only", default="", help="names of cases, semicolons between them; revoke: those that revoke")
     parser.add_argument("--drivers", default=",".join(DRIVERS))
     parser.add_argument(
         "--derived", default=",".join(map(str, DERIVED)), help="how many references are revoked at once"

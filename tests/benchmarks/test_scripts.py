@@ -36,6 +36,7 @@ def test_capabilities():
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ") and not line.startswith("| |")]
     measured = {row[0].removeprefix("| "): row[1:] for row in rows}
     assert {"plain call", "forwarded, hops: 2", "restore, revoked", "revoke 20 derived", "describe"} <= measured.keys()
+    assert "revoke 1 derived, 20 others out" in measured
     for cells in measured.values():
         assert len(cells) == 6
         assert all(float(cells[column].replace(",", "")) > 0 for column in (0, 1, 3, 4))

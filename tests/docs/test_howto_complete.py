@@ -21,6 +21,7 @@ PYTHON = {
     "pipeline-and-futures": (9, "tests/integration/calls/test_how_to.py"),
     "read-the-audit-log": (1, HERE + "test_howto_commands.py"),
     "reconnect": (3, HERE + "test_howto_examples.py"),
+    "run-a-server": (1, HERE + "test_howto_examples.py"),
     "serve-and-call": (1, HERE + "test_howto_services.py"),
     "sturdy-references": (3, HERE + "test_howto_examples.py"),
     "test-your-service": (6, "tests/testing/test_plugin_in_use.py"),

@@ -1,5 +1,6 @@
 """The Python of the how-to pages runs as it stands there."""
 
+import gc
 import os
 import re
 import sqlite3
@@ -90,6 +91,18 @@ def test_reconnect(blocks, site, serving, capsys):
     assert names["plan"].attempts == 50
     exec(declaring, names)
     assert names["Books"].__name__ == "Books"
+
+
+def test_starting_in_a_program_of_ones_own(blocks, site, tmp_path):
+    (using,) = blocks("run-a-server.md")
+    server = Server({"books": Shelf()}, **site.server.directories, audit=tmp_path / "audit")
+    server.listen("127.0.0.1:0")
+    try:
+        exec(using, {"server": server})
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
+        server.stop(0.0)
 
 
 class Account(Interface):

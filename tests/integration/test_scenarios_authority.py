@@ -6,6 +6,7 @@ import pytest
 
 import caprpc
 from caprpc import ConnectionLost, Denied, ReferenceDead, RemoteError
+from caprpc.session import Exports
 
 BOUND_S = 1.0
 """From the call of ``revoke`` to the refusal of the next use, over a connection that is alive (SECURITY.md)."""
@@ -58,6 +59,26 @@ def test_revoked_reference_and_what_was_obtained_are_refused_within_a_second(pai
         return took
 
     assert pairing.run(scenario) < BOUND_S
+
+
+def test_ending_one_reference_looks_at_no_other(pairing, monkeypatch):
+    """Else revoking one of the peer's references takes the longer, the more of them it holds."""
+
+    def of_all(_exports):
+        raise AssertionError("every export was looked at")
+
+    async def scenario(face):
+        service = await face.root()
+        less = await attenuate(face, service)
+        leaf, other = await face(less.same()), await face(service.same())
+        with monkeypatch.context() as patched:
+            patched.setattr(Exports, "live", of_all)
+            await revoke(face, less)
+        with pytest.raises(ReferenceDead, match="revoked"):
+            await face(leaf.name())
+        assert await face(other.name())
+
+    pairing.run(scenario)
 
 
 def test_revoking_an_object_reaches_its_holder_within_a_second(both, parts):

@@ -9,7 +9,8 @@ import pytest
 from caprpc import IteratorBusy
 from caprpc.ids import OP_CLOSE, OP_NEXT
 from caprpc.interface import Interface, Mismatch, NoReferences, ResultError, iteration, method, shape_of
-from caprpc.interface.iteration import AsyncIteratorServer, IteratorServer, PullCancelled
+from caprpc.interface.iteration import Abandoned, AsyncIteratorServer, IteratorServer, PullCancelled
+from caprpc.interface.streams import AsyncGeneratorSource, GeneratorSource
 
 NOWHERE = NoReferences()
 LOTS = 1 << 30
@@ -398,3 +399,60 @@ def test_async_generator_is_adapted():
 def test_other_objects_are_not_iterators(source):
     with pytest.raises(Mismatch, match="pass a generator"):
         LINES.adapt(source)
+
+
+def test_pull_behind_an_end_that_its_holder_did_not_ask_for_finds_no_end():
+    """Else what was cut off would look like all of it."""
+    server = IteratorServer(number for number in range(10))
+    assert server.pull(3, LOTS) == ([0, 1, 2], False)
+    server.abandon()
+    for _ in range(2):
+        with pytest.raises(Abandoned):
+            server.pull(3, LOTS)
+
+
+def test_what_was_pulled_and_not_delivered_is_no_end_either():
+    server = IteratorServer(iter(["a", "b" * 500]))
+    assert server.pull(10, 1) == (["a"], False)
+    server.abandon()
+    with pytest.raises(Abandoned):
+        server.pull(10, LOTS)
+
+
+def test_iterator_that_was_delivered_to_its_end_stays_at_its_end():
+    server = IteratorServer(iter(range(3)))
+    drain(server)
+    server.abandon()
+    assert server.pull(3, LOTS) == ([], True)
+
+
+def test_iterator_that_its_holder_has_closed_is_at_its_end():
+    server = IteratorServer(iter(range(10)))
+    server.pull(3, LOTS)
+    server.close()
+    server.abandon()
+    assert server.pull(3, LOTS) == ([], True)
+
+
+def test_stream_that_was_cut_off_finds_no_end():
+    source = GeneratorSource(b"x" * 10 for _ in range(10))
+    assert source.read(4) == b"x" * 4
+    source.abandon(ValueError())
+    source.read(6)
+    with pytest.raises(Abandoned):
+        source.read(10)
+
+
+async def test_pull_that_waits_on_a_loop_while_it_is_cut_off_finds_no_end():
+    async def slow():
+        yield b"x"
+        await asyncio.Event().wait()
+
+    source = AsyncGeneratorSource(slow())
+    reading = asyncio.ensure_future(source.read(10))
+    await asyncio.sleep(0)
+    await source.abandon(ValueError())
+    with pytest.raises(Abandoned):
+        await reading
+    with pytest.raises(Abandoned):
+        await source.read(10)

@@ -74,6 +74,7 @@ def histories(make_pair, classes):
                 for session in (self.pair.client.session, self.pair.server.session)
             ]
             assert tables == [([], [], {}, {})] * 2
+            assert not any(end.session.exports.standing for end in (self.pair.client, self.pair.server))
             assert self.pair.client.session.asked.kept == 0
             assert not self.pair.server.session.kept
 
@@ -357,6 +358,16 @@ def histories(make_pair, classes):
             for session in (self.pair.client.session, self.pair.server.session):
                 assert all(export.count > 0 for export in session.exports.live())
                 assert all(imported.count > 0 for imported in session.imports.live())
+
+        @invariant()
+        def every_derived_export_is_found_by_its_right(self):
+            if not hasattr(self, "pair"):
+                return
+            for session in (self.pair.client.session, self.pair.server.session):
+                standing = session.exports.standing
+                derived = {one for one in session.exports.live() if one.right is not None and one.source is not None}
+                assert {one for one in standing.all() if one.source is not None} == derived
+                assert all(one in standing.under([one.right]) for one in derived)
 
         @invariant()
         def nobody_breaks_the_protocol(self):

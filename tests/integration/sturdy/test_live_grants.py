@@ -1,10 +1,11 @@
 """What becomes of live references when their grant ends, and what a narrowed grant gives, over every pairing."""
 
+import asyncio
 import time
 
 import pytest
 
-from caprpc import ConfigurationError, Denied, Reconnect, ReferenceDead, RemoteError, StoreError
+from caprpc import ConfigurationError, Denied, Reconnect, ReferenceDead, RemoteError, StoreError, describe
 from caprpc.objects import watching
 from caprpc.store import SqliteStore
 from tests.integration.conftest import WAIT_S
@@ -205,3 +206,47 @@ def test_a_sturdy_reference_that_was_revoked_meanwhile_says_so_after_a_loss(bran
         assert uri.partition("#")[2] not in str(dead.value)
 
     branch.run(scenario, reconnect=SOON)
+
+
+BEFORE = OFFERS.replace('"deposit", ', "")
+AFTER = OFFERS.replace(', "last"', "").replace('[offer.Account.returns]\nlast = "Entry"\n', "")
+
+
+def enforce(branch, offers):
+    town = branch.town
+    town.version += 1
+    town.deployment.rewrite(town.server, {name: town.policy(name, offers=offers) for name in PARTNERS}, town.version)
+    branch.host.reload()
+
+
+def test_after_a_loss_it_has_exactly_what_the_policy_gives_now(branch, interfaces):
+    uri = branch.grant()
+    enforce(branch, BEFORE)
+
+    async def outcomes(face, account, entry):
+        found = {}
+        for name, call in (("deposit", lambda: account.deposit(1)), ("last", account.last), ("old", entry.text)):
+            try:
+                await face(call())
+                found[name] = "ok"
+            except (Denied, ReferenceDead) as exc:
+                found[name] = type(exc).__name__
+        assert await face(account.number()) == "42"
+        return found, {str(member).partition("(")[0] for member in describe(account).members}
+
+    async def scenario(face):
+        account = await face(face.peer.restore(uri, interfaces.account))
+        entry = await face(account.last())
+        found = [await outcomes(face, account, entry)]
+        await asyncio.to_thread(enforce, branch, AFTER) if face.is_async else enforce(branch, AFTER)
+        found.append(await outcomes(face, account, entry))
+        before = face.peer.connection_id
+        branch.host.sever()
+        await face.pause(lambda: face.peer._connection.link.ended is None and face.peer.connection_id != before)
+        found.append(await outcomes(face, account, entry))
+        return found
+
+    offered, narrowed, again = branch.run(scenario, reconnect=SOON)
+    assert offered[0] == {"deposit": "Denied", "last": "ok", "old": "ok"}
+    assert narrowed[0] == {"deposit": "Denied", "last": "Denied", "old": "ok"}
+    assert again == ({"deposit": "ok", "last": "Denied", "old": "ReferenceDead"}, {"deposit", "number"})
