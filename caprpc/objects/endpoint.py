@@ -19,7 +19,7 @@ from caprpc.ids import IMPLICIT_OPERATIONS, OP_ATTENUATE, OP_NEXT, OP_RESTORE, O
 from caprpc.interface import Abandoned, ArgumentError, Member, NoReferences, Signature
 from caprpc.objects.allowance import Exceeded, check_chunk, check_result, pull_caps
 from caprpc.objects.attenuation import implicit_plan
-from caprpc.objects.batches import BatchJob, prepare_batch
+from caprpc.objects.batches import BatchJob
 from caprpc.objects.budget import REASON, Spent
 from caprpc.objects.chunks import encode_chunk, keep_for_later
 from caprpc.objects.closing import bind
@@ -34,7 +34,7 @@ from caprpc.objects.roots import RootListing, RootMember, RootNames
 from caprpc.objects.stubs import Flavor
 from caprpc.objects.transfer import Reader, ResultWriter, StubMaker
 from caprpc.policy import LIGHT_BYTES, REVOKED, Permit, Refused, sources
-from caprpc.session import Answer, BatchAnswer, Event, Overdue, Refusal, Scope, Session, refusal_of
+from caprpc.session import Answer, Event, Overdue, Refusal, Scope, Session, refusal_of
 from caprpc.wire import codec
 from caprpc.wire.scan import TooManyReferences
 from caprpc.wire.values import RemoteReference
@@ -317,14 +317,6 @@ class Endpoint:
             return
         self._end(job, "cancelled", "")
         self.session.raise_(job.answer, "cancelled", reference=new_reference())
-
-    def prepare_batch(self, answer: BatchAnswer) -> BatchJob:
-        """Check every call of a batch and record each decision.
-
-        Raises:
-            RemoteProtocolError: A payload breaks the encoding.
-        """
-        return prepare_batch(answer, self)
 
     def finish_batch(self, job: BatchJob) -> None:
         """Reply to a batch."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from caprpc.errors import AuditError, RemoteProtocolError
 from caprpc.ids import new_reference
+from caprpc.objects.batch_plans import prepare_batch
 from caprpc.objects.batches import BatchJob
 from caprpc.objects.dispatch import Job
 from caprpc.objects.link import Link
@@ -107,7 +108,7 @@ def _sort(link: Link, events: Iterable[Event], work: Work) -> None:
         elif isinstance(event, Refusal):
             link.endpoint.refused(event)
         elif isinstance(event, BatchAnswer):
-            work.jobs.append(link.endpoint.prepare_batch(event))
+            work.jobs.append(prepare_batch(event, link.endpoint))
         elif isinstance(event, CancelRequest):
             work.cancelled.append(event.answer)
         elif isinstance(event, Overdue):
