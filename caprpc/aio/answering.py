@@ -8,7 +8,7 @@ from abc import abstractmethod
 from caprpc.aio.defects import Guarded
 from caprpc.objects.dispatch import NotStarted
 from caprpc.objects.link import Link
-from caprpc.objects.work import AnyJob, Work, sort_out
+from caprpc.objects.work import AnyJob, Work, sort_out, turn_away
 from caprpc.session import FOREVER, Answer, BatchAnswer
 
 
@@ -83,13 +83,7 @@ class Answering(Guarded):
 
     def refuse(self, jobs: list[AnyJob], exc: NotStarted) -> None:
         """Send that calls of the peer do not run."""
-        endpoint = self.link.endpoint
-        for job in jobs:
-            job.forget()
-            if job.answer.cancelled:
-                endpoint.finish_cancelled(job)
-            else:
-                endpoint.fail(job, exc)
+        turn_away(jobs, exc)
         self._replied()
 
     def _replied(self) -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from caprpc.blocking.notices import NOBODY, Notice
 from caprpc.objects.dispatch import NotStarted
 from caprpc.objects.link import Link
-from caprpc.objects.work import AnyJob
+from caprpc.objects.work import AnyJob, turn_away
 
 NO_RESULT: Final = object()
 """In place of a result: the call has been answered, or will be by whoever runs it."""
@@ -80,13 +80,7 @@ class Answering(ABC):
 
     def refuse(self, jobs: list[AnyJob], exc: NotStarted) -> list[Notice]:
         """Send that calls of the peer do not run; the lock is held."""
-        endpoint = self.link.endpoint
-        for job in jobs:
-            job.forget()
-            if job.answer.cancelled:
-                endpoint.finish_cancelled(job)
-            else:
-                endpoint.fail(job, exc)
+        turn_away(jobs, exc)
         notices = self.start_resolved() if self.link.session.kept.resolved else NOBODY
         self.flush()
         return notices

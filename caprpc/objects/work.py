@@ -7,7 +7,7 @@ from caprpc.errors import AuditError, RemoteProtocolError
 from caprpc.ids import new_reference
 from caprpc.objects.batch_plans import prepare_batch
 from caprpc.objects.batches import BatchJob
-from caprpc.objects.dispatch import Job
+from caprpc.objects.dispatch import Job, NotStarted
 from caprpc.objects.link import Link
 from caprpc.session import Answer, BatchAnswer, CancelRequest, Ended, Event, Opened, Overdue, Question, Refusal
 from caprpc.wire.messages import Checkpoint, Cosigned
@@ -70,6 +70,16 @@ def admit(link: Link, answer: Answer) -> Job | Work:
         endpoint.session.raise_(answer, "internal", reference=reference)
         return work
     return job if job is not None else Work()
+
+
+def turn_away(jobs: list[AnyJob], exc: NotStarted) -> None:
+    """Answer calls that do not run after all; the connection's lock is held."""
+    for job in jobs:
+        job.forget()
+        if job.answer.cancelled:
+            job.endpoint.finish_cancelled(job)
+        else:
+            job.endpoint.fail(job, exc)
 
 
 def _drop(link: Link, events: list[Event], work: Work) -> None:
