@@ -16,4 +16,6 @@ else:
 
 # Modules that assert and are no test modules: without this their asserts would be gone under ``python -O``.
 pytest.register_assert_rewrite("attack_world", "duels", "hostile_peer", "power_loss", "traced_disk", "vault_service")
-pytest.register_assert_rewrite("tests.docs.howto", "tests.policy.generated_policies")
+pytest.register_assert_rewrite(
+    "tests.docs.howto", "tests.integration.revoking_finalizers", "tests.policy.generated_policies"
+)
