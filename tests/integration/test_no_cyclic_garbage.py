@@ -11,7 +11,7 @@ import pytest
 
 import caprpc
 import caprpc.aio
-from caprpc import RemoteError
+from caprpc import ReferenceDead, RemoteError
 from tests.integration.conftest import LeafImpl, Rejected  # the classes that the conftest has made
 
 TIMES = 40
@@ -88,6 +88,13 @@ async def iterator_that_fails(face, service):
 
 async def released(face, service):
     face.release(await face(service.same()))
+
+
+async def dead_reference(face, service):
+    leaf = await face(service.same())
+    face.release(leaf)
+    with pytest.raises(ReferenceDead):
+        await face(leaf.name())
 
 
 async def future(face, service):
@@ -177,6 +184,7 @@ DEEDS = [
     iterator_closed,
     iterator_that_fails,
     released,
+    dead_reference,
     future,
     future_that_fails,
     cancelled,
