@@ -171,6 +171,8 @@ def test_nothing_is_counted_once_the_calls_have_ended(world, driver, end):
     peer = world.dial(running).open(features=("deadline",))
     vault = peer.root()
     assert ran(hold(peer, vault, HEAVY, 4)) == 4
+    # A call that has its worker and is not in its method yet ends with its connection.
+    until(lambda: world.service.holds == 4)
     (connection,) = list(running.server._connections)
     admitted = connection.link.admitted
     del connection

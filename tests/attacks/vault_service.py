@@ -136,6 +136,7 @@ class Safe(Vault):
         self.kept = None
         self.running = 0
         self.most_running = 0
+        self.holds = 0
         self._lock = threading.Lock()
         self._label = "vault"
 
@@ -276,6 +277,8 @@ class Safe(Vault):
             self.running -= 1
 
     def hold(self, value):
+        with self._lock:
+            self.holds += 1
         self.gate.wait(20)
 
     def nap(self, ms):
