@@ -14,8 +14,8 @@ from caprpc.address import Address
 from caprpc.errors import ConfigurationError, ConnectRefused
 from caprpc.forks import FORKS
 
-_MOST_GONE: Final = 128
-"""Arrivals that have left again, of which no more are looked at before others have a turn."""
+_MOST_GONE: Final = 16
+"""Arrivals that have left again, of which no more are looked at before others have a turn: each is some 20 µs."""
 
 _MOST_COME: Final = 16
 """Arrivals that are there, likewise: each is some 50 µs of work."""

@@ -156,7 +156,7 @@ def test_who_has_reset_its_connection_takes_no_place(says):
                 sock.sendall(says)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with socket.create_connection(listener.getsockname()) as good:
-            for _ in range(3):
+            for _ in range(25):
                 assert list(accept(listener, budget.wait, pytest.fail)) == []
             looked = accept(listener, budget.wait, pytest.fail)
             (arrival,) = [next(looked)]

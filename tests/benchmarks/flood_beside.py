@@ -42,6 +42,7 @@ from caprpc.tls import TlsRefused  # noqa: E402
 from caprpc.wire import messages as m  # noqa: E402
 from caprpc.wire.codec import pack  # noqa: E402
 from caprpc.wire.values import RemoteReference  # noqa: E402
+from tests.attacks.handshake_flood import Flood, hello_of  # noqa: E402
 from tests.attacks.hostile_peer import dial  # noqa: E402
 
 PEER = '[peer]\nca = ["@CA@"]\nspiffe = ["spiffe://@DOMAIN@/{}"]\n'
@@ -56,6 +57,8 @@ call = ["name"]
 """
 ACCEPT = PEER.format("server") + '[accept.Box]\ncall = ["noop", "take"]\n'
 FLOODS = ("spin", "cancels", "refused", "pings", "exports", "references", "calls", "large", "batches", "streams")
+STRANGERS = {"resets": 0.0, "handshakes": 60.0}
+"""Handshakes that somebody begins without a certificate, and after how many seconds each is reset."""
 ANSWERED = frozenset({"exports", "references", "calls", "large", "batches", "streams"})
 """Floods that wait for the last answer of a turn: the server would take no more."""
 
@@ -148,6 +151,8 @@ def flood(kind, address, directory, connections):
     if kind == "spin":
         while True:
             sum(range(1000))
+    if kind in STRANGERS:
+        begin_handshakes(kind, address, side, connections)
     # The quota of calls in flight is that of the principal: four connections that do all they may.
     share = min(64, 256 // connections)
     threads = [
@@ -157,6 +162,16 @@ def flood(kind, address, directory, connections):
     for thread in threads:
         thread.start()
     threads[0].join()
+
+
+def begin_handshakes(kind, address, side, sources):
+    """Begin handshakes from some addresses as fast as they are taken, for ever, and say how many in a second."""
+    attack = Flood(address, hello_of(side), [f"127.0.0.{2 + n}" for n in range(sources)], STRANGERS[kind])
+    begun = 0
+    while True:
+        time.sleep(1.0)
+        begun, before = attack.begun, begun
+        print(begun - before, flush=True)
 
 
 def flood_over_one(kind, address, side, share):
@@ -227,7 +242,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--driver", choices=["blocking", "aio"], default="blocking")
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 8], help="of the flooder, at most 8")
-    parser.add_argument("--floods", nargs="*", choices=FLOODS, default=list(FLOODS))
+    parser.add_argument("--floods", nargs="*", choices=[*FLOODS, *STRANGERS], default=[*FLOODS, *STRANGERS])
     parser.add_argument("--free", action="store_true", help="leave all cores to everybody")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
@@ -265,12 +280,14 @@ def report(options, noop, addresses, directory):
                     time.sleep(0.5)
                     found.append(measure(noop, options.seconds))
                     flooder.kill()
+                    rates = [int(line) for line in flooder.stdout]
             (median, p99, count), (_, control, _) = found
             aim = 2 * before + 1000
             verdict = "within" if p99 <= aim else "ABOVE"
             print(
                 f"  {kind:10} x{connections}: baseline p99 {before:6.0f} us, beside: median {median:6.0f} us, "
-                f"p99 {p99:6.0f} us, {verdict} {aim:.0f} us ({count} calls); control p99 {control:6.0f} us",
+                f"p99 {p99:6.0f} us, {verdict} {aim:.0f} us ({count} calls); control p99 {control:6.0f} us"
+                + (f"; {statistics.median(rates):.0f} connections/s" if rates else ""),
                 flush=True,
             )
 
