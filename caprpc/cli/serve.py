@@ -23,6 +23,7 @@ from caprpc.cli.status import StatusSocket
 from caprpc.cli.streams import takes_a_line
 from caprpc.errors import CapRPCError, ConfigurationError, printable
 from caprpc.limits import ServerLimits
+from caprpc.objects.grants import NO_RESTORERS, Grants
 from caprpc.objects.startup import startup_frozen
 
 _EPILOG: Final = """\b
@@ -30,6 +31,9 @@ Examples:
   caprpc serve service:roots --identity pki/server --policies policies/server
   caprpc serve service:roots --identity pki/server --policies policies/server \\
       --listen 0.0.0.0:4853 --listen unix:/run/caprpc.sock --aio
+  caprpc serve service:roots --identity pki/server --policies policies/server \\
+      --listen 0.0.0.0:4853 --grants state/grants.db --restorers service:restorers \\
+      --grants-address ledger.example:4853
 
 With --fd it ends with the connection: see caprpc.connect_subprocess.
 
@@ -92,6 +96,23 @@ def _limit_options(command: F) -> F:
     "--audit", metavar="DIR", type=click.Path(path_type=Path), help="Audit log, instead of what caprpc.toml says."
 )
 @click.option(
+    "--grants",
+    "store",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Keep grants in FILE, so that methods and peers can make and restore sturdy references.",
+)
+@click.option(
+    "--restorers",
+    metavar="MODULE:NAME",
+    help="A mapping of kinds to what makes their objects, for grants of other things than roots.",
+)
+@click.option(
+    "--grants-address",
+    metavar="ADDR",
+    help="What stands in sturdy references as the address.  [default: where it listens first]",
+)
+@click.option(
     "--listen",
     "addresses",
     metavar="ADDR",
@@ -130,6 +151,9 @@ def serve(
     policies: Path,
     signers: Path | None,
     audit: Path | None,
+    store: Path | None,
+    restorers: str | None,
+    grants_address: str | None,
     addresses: tuple[str, ...],
     descriptor: int | None,
     on_loop: bool,
@@ -145,11 +169,20 @@ def serve(
     log_to_terminal(log_file)
     if descriptor is not None and addresses:
         raise click.UsageError("--fd and --listen exclude each other: one inherited connection, or addresses")
+    if store is None and (restorers or grants_address):
+        raise click.UsageError("--restorers and --grants-address need --grants FILE: where grants are kept")
     roots = load_roots(factory)
+    grants = None if store is None else _open_grants(store, restorers, grants_address)
     doors = Doors(addresses or (_DEFAULT_ADDRESS,), descriptor, status_path)
     server_limits = ServerLimits(**limits)
     signed = policies if signers is None else SignedPolicies(policies, signers)
-    options: dict[str, Any] = {"identity": identity, "policies": signed, "audit": audit, "limits": server_limits}
+    options: dict[str, Any] = {
+        "identity": identity,
+        "policies": signed,
+        "audit": audit,
+        "limits": server_limits,
+        "grants": grants,
+    }
     try:
         if on_loop:
             asyncio.run(_serve_on_loop(roots, doors, grace_s, options))
@@ -160,6 +193,10 @@ def serve(
             raise
         click.echo(f"caprpc: {exc}", err=True)
         return EX_OSERR
+    finally:
+        if grants is not None:
+            # A server that did not come up has not closed it.
+            grants.close()
     return EX_OK
 
 
@@ -208,9 +245,28 @@ def load_roots(argument: str) -> Mapping[str, object]:
         click.UsageError: There is no such module or name, or it gives no roots.
         ModuleFailed: The module or the factory fails.
     """
+    return _load_mapping(argument, "MODULE:FACTORY", "service:roots", "root names to objects")
+
+
+def _open_grants(store: Path, restorers: str | None, address: str | None) -> Grants:
+    """Open the store of grants.
+
+    Raises:
+        click.UsageError: There is no such module or name, or it gives no restorers.
+        ConfigurationError: The store cannot be used, the address is none, or a restorer does not say what it makes.
+        ModuleFailed: The module of the restorers fails.
+    """
+    found = NO_RESTORERS
+    if restorers:
+        found = _load_mapping(restorers, "MODULE:NAME", "service:restorers", "kinds to callables that take a key")
+    return Grants(store, restorers=found, address=address or "")
+
+
+def _load_mapping(argument: str, form: str, example: str, content: str) -> Mapping[str, Any]:
+    """Return a mapping with texts as keys that a module of ours has, or that a function in it returns."""
     module_name, colon, name = argument.partition(":")
     if not colon or not name:
-        raise click.UsageError(f"{argument!r}: MODULE:FACTORY expected, such as service:roots")
+        raise click.UsageError(f"{argument!r}: {form} expected, such as {example}")
     members = import_local(module_name).__dict__
     if name not in members:
         raise click.UsageError(f"{argument}: the module has no {name!r}")
@@ -222,7 +278,7 @@ def load_roots(argument: str) -> Mapping[str, object]:
             raise ModuleFailed(f"{argument} fails when it is called: {type(exc).__name__}: {exc}") from exc
     if not isinstance(made, Mapping) or not all(isinstance(key, str) for key in made):
         raise click.UsageError(
-            f"{argument} gives a {type(made).__name__}; a mapping of root names to objects expected, or a function "
+            f"{argument} gives a {type(made).__name__}; a mapping of {content} expected, or a function "
             "without parameters that returns one"
         )
     return made

@@ -9,7 +9,7 @@ from pathlib import Path
 from caprpc.bundles import SignedPolicies, Signers
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError, PolicyError
-from caprpc.objects.grants import Grants
+from caprpc.objects.grants import HOW_TO_KEEP, Grants
 from caprpc.policy import PolicySet, RevokedFile
 from caprpc.tls import Identity, TlsChannel, client_context, server_context
 
@@ -96,10 +96,7 @@ def _check_restorable(policies: PolicySet, served: Served) -> None:
     for policy in policies.policies:
         for name, restorable in policy.restores.items():
             if grants is None:
-                fault, hint = (
-                    "this service keeps no grants",
-                    'write Server(..., grants=caprpc.Grants("state/grants.db"))',
-                )
+                fault, hint = "this service keeps no grants", HOW_TO_KEEP
             else:
                 fault, hint = "this service has no such root or kind", f"what there is: {', '.join(sorted(known))}"
             if name not in known:

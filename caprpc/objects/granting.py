@@ -7,7 +7,7 @@ from typing import Final
 from caprpc.errors import CallRefused, ConfigurationError
 from caprpc.ids import new_grant_id
 from caprpc.objects.admission import Admission
-from caprpc.objects.grants import Grants
+from caprpc.objects.grants import HOW_TO_KEEP, Grants
 from caprpc.policy import Offer, Policy, Restorable, word_of
 from caprpc.store import StoredGrant
 from caprpc.sturdy import digest_of, new_secret
@@ -36,9 +36,7 @@ def grants_of(admission: Admission) -> Grants:
     """
     grants = admission.served.grants
     if grants is None:
-        raise ConfigurationError(
-            "this server keeps no grants", hint='write Server(..., grants=caprpc.Grants("state/grants.db"))'
-        )
+        raise ConfigurationError("this server keeps no grants", hint=HOW_TO_KEEP)
     return grants
 
 

@@ -37,6 +37,11 @@ GUESSES: Final = 100
 GUESSES_PER_S: Final = 1.0
 """Refill: a million guesses take 11 days, and hit one of n grants with a chance of n in 10^42."""
 
+HOW_TO_KEEP: Final = (
+    'write Server(..., grants=caprpc.Grants("state/grants.db")), or caprpc serve --grants state/grants.db'
+)
+"""What to do for a server that keeps no grants."""
+
 
 class Grants:
     """What a server needs to grant and to restore: a store that outlives it, and who makes the objects.
@@ -151,7 +156,7 @@ def _contracts(restorers: Mapping[str, Restorer]) -> dict[str, InterfaceContract
     for kind, restorer in restorers.items():
         if not kind.isidentifier() or not kind.isascii() or kind.startswith("_"):
             raise ConfigurationError(f"restorer {kind!r}: an ASCII identifier without a leading underscore expected")
-        made = [base for base in _class_made(restorer).__mro__ if interface_info(base) is not None]
+        made = [base for base in _class_made(kind, restorer).__mro__ if interface_info(base) is not None]
         if not made:
             raise ConfigurationError(
                 f"restorer {kind!r} does not say which interface it restores",
@@ -161,11 +166,17 @@ def _contracts(restorers: Mapping[str, Restorer]) -> dict[str, InterfaceContract
     return interface_closure(interfaces)
 
 
-def _class_made(restorer: object) -> type:
+def _class_made(kind: str, restorer: object) -> type:
     if isinstance(restorer, type):
         return restorer
     if not callable(restorer):
         return object
     function = restorer if inspect.isroutine(restorer) else type(restorer).__call__
-    made = typing.get_type_hints(function).get("return")
+    try:
+        made = typing.get_type_hints(function).get("return")
+    except NameError as exc:
+        raise ConfigurationError(
+            f"restorer {kind!r}: its annotations name {exc.name!r}, which is not there where it is defined",
+            hint="import it there, outside of `if TYPE_CHECKING:`",
+        ) from exc
     return made if isinstance(made, type) else object

@@ -37,7 +37,7 @@ COMMANDS = {
     "run-a-private-ca": (8, HERE + "test_howto_commands.py"),
     "run-a-server": (7, HERE + "test_howto_commands.py"),
     "serve-and-call": (4, HERE + "test_howto_services.py"),
-    "sturdy-references": (3, HERE + "test_howto_examples.py"),
+    "sturdy-references": (4, HERE + "test_howto_examples.py"),
     "typed-stubs": (2, HERE + "test_typed_stubs_page.py"),
     "use-the-shell": (3, HERE + "test_howto_services.py"),
     "witness-and-reconcile": (5, HERE + "test_howto_commands.py"),

@@ -3,7 +3,10 @@
 import gc
 import os
 import re
+import signal
 import sqlite3
+import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -120,6 +123,25 @@ class AccountService(Account):
         return 12
 
 
+SERVICE = """
+from caprpc import Interface, method
+
+class Account(Interface):
+    @method(effect="read")
+    def balance(self) -> int: ...
+
+class Rich(Account):
+    def balance(self):
+        return 12
+
+def account(key: str) -> Account:
+    return Rich()
+
+roots = {"rich": Rich()}
+restorers = {"account": account}
+"""
+
+
 def test_sturdy_references(blocks, tmp_path, monkeypatch, capsys):
     deployment = Deployment(tmp_path / "site")
     offer = PEER.format("client") + (
@@ -142,6 +164,8 @@ def test_sturdy_references(blocks, tmp_path, monkeypatch, capsys):
         exec(revokes, {**names, "time": time})
         assert [grant.state(0.0) for grant in names["server"].list_grants()] == ["revoked"]
         _grant_and_go_back(names["server"], run, tmp_path / "state" / "grants.db")
+    _serve_from_the_command_line(run, monkeypatch, tmp_path, serving)
+    assert not run.left()
     holder = deployment.trust_domain + "/client"
     assert capsys.readouterr().out.splitlines() == ["True", "12", f"account 42 spiffe://{holder} live"]
 
@@ -159,7 +183,29 @@ def _grant_and_go_back(server, run, store):
     store.with_name("copy.db").rename(store)
     store.chmod(0o600)
     assert given in run("caprpc grants accept-restore state/grants.db")
-    assert not run.left()
+
+
+def _serve_from_the_command_line(run, monkeypatch, directory, serving):
+    """Serve until a signal; it comes once the server has opened its socket."""
+    (directory / "service.py").write_text(SERVICE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "service", raising=False)
+    opened = directory / "socket"
+    stopper = threading.Thread(target=_stop_once, args=(opened,))
+    stopper.start()
+    (line,) = run.left()
+    instead = {"/run/ledger/socket": str(opened), "pki/server": str(serving.identity)}
+    said = run(line, **instead, **{"policies/server": str(serving.policies)})
+    stopper.join()
+    monkeypatch.delitem(sys.modules, "service")
+    assert said.startswith(f"listening on unix:{opened}\n")
+
+
+def _stop_once(opened):
+    until = time.monotonic() + 20.0
+    while not (opened.exists() and gc.get_freeze_count() > 1_000) and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_use_unix_sockets(blocks, site, tmp_path, monkeypatch, repository, capsys):
