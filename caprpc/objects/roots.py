@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_type_hints
 
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
@@ -93,8 +93,8 @@ def _check_implementation(name: str, cls: type) -> None:
 def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContract]:
     """Return the contracts of everything that the roots' classes implement, and of what can be reached from there.
 
-    A factory that is a class shows its interfaces, and so does a function whose result is annotated with one; any other
-    function shows them only once it has been called.
+    A factory that is a class shows its interfaces, and so does a function whose result is annotated with one that is
+    there where the function is defined; any other function shows them only once it has been called.
     """
     interfaces: list[type] = []
     for root in roots.values():
@@ -113,7 +113,11 @@ def class_of_root(root: Any) -> type:
         factory = factory.__func__
     if not isinstance(factory, FunctionType):
         return type(root)
-    made = factory.__annotations__.get("return")
+    try:
+        # Annotations are texts in a module with `from __future__ import annotations`.
+        made = get_type_hints(factory).get("return")
+    except NameError:
+        return type(root)
     return made if isinstance(made, type) else type(root)
 
 
