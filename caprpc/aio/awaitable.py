@@ -30,6 +30,9 @@ class Awaited:
         def __exit__(self, *_error: object) -> None:
             """Be no reason for another error than that of ``__enter__``."""
 
+        def __bool__(self) -> NoReturn:
+            raise TypeError(f"{self._what()} is neither true nor false before it is awaited: write `await` before it")
+
         def __iter__(self) -> NoReturn:
             raise TypeError(f"{self._what()} is walked with `async for` or awaited, not with `for`")
 

@@ -19,6 +19,7 @@ from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.link import Link
+from caprpc.objects.loops import loop_of_caller
 from caprpc.objects.oneway import OneWay, OneWayCalls
 from caprpc.objects.outgoing import AnyCall
 from caprpc.objects.revocation import Chosen
@@ -52,13 +53,7 @@ class Caller(Stepping):
         """Make a call and return its awaitable; also on the loop of another thread."""
         if threading.get_ident() == self._thread:
             return self.call_as(target, member, args, kwargs, Flavor.ASYNC)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise RuntimeError(
-                "this thread has no event loop on which the call could be awaited: "
-                f"write caprpc.submit(ref.{member.name or 'method'}, ...).result()"
-            ) from None
+        loop = loop_of_caller(member.name)
         return asyncio.wrap_future(
             self.from_thread(lambda: self.call_as(target, member, args, kwargs, Flavor.ASYNC)), loop=loop
         )

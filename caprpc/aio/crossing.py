@@ -38,8 +38,9 @@ def done_on(loop: asyncio.AbstractEventLoop, function: Callable[[], int]) -> int
 def refuse_to_block(what: str) -> RuntimeError:
     """Return the error of a wait on the thread of the loop, which alone could end it."""
     return RuntimeError(
-        f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), "
-        "or declare it with @method(blocking=True) so that it runs on a thread"
+        f"{what} would block the event loop: make the calling method `async def` and await it (caprpc.aio), on a "
+        "reference that an `async def` method was given, or declare it with @method(blocking=True) so that it runs on "
+        "a thread"
     )
 
 

@@ -13,6 +13,7 @@ from caprpc.forks import FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.interrupted import done_aside
+from caprpc.objects.loops import loop_of_caller
 from caprpc.objects.oneway import OneWayCalls
 from caprpc.objects.outgoing import AnyCall, Outgoing
 from caprpc.objects.revocation import Chosen
@@ -148,6 +149,7 @@ class Caller(Stepping):
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
         """Make a call from a running event loop; the answer is read by another thread."""
+        loop_of_caller(member.name)
         return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC))
 
     def awaitable(self, future: CallFuture) -> "asyncio.Future[Any]":

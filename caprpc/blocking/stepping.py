@@ -8,6 +8,7 @@ from typing import Any
 from caprpc.blocking.futures import CallFuture
 from caprpc.interface import Member
 from caprpc.objects.context import CURRENT
+from caprpc.objects.loops import loop_of_caller
 from caprpc.objects.outgoing import Outgoing
 from caprpc.objects.promises import Promised, look_at, promise_of, result_shape
 from caprpc.objects.stubs import Flavor
@@ -64,6 +65,7 @@ class Stepping(ABC):
 
     def step_async(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a step of a pipeline from a running event loop."""
+        loop_of_caller(member.name)
         shape = result_shape(member)
         if shape is None:
             return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC))

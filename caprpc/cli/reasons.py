@@ -149,7 +149,8 @@ _TOO_LARGE: Final = (
 _UNKNOWN: Final = ("The record has the whole reason.", "See docs/reference/audit.md and docs/reference/errors.md.")
 _FAILED: Final = (
     "The call was permitted and its method failed here; the peer was told internal error and this number.",
-    "It is a fault of the service: its log has the traceback, under the same number.",
+    "It is a fault of the service, or of what the peer has lent for the call: the service's log has the traceback of "
+    "the first that failed alike, and of those behind it how many.",
 )
 
 

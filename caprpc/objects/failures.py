@@ -13,12 +13,12 @@ SUM_S: Final = 60.0
 _MOST_KINDS: Final = 64
 """Kinds told apart for one connection; a peer chooses the member, and our code the exception."""
 
-_OTHERS: Final = ("other members", "")
+_OTHERS: Final = ("other members", "", 0)
 
 _LOG: Final = logging.getLogger("caprpc")
 
-Kind = tuple[str, str]
-"""What was called, and the name of the exception's type."""
+Kind = tuple[str, str, int]
+"""What was called, the name of the exception's type, and the line that raised it."""
 
 
 class FailureLog:
@@ -39,7 +39,7 @@ class FailureLog:
     def add(self, called: str, exc: BaseException, reference: str) -> None:
         """Take note of a failure; the first of its kind is written with its traceback."""
         now = self._clock()
-        kind = (called, type(exc).__name__)
+        kind = (called, type(exc).__name__, _line_of(exc))
         known = self._counts.get(kind)
         if known is None and len(self._counts) >= _MOST_KINDS:
             kind = _OTHERS
@@ -63,7 +63,7 @@ class FailureLog:
         """Write a line for each kind that has failed since the last time."""
         for kind, (count, reference) in self._counts.items():
             if count:
-                called, name = kind
+                called, name, _line = kind
                 _LOG.error(
                     "%s for %s failed %d more times%s, the last of them %s",
                     called,
@@ -73,3 +73,11 @@ class FailureLog:
                     reference,
                 )
                 self._counts[kind] = (0, reference)
+
+
+def _line_of(exc: BaseException) -> int:
+    """Return the line that raised an exception, 0 if no trace was left."""
+    line, trace = 0, exc.__traceback__
+    while trace is not None:
+        line, trace = trace.tb_lineno, trace.tb_next
+    return line

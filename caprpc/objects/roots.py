@@ -61,8 +61,12 @@ def check_roots(roots: Mapping[str, object]) -> dict[str, object]:
 
     Raises:
         ConfigurationError: There is none, or one is neither an implementation of an interface nor a factory, or it
-            lacks a member that its interface declares.
+            lacks a member that its interface declares; or they are no mapping.
     """
+    if not isinstance(roots, Mapping):
+        raise ConfigurationError(
+            f"roots are a mapping of names to objects, not {type(roots).__name__}", hint='pass roots={"name": object}'
+        )
     if not roots:
         raise ConfigurationError("a server without roots offers nothing", hint='pass roots={"name": object}')
     for name, root in roots.items():

@@ -102,7 +102,7 @@ class Stub:
 
     def __dir__(self) -> list[str]:
         operations = self._caprpc_import.announced.operations
-        return sorted(name for operation, name in operations if operation in (OP_CALL, OP_GET, OP_SET) and name)
+        return sorted({name for operation, name in operations if operation in (OP_CALL, OP_GET, OP_SET) and name})
 
     def __setattr__(self, name: str, value: object) -> None:
         declared = getattr(type(self), name, None)

@@ -196,6 +196,7 @@ class ArgumentWriter(Writer):
 
         Raises:
             CallRefused: No ``[[lend]]`` of our policy lets this object go there.
+            Mismatch: Nothing says that it stands for what is declared there.
             TooManyReferences: As ``_count`` says.
         """
         self._count()
@@ -204,6 +205,9 @@ class ArgumentWriter(Writer):
             return home
         lend = self._guard.lend(self._interface, self._member, parameter)
         if lend is None:
+            if not isinstance(obj, Stub):
+                # What can be no such reference at all is a wrong argument, and no policy would mend it.
+                shape.adapt(obj)
             to = f"{self._interface}.{self._member}"
             raise CallRefused(
                 f"our policy {self._guard.policy.file} lends nothing to {to} ({parameter}); to allow it add: "
@@ -389,12 +393,6 @@ def going_home(obj: object, session: Session, watcher: object) -> OwnReference |
     imported: Import = obj._caprpc_import.origin
     if session.imports.get(imported.export_id) is imported:
         return OwnReference(imported.export_id)
-    if caller_of(obj) is watcher:
+    if obj._caprpc_call.__self__ is watcher:
         raise CallRefused(f"{obj!r} cannot be passed any more")
     return None
-
-
-def caller_of(stub: Stub) -> object:
-    """Return what makes the calls of a stub: the caller of its connection."""
-    caller: object = stub._caprpc_call.__self__
-    return caller

@@ -18,6 +18,8 @@ CANARY = "canary-7f31c0de-secret"
 """Stands in globals, private attributes, exceptions and locals of the service; no byte of it may reach a peer."""
 
 SCALE = float(os.environ.get("CAPRPC_ATTACK_SCALE", "1"))
+GATE_S = 20.0 * max(1.0, SCALE)
+"""How long methods wait that a test lets go on."""
 """How much more to do in attacks whose measure takes minutes or hours; 1 is what every run can bear."""
 
 QUICK = ServerLimits(accept_per_s=100_000.0, accept_burst=10_000, connections_per_principal=1_000)
@@ -272,14 +274,14 @@ class Safe(Vault):
             self.running += 1
             self.most_running = max(self.most_running, self.running)
         self.ran.append("wait")
-        self.gate.wait(20)
+        self.gate.wait(GATE_S)
         with self._lock:
             self.running -= 1
 
     def hold(self, value):
         with self._lock:
             self.holds += 1
-        self.gate.wait(20)
+        self.gate.wait(GATE_S)
 
     def nap(self, ms):
         time.sleep(ms / 1000)

@@ -95,6 +95,9 @@ async def test_a_call_that_is_not_awaited_says_what_to_write(caprpc_sides: Any) 
             list(rows)
         with pytest.raises(TypeError, match="entered with `async with`"), booking:
             pass
+        for condition in (lambda: not row, lambda: bool(rows), lambda: row and rows):
+            with pytest.raises(TypeError, match="neither true nor false before it is awaited: write `await`"):
+                condition()
         assert await (await row).size() == 1
         assert [item async for item in rows] == [0, 1, 2]
         await booking

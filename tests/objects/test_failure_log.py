@@ -44,6 +44,19 @@ def test_first_failure_of_a_kind_is_whole_and_those_behind_it_are_counted(caplog
     assert len(caplog.records) == 2
 
 
+def test_what_other_lines_raise_is_a_kind_of_its_own(caplog, clock):
+    """The operator looks for the traceback of a number: that of another mistake would mislead."""
+    log = FailureLog(PEER, clock)
+    for number in range(4):
+        try:
+            if number % 2:
+                raise ValueError("one")
+            raise ValueError("another")
+        except ValueError as exc:
+            log.add("Node.echo (call)", exc, f"R-{number}")
+    assert lines(caplog) == [(f"Node.echo (call) for {PEER} failed (R-{number})", True) for number in range(2)]
+
+
 def test_counts_are_written_once_a_minute(caplog, clock):
     log = FailureLog(PEER, clock)
     fail(log, times=3)

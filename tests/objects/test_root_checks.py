@@ -55,6 +55,12 @@ def test_a_server_without_roots_is_refused():
         check_roots({})
 
 
+@pytest.mark.parametrize("roots", [WholeClock(), WholeClock, [WholeClock()]])
+def test_roots_that_have_no_names_are_refused(roots):
+    with pytest.raises(ConfigurationError, match=r"a mapping of names to objects, not (WholeClock|type|list)"):
+        check_roots(roots)
+
+
 def annotated(peer, zone="UTC") -> WholeClock:
     return WholeClock()
 
