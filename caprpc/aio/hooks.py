@@ -3,11 +3,12 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from caprpc.aio.connection import Connection
+from caprpc.aio.runner import run_on
 from caprpc.objects.hooks import Hooks, Visit
+from caprpc.objects.workers import Workers
 from caprpc.session import Ended
 
 _THREADS: Final = 16
@@ -19,7 +20,7 @@ class HookTasks:
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="caprpc-hook")
+        self._workers = Workers(_THREADS, "caprpc-hook")
         self._visits: dict[Connection, Visit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -42,7 +43,7 @@ class HookTasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._workers.close(0.0)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -70,6 +71,6 @@ class HookTasks:
         if on_loop:
             result = hook()
         else:
-            result = await asyncio.get_running_loop().run_in_executor(self._pool, hook)
+            result = await run_on(self._workers, hook)
         if inspect.isawaitable(result):
             await result

@@ -3,9 +3,8 @@
 import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.ids import IMPLICIT_OPERATIONS, OP_ROOT
 from caprpc.interface import Member
@@ -15,6 +14,7 @@ from caprpc.objects.closing import close_now, close_rest
 from caprpc.objects.dispatch import NoWorker
 from caprpc.objects.shares import Shares
 from caprpc.objects.work import AnyJob
+from caprpc.objects.workers import Workers
 from caprpc.session import Closer
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class MethodRunner:
 
     def __init__(self, threads: int, name: str, wait_s: float = DEFAULT_SERVER_LIMITS.worker_wait_s) -> None:
         """Take the number of threads, and how long a call waits while other principals hold all of them."""
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        # Threads that no interpreter waits for when it ends, as it does for those of an executor: a method that never
+        # returns must not keep a server that has stopped.
+        self._workers = Workers(threads, name)
         self._shares: Shares[Connection] = Shares(threads, wait_s)
         self._late = NoWorker(wait_s)
         self._next_look = inf
@@ -74,7 +76,7 @@ class MethodRunner:
         """Give a thread back; another connection may have waited for it."""
         following = self._shares.give_back(connection.principal)
         if following is not None:
-            following.loop.call_soon_threadsafe(following.guarded, following.place_free)
+            _tell(following.loop, following.guarded, following.place_free)
 
     def forget(self, connection: "Connection") -> None:
         """A connection has ended: nothing of it waits any more."""
@@ -82,7 +84,7 @@ class MethodRunner:
 
     def submit(self, job: AnyJob, connection: "Connection") -> None:
         """Run a call on a thread of the pool, whose place was taken, and reply from the loop."""
-        self._pool.submit(self._run, job, connection)
+        self._workers.submit(lambda: self._run(job, connection))
 
     def ran_here(self, job: AnyJob, seconds: float) -> None:
         """Learn from a run on the loop."""
@@ -93,8 +95,8 @@ class MethodRunner:
             self._has_waited(job)
 
     def close(self) -> None:
-        """End the pool's threads once what they run has ended."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """End the pool's threads once what they run has ended, and wait for none of them."""
+        self._workers.close(0.0)
 
     def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look at who waits when the first of them has waited long enough, if somebody does; on the loop."""
@@ -129,13 +131,13 @@ class MethodRunner:
         try:
             self._run_in_place(job, connection)
         except Exception as exc:  # not of the method: what came of that could not be told to the loop
-            connection.loop.call_soon_threadsafe(connection.defect, exc)
+            _tell(connection.loop, connection.defect, exc)
         finally:
             self.give_place_back(connection)
 
     def _run_in_place(self, job: AnyJob, connection: "Connection") -> None:
         def soon(function: Callable[..., None], *args: object) -> None:
-            connection.loop.call_soon_threadsafe(connection.guarded, function, *args)
+            _tell(connection.loop, connection.guarded, function, *args)
 
         soon(connection.started)
         if job.answer.cancelled:
@@ -157,6 +159,43 @@ class MethodRunner:
         if seconds <= FAST_S:
             for member in _learned(job):
                 self._proofs_left[member] = self._proofs_left.get(member, PROOFS) - 1
+
+
+def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
+    """Have a loop call a function; nobody is told if the loop has ended before the method did."""
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+async def run_on(workers: Workers, function: Callable[[], Any]) -> Any:
+    """Return what a function returns that runs on a thread; raise what it raises."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def settle(value: object, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result((value, error))
+
+    def work() -> None:
+        try:
+            value = function()
+        except BaseException as exc:  # application code: whatever it raises is of whoever waits for it
+            _tell(loop, settle, None, exc)
+        else:
+            _tell(loop, settle, value, None)
+
+    workers.submit(work)
+    value, error = await done
+    if error is not None:
+        try:
+            raise error
+        finally:
+            # Its trace leads here, and would keep it for the garbage collector.
+            del error
+    return value
 
 
 def _learned(job: AnyJob) -> list[Member]:

@@ -11,13 +11,13 @@ from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.caller import Caller
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.spare import Spare
-from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, Visit
 from caprpc.objects.refusals import check_pin, refusal
 from caprpc.objects.sides import Wish
 from caprpc.objects.work import AnyJob
+from caprpc.objects.workers import Workers
 from caprpc.session import UNBOUNDED, Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Route, address_of
 

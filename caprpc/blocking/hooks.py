@@ -6,8 +6,8 @@ from typing import Final
 
 from caprpc.blocking.async_methods import AsyncMethods
 from caprpc.blocking.connection import Connection
-from caprpc.blocking.workers import Workers
 from caprpc.objects.hooks import Hooks, Visit
+from caprpc.objects.workers import Workers
 from caprpc.session import Ended
 
 _THREADS: Final = 16

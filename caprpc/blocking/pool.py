@@ -7,11 +7,11 @@ from typing import Final, Protocol
 
 from caprpc.blocking.connection import Connection
 from caprpc.blocking.slow import SlowMembers
-from caprpc.blocking.workers import Workers
 from caprpc.limits import ServerLimits
 from caprpc.objects.dispatch import NoWorker
 from caprpc.objects.shares import Shares
 from caprpc.objects.work import AnyJob
+from caprpc.objects.workers import Workers
 
 _AT_ONCE: Final = 32
 """Connections that are turned away between two looks of the watchdog at what runs."""

@@ -24,10 +24,10 @@ from caprpc.blocking.results import AT_ONCE, Results
 from caprpc.blocking.slow import SlowMembers
 from caprpc.blocking.spin import Spin
 from caprpc.blocking.watchdog import TICK_S, WATCH_S, Watchdog
-from caprpc.blocking.workers import Workers
 from caprpc.limits import ServerLimits
 from caprpc.objects.turns import CALLS, MESSAGES, TURN_S, Turns
 from caprpc.objects.work import AnyJob
+from caprpc.objects.workers import Workers
 
 NO_CONNECTION: Final = -1
 """In place of the descriptor of the connection that a defect came up in."""

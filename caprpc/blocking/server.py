@@ -18,7 +18,6 @@ from caprpc.blocking.granting import Granting
 from caprpc.blocking.hooks import HookThreads
 from caprpc.blocking.reactor import NO_CONNECTION, Reactor
 from caprpc.blocking.watchdog import TICK_S
-from caprpc.blocking.workers import Workers
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import Place
@@ -29,6 +28,7 @@ from caprpc.objects.sides import Policies, serving
 from caprpc.objects.startup import startup_frozen
 from caprpc.objects.turns import MESSAGES, TURN_S
 from caprpc.objects.work import AnyJob, sort_out
+from caprpc.objects.workers import Workers
 from caprpc.session import UNBOUNDED, Answer, BatchAnswer, Closer, Ended
 from caprpc.sockets import Arrival
 

@@ -79,6 +79,9 @@ class Shop(Interface):
     @method(effect="read", blocking=True)
     def wait(self, seconds: float, function: Callable[[str], None]) -> str: ...
 
+    @method(effect="read", blocking=True)
+    def sleep(self, seconds: float, function: Callable[[str], None]) -> None: ...
+
     @method(effect="read")
     def die(self) -> None: ...
 
@@ -137,6 +140,10 @@ class TheShop(Shop):
                 break
         return "waited"
 
+    def sleep(self, seconds, function):
+        function("sleeping")
+        time.sleep(seconds)
+
     def die(self):
         os._exit(9)
 
@@ -159,7 +166,7 @@ def broken():
     raise RuntimeError("no database")
 
 
-GRANTED = '"add", "show", "take", "give", "lines", "count", "fail", "buy", "wait", "die", "label"'
+GRANTED = '"add", "show", "take", "give", "lines", "count", "fail", "buy", "wait", "sleep", "die", "label"'
 SERVER_POLICY = f"""
 [peer]
 ca = ["@CA@"]
@@ -184,6 +191,7 @@ LENDS = "".join(
         ("count", "fileobj", "LinesOnly"),
         ("count", "function", "InvokeOnly"),
         ("wait", "function", "InvokeOnly"),
+        ("sleep", "function", "InvokeOnly"),
     )
 )
 CLIENT_POLICY = f"""

@@ -151,6 +151,14 @@ def test_without_grace_a_running_call_is_lost(server, site, shop, driver):
 
 
 @DRIVERS
+def test_a_method_that_does_not_return_keeps_no_server_that_stops(server, site, shop, driver):
+    process = server("--grace", "0.2", *driver)
+    with connect(site, process) as peer, pytest.raises(errors.ConnectionLost):
+        peer.root("shop", shop.Shop).sleep(60, lambda _text: process.popen.terminate())
+    assert process.popen.wait(15) == 0
+
+
+@DRIVERS
 def test_sighup_reads_policies_again_and_a_wrong_one_changes_nothing(server, site, shop, driver):
     process = server(*driver)
     with connect(site, process) as peer:
