@@ -120,11 +120,13 @@ def listen(address: Address) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as exc:
         sock.close()
-        reason = os.strerror(exc.errno) if exc.errno else str(exc)
+        unknown = isinstance(exc, socket.gaierror)
         raise ConfigurationError(
-            f"cannot listen on {address}: {reason}",
+            f"cannot listen on {address}: {exc.strerror or exc}",
             where="address",
-            hint="is another server running there? another port, or port 0 for any free one, may be given",
+            hint="give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
+            if unknown
+            else "is another server running there? another port, or port 0 for any free one, may be given",
         ) from exc
     sock.setblocking(False)
     return FORKS.keep_from_children(sock)

@@ -55,8 +55,11 @@ def explain(reference: str, directory: Path) -> int:
                 click.echo(_explained(reference, log, entry))
     if found:
         return EX_OK
+    there = (
+        f"is in no audit log below {directory}" if directory.is_dir() else f"is looked for in {directory}: not there"
+    )
     click.echo(
-        f"caprpc: {reference} is in no audit log below {directory}\n"
+        f"caprpc: {reference} {there}\n"
         "  hint: the number belongs to the side that refused; name its log with --audit DIR",
         err=True,
     )
@@ -67,8 +70,8 @@ def _logs(directory: Path) -> Iterator[Path]:
     """Return the directory itself if it is a log, else the logs in it."""
     if (directory / "log.json").exists():
         yield directory
-        return
-    yield from sorted(child for child in directory.iterdir() if (child / "log.json").exists())
+    elif directory.is_dir():
+        yield from sorted(child for child in directory.iterdir() if (child / "log.json").exists())
 
 
 def _explained(reference: str, log: Path, entry: Entry) -> str:

@@ -70,3 +70,13 @@ def test_a_result_that_the_peer_cannot_take(explained):
     assert rows["error"] == "LimitExceeded"
     assert "more than the peer accepts" in rows["it means"]
     assert "byte stream" in rows["to do"]
+
+
+@pytest.mark.parametrize(("where", "says"), [("here", "is in no audit log below"), ("nowhere", "not there")])
+def test_a_number_that_is_not_found_says_where_to_look(tmp_path, where, says):
+    (tmp_path / "here").mkdir()
+    result = CliRunner().invoke(main, ["explain", "R-AAAAAAAAAAAA", "--audit", str(tmp_path / where)])
+    assert result.exit_code == 66
+    assert says in result.stderr
+    assert str(tmp_path / where) in result.stderr
+    assert "name its log with --audit DIR" in result.stderr

@@ -293,3 +293,17 @@ def test_serve_takes_a_descriptor_or_addresses(command):
     run = subprocess.run(both, capture_output=True, text=True, check=False)
     assert run.returncode == EX_CONFIG
     assert "--fd 9: no socket was inherited under this number" in run.stderr
+
+
+def test_a_host_that_is_unknown_is_no_address_in_use(monkeypatch):
+    class Unknown(socket.socket):
+        def bind(self, address):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "socket", Unknown)
+    with pytest.raises(ConfigurationError) as caught:
+        listen(Address("nowhere.example", 4853, ""))
+    assert str(caught.value).splitlines() == [
+        "address: cannot listen on caprpc://nowhere.example:4853: Name or service not known",
+        "  hint: give an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them",
+    ]
