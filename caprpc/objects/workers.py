@@ -35,9 +35,10 @@ class Workers:
                 self._free -= 1
             elif urgent or len(self._threads) < self.limit:
                 thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.add(thread)
-                # Under the lock: ``close`` can join only threads that were started.
+                # Under the lock: it cannot end before it counts. One that cannot be started is none: ``close`` joins
+                # only threads that were.
                 thread.start()
+                self._threads.add(thread)
             else:
                 self._backlog += 1
             self._queue.put(work)
