@@ -1,6 +1,7 @@
 """Where a ``def`` method runs on an asyncio host: on the loop once it has proved fast, else on a thread of a pool."""
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # to_thread loads it at its first use: too late without descriptors
 import time
 from collections.abc import Callable
 from math import inf

@@ -205,7 +205,7 @@ class ArgumentWriter(Writer):
             return home
         lend = self._guard.lend(self._interface, self._member, parameter)
         if lend is None:
-            if not isinstance(obj, Stub):
+            if not isinstance(obj, Stub) and type(obj) is not Narrowed:
                 # What can be no such reference at all is a wrong argument, and no policy would mend it.
                 shape.adapt(obj)
             to = f"{self._interface}.{self._member}"

@@ -104,5 +104,6 @@ def test_an_argument_that_stands_for_nothing_is_no_matter_of_policy(sides, wrong
         bell = peer.root("bell", Bell)
         with pytest.raises(TypeError, match="callback"):
             bell.keep(wrong)
-        with pytest.raises(caprpc.CallRefused, match=r"lends nothing to Bell\.keep \(callback\)"):
-            bell.keep(print)
+        for right in (print, caprpc.attenuate(print, uses=1)):
+            with pytest.raises(caprpc.CallRefused, match=r"lends nothing to Bell\.keep \(callback\)"):
+                bell.keep(right)
