@@ -1,6 +1,7 @@
 """One connection that we have made, on the loop that made it."""
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # to_thread loads it at its first use: too late without descriptors
 import inspect
 import logging
 import socket
@@ -11,7 +12,7 @@ from typing import Final
 from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
 from caprpc.aio.rounds import Rounds
-from caprpc.aio.runner import MethodRunner, close_off_loop
+from caprpc.aio.runner import MethodRunner
 from caprpc.errors import CapRPCError, ConnectRefused
 from caprpc.objects.admission import Admission
 from caprpc.objects.hooks import Hooks, Visit
@@ -188,7 +189,7 @@ class Dialed:
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them."""
-        self._start(asyncio.get_running_loop().create_task(close_off_loop(closers)))
+        self._start(asyncio.get_running_loop().create_task(self.runner.let_go(closers)))
 
     def ended(self, _connection: Connection, event: Ended) -> None:
         """The connection is over."""

@@ -1,7 +1,6 @@
 """Where a ``def`` method runs on an asyncio host: on the loop once it has proved fast, else on a thread of a pool."""
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401  # to_thread loads it at its first use: too late without descriptors
 import time
 from collections.abc import Callable
 from math import inf
@@ -95,6 +94,14 @@ class MethodRunner:
         if job.asked:
             self._has_waited(job)
 
+    async def aside(self, function: Callable[[], Any]) -> Any:
+        """Run something that is no call, whatever the threads do, and return what it returns; raise what it raises."""
+        return await run_on(self._workers, function, urgent=True)
+
+    async def let_go(self, closers: list[Closer]) -> None:
+        """Close all of them: on a thread what might block, in this task what is awaited."""
+        await close_rest(await self.aside(lambda: close_now(closers)))
+
     def close(self) -> None:
         """End the pool's threads once what they run has ended, and wait for none of them."""
         self._workers.close(0.0)
@@ -171,8 +178,8 @@ def _tell(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args:
             raise
 
 
-async def run_on(workers: Workers, function: Callable[[], Any]) -> Any:
-    """Return what a function returns that runs on a thread; raise what it raises."""
+async def run_on(workers: Workers, function: Callable[[], Any], *, urgent: bool = False) -> Any:
+    """Return what a function returns that runs on a thread, beyond the limit if it is urgent; raise what it raises."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
@@ -188,7 +195,7 @@ async def run_on(workers: Workers, function: Callable[[], Any]) -> Any:
         else:
             _tell(loop, settle, value, None)
 
-    workers.submit(work)
+    workers.submit(work, urgent=urgent)
     value, error = await done
     if error is not None:
         try:
@@ -202,8 +209,3 @@ async def run_on(workers: Workers, function: Callable[[], Any]) -> Any:
 def _learned(job: AnyJob) -> list[Member]:
     """Return those members of a call that will be met again."""
     return [member for member in job.members if member.operation not in _NOT_LEARNED]
-
-
-async def close_off_loop(closers: list[Closer]) -> None:
-    """Close all of them: on a thread what might block, in this task what is awaited."""
-    await close_rest(await asyncio.to_thread(close_now, closers))

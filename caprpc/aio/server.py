@@ -18,7 +18,7 @@ from caprpc.aio.door import Door
 from caprpc.aio.granting import Granting
 from caprpc.aio.hooks import HookTasks
 from caprpc.aio.rounds import Rounds
-from caprpc.aio.runner import MethodRunner, close_off_loop
+from caprpc.aio.runner import MethodRunner
 from caprpc.errors import CapRPCError, ConfigurationError
 from caprpc.limits import DEFAULT_SERVER_LIMITS, ServerLimits
 from caprpc.objects.accepting import Place
@@ -155,10 +155,14 @@ class Server(Granting):
         if self._ticker is not None:
             self._ticker.cancel()
 
-    async def _leave(self, hooks_s: float) -> None:
-        """Wait for what is still under way, which has been told to end."""
+    async def _leave(self, time_s: float) -> None:
+        """Wait for what is still under way, which has been told to end: hooks, and what peers have let go of."""
         if self._hooks is not None:
-            await self._hooks.close(hooks_s)
+            await self._hooks.close(time_s)
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=time_s)
+            for task in late:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.sleep(0)
 
@@ -241,7 +245,7 @@ class Server(Granting):
             await asyncio.sleep(1.0)
             try:
                 self._door.tick(time.monotonic())
-                await asyncio.to_thread(self._sync_log)
+                await self.runner.aside(self._sync_log)
             except Exception:  # without it nobody who is silent would be sent away: it must outlive any defect
                 _LOG.exception("internal error of the timekeeper")
 
@@ -271,7 +275,7 @@ class Server(Granting):
 
     def let_go(self, closers: list[Closer]) -> None:
         """The peer can name these no more: close them."""
-        task = asyncio.get_running_loop().create_task(close_off_loop(closers))
+        task = asyncio.get_running_loop().create_task(self.runner.let_go(closers))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -83,6 +83,9 @@ class Shop(Interface):
     def sleep(self, seconds: float, function: Callable[[str], None]) -> None: ...
 
     @method(effect="read")
+    def stuck(self) -> Iterator[str]: ...
+
+    @method(effect="read")
     def die(self) -> None: ...
 
     @method(effect="read")
@@ -144,6 +147,13 @@ class TheShop(Shop):
         function("sleeping")
         time.sleep(seconds)
 
+    def stuck(self):
+        try:
+            while True:
+                yield "stuck"
+        finally:
+            time.sleep(60)
+
     def die(self):
         os._exit(9)
 
@@ -166,7 +176,7 @@ def broken():
     raise RuntimeError("no database")
 
 
-GRANTED = '"add", "show", "take", "give", "lines", "count", "fail", "buy", "wait", "sleep", "die", "label"'
+GRANTED = '"add", "show", "take", "give", "lines", "count", "fail", "buy", "wait", "sleep", "stuck", "die", "label"'
 SERVER_POLICY = f"""
 [peer]
 ca = ["@CA@"]

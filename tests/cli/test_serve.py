@@ -159,6 +159,16 @@ def test_a_method_that_does_not_return_keeps_no_server_that_stops(server, site, 
 
 
 @DRIVERS
+def test_what_cannot_be_closed_keeps_no_server_that_stops(server, site, shop, driver):
+    process = server("--grace", "0.2", *driver)
+    with connect(site, process) as peer:
+        rows = peer.root("shop", shop.Shop).stuck()
+        assert next(rows) == "stuck"
+        process.popen.terminate()
+        assert process.popen.wait(15) == 0
+
+
+@DRIVERS
 def test_sighup_reads_policies_again_and_a_wrong_one_changes_nothing(server, site, shop, driver):
     process = server(*driver)
     with connect(site, process) as peer:
