@@ -4,10 +4,8 @@ A grant names a root, or an object of a kind that a restorer makes from a key: w
 No code is found by a name that was stored; ``restorers`` lists what there is.
 """
 
-import inspect
 import ipaddress
 import threading
-import typing
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
@@ -19,6 +17,7 @@ from caprpc.address import Address
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
 from caprpc.interface import interface_closure, interface_info
+from caprpc.objects.factories import class_made
 from caprpc.objects.revocation import end
 from caprpc.objects.watching import Watch
 from caprpc.policy import Narrowing, Right, keys_of
@@ -156,7 +155,14 @@ def _contracts(restorers: Mapping[str, Restorer]) -> dict[str, InterfaceContract
     for kind, restorer in restorers.items():
         if not kind.isidentifier() or not kind.isascii() or kind.startswith("_"):
             raise ConfigurationError(f"restorer {kind!r}: an ASCII identifier without a leading underscore expected")
-        made = [base for base in _class_made(kind, restorer).__mro__ if interface_info(base) is not None]
+        try:
+            cls = class_made(restorer)
+        except NameError as exc:
+            raise ConfigurationError(
+                f"restorer {kind!r}: its annotations name {exc.name!r}, which is not there where it is defined",
+                hint="import it there, outside of `if TYPE_CHECKING:`",
+            ) from exc
+        made = [base for base in (cls or object).__mro__ if interface_info(base) is not None]
         if not made:
             raise ConfigurationError(
                 f"restorer {kind!r} does not say which interface it restores",
@@ -164,19 +170,3 @@ def _contracts(restorers: Mapping[str, Restorer]) -> dict[str, InterfaceContract
             )
         interfaces += made
     return interface_closure(interfaces)
-
-
-def _class_made(kind: str, restorer: object) -> type:
-    if isinstance(restorer, type):
-        return restorer
-    if not callable(restorer):
-        return object
-    function = restorer if inspect.isroutine(restorer) else type(restorer).__call__
-    try:
-        made = typing.get_type_hints(function).get("return")
-    except NameError as exc:
-        raise ConfigurationError(
-            f"restorer {kind!r}: its annotations name {exc.name!r}, which is not there where it is defined",
-            hint="import it there, outside of `if TYPE_CHECKING:`",
-        ) from exc
-    return made if isinstance(made, type) else object

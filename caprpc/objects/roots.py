@@ -1,14 +1,13 @@
 """Roots: what a peer gets by name, an object for everybody or a factory that makes one for each connection."""
 
 from collections.abc import Mapping
-from functools import partial
-from types import FunctionType, MethodType
-from typing import Any, Final, Self, get_type_hints
+from typing import Any, Final, Self
 
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError
 from caprpc.ids import OP_ROOT, ROOT_EXPORT
 from caprpc.interface import ArgumentError, InterfaceBase, Mismatch, Shape, interface_closure, interface_info, shape_of
+from caprpc.objects.factories import class_made
 from caprpc.objects.transfer import ResultWriter
 from caprpc.peer import PeerIdentity
 from caprpc.policy import Facet, Guard
@@ -106,23 +105,14 @@ def contracts_of_roots(roots: Mapping[str, object]) -> dict[str, InterfaceContra
     return interface_closure(interfaces)
 
 
-def class_of_root(root: Any) -> type:
+def class_of_root(root: object) -> type:
     """Return the class of a root's object, as far as it is known before a factory runs."""
-    if isinstance(root, type):
-        return root
-    factory = root.func if isinstance(root, partial) else root
-    if isinstance(factory, type):
-        return factory
-    if isinstance(factory, MethodType):
-        factory = factory.__func__
-    if not isinstance(factory, FunctionType):
+    if isinstance(root, InterfaceBase):
         return type(root)
     try:
-        # Annotations are texts in a module with `from __future__ import annotations`.
-        made = get_type_hints(factory).get("return")
+        return class_made(root) or type(root)
     except NameError:
         return type(root)
-    return made if isinstance(made, type) else type(root)
 
 
 def shape_for(obj: object, interface: str) -> Shape | None:

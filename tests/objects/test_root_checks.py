@@ -6,7 +6,7 @@ import pytest
 
 from caprpc.errors import ConfigurationError
 from caprpc.interface import Interface, method
-from caprpc.objects.roots import check_roots, contracts_of_roots
+from caprpc.objects.roots import check_roots, class_of_root, contracts_of_roots
 
 
 class Clock(Interface):
@@ -69,13 +69,28 @@ def annotated_with_a_text(peer) -> "WholeClock":
     return WholeClock()
 
 
+class Maker:
+    def __call__(self, peer) -> WholeClock:
+        return WholeClock()
+
+
+class Called(Interface):
+    @method(effect="read")
+    def __call__(self) -> Clock: ...
+
+
+class CalledOfOurs(Called):
+    def __call__(self) -> WholeClock:
+        return WholeClock()
+
+
 def annotated_with_what_is_not_there(peer) -> "BrokenClock":  # noqa: F821
     return WholeClock()
 
 
 @pytest.mark.parametrize(
     "factory",
-    [WholeClock, annotated, partial(annotated, zone="CET"), partial(WholeClock), annotated_with_a_text],
+    [WholeClock, annotated, partial(annotated, zone="CET"), partial(WholeClock), annotated_with_a_text, Maker()],
 )
 def test_a_factory_that_says_what_it_makes_shows_its_contract(factory):
     assert "Clock" in contracts_of_roots({"clock": factory})
@@ -84,3 +99,7 @@ def test_a_factory_that_says_what_it_makes_shows_its_contract(factory):
 @pytest.mark.parametrize("factory", [lambda peer: WholeClock(), annotated_with_what_is_not_there, len])
 def test_a_factory_that_says_nothing_shows_no_contract(factory):
     assert "Clock" not in contracts_of_roots({"clock": factory})
+
+
+def test_an_object_that_can_be_called_is_no_factory_of_what_it_returns():
+    assert class_of_root(CalledOfOurs()) is CalledOfOurs
