@@ -149,12 +149,11 @@ class Caller(Stepping):
         self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]
     ) -> "asyncio.Future[Any]":
         """Make a call from a running event loop; the answer is read by another thread."""
-        loop_of_caller(member.name)
-        return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC))
+        loop = loop_of_caller(member.name)
+        return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC), loop)
 
-    def awaitable(self, future: CallFuture) -> "asyncio.Future[Any]":
+    def awaitable(self, future: CallFuture, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
         """Return what a loop awaits for a future of ours."""
-        loop = asyncio.get_running_loop()
         awaitable: asyncio.Future[Any] = loop.create_future()
 
         def resolve() -> None:

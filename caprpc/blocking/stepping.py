@@ -35,7 +35,7 @@ class Stepping(ABC):
         """Make a call and return its future."""
 
     @abstractmethod
-    def awaitable(self, future: CallFuture) -> "asyncio.Future[Any]":
+    def awaitable(self, future: CallFuture, loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
         """Return what a loop awaits for a future of ours."""
 
     @abstractmethod
@@ -65,12 +65,12 @@ class Stepping(ABC):
 
     def step_async(self, target: Import, member: Member, args: tuple[object, ...], kwargs: dict[str, object]) -> Any:
         """Make a step of a pipeline from a running event loop."""
-        loop_of_caller(member.name)
+        loop = loop_of_caller(member.name)
         shape = result_shape(member)
         if shape is None:
-            return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC))
+            return self.awaitable(self.start_as(target, member, args, kwargs, Flavor.ASYNC), loop)
         promised = self._promise(Promised(shape, target, member), target, args, kwargs, Flavor.ASYNC)
-        promised.future = self.awaitable(promised.future)
+        promised.future = self.awaitable(promised.future, loop)
         promised.future.add_done_callback(look_at)
         return promise_of(promised, shape, self.step_async)
 
