@@ -51,21 +51,27 @@ class Caller(Stepping):
         """Make a call and wait for its answer."""
         connection = self._connection
         link = connection.link
-        origin = self._origin()
-        while True:
-            with self._lock:
-                if link.session.may_ask(origin):
-                    question = link.outgoing.ask(target, member, args, kwargs, origin)
-                    question.waiter = THREAD
-                    connection.flush()
-                    if connection.reader is None:
-                        connection.become_reader(question)
-                    break
-            self._await_room(origin)
-        if origin is None:
-            self._wait_or_cancel(question)
-        else:
-            self._wait_within(question)
+        origin, question = self._origin(), None
+        try:
+            while True:
+                with self._lock:
+                    if link.session.may_ask(origin):
+                        question = link.outgoing.ask(target, member, args, kwargs, origin)
+                        question.waiter = THREAD
+                        connection.flush()
+                        if connection.reader is None:
+                            connection.become_reader(question)
+                        break
+                self._await_room(origin)
+            if origin is None:
+                self._wait_or_cancel(question)
+            else:
+                self._wait_within(question)
+        except BaseException:
+            # Also between the two: whoever reads must never go without letting another thread read.
+            if question is not None:
+                self._leave(question)
+            raise
         return self.conclude(question, member)
 
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
@@ -352,12 +358,16 @@ class Caller(Stepping):
             if question.outcome is None or question.jobs:
                 connection.wait(question, deadline, question)
         except BaseException:
-            connection.pass_on()
-            self.abandon(question)
+            self._leave(question)
             raise
         if question.outcome is None:
             # ``conclude`` raises what it has ended with.
             self.run_out(question)
+
+    def _leave(self, question: Question) -> None:
+        """The thread that has made a call waits no more: it does not read either, and the call is cancelled."""
+        self._connection.pass_on(question)
+        self.abandon(question)
 
     def _origin(self) -> Origin | None:
         """Return what this thread is in that matters to a call: a call of this connection, or a deadline."""

@@ -114,7 +114,7 @@ class Connection(Answering):
                     continue
                 return
             if time.monotonic() >= deadline:
-                self.pass_on()
+                self.pass_on(token)
                 return
             sleep: threading.Lock | None = None
             leads = False
@@ -134,10 +134,10 @@ class Connection(Answering):
             elif leads:
                 self.lead(question, deadline, token)
 
-    def pass_on(self) -> None:
-        """Let another thread read, if none does: this one may have been woken to read and gives up."""
+    def pass_on(self, token: object) -> None:
+        """Let another thread read, if none but this one does: it may have been woken to read, and gives up."""
         with self.lock:
-            if self.reader is None:
+            if self.reader is None or self.reader is token:
                 self._step_down()
 
     def lead(self, question: Question, deadline: float, token: object) -> None:

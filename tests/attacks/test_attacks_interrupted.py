@@ -58,6 +58,19 @@ class Waits:
                 raise Interrupted
 
 
+class Between(Waits):
+    """Interrupts this thread as it enters or leaves a function of the driver."""
+
+    def __init__(self, function, event):
+        super().__init__(1, event)
+        self._function = function
+
+    def _see(self, frame, event, _what):
+        if event == self._event and frame.f_code.co_name == self._function:
+            sys.setprofile(None)
+            raise Interrupted
+
+
 def call(at):
     assert at.vault.add(1, 2) == 3
 
@@ -207,3 +220,24 @@ def test_connecting_and_closing_that_is_interrupted_in_any_wait_leaves_nothing(b
     assert len(ends) > 5
     decided, over = bank.outcomes()
     assert over - decided == Counter(), "no call has two ends"
+
+
+PLACES = [("flush", "return"), ("become_reader", "call"), ("become_reader", "return"), ("_wait_or_cancel", "call")]
+"""Functions that the thread of a call runs once its message has gone, before it waits."""
+
+
+@pytest.mark.parametrize("driver", ["blocking"])
+@pytest.mark.parametrize(("function", "event"), PLACES)
+def test_a_thread_that_is_interrupted_before_it_waits_leaves_nothing(bank, function, event):
+    """A method that is fast to begin may be what has the signal sent."""
+    with caprpc.connect(bank.running.address, **bank.side.directories) as peer:
+        at = SimpleNamespace(peer=peer, vault=peer.root("vault", Vault))
+        look = look_of(bank, peer)
+        before = at_rest(look)
+        place = Between(function, event)
+        assert type(place.run(slow_call, at)) is Interrupted
+        assert all(question.abandoned for question in peer._connection.link.session.asked.open.values())
+        assert until_settled(look, before) == before
+        assert at.vault.add(1, 2) == 3
+    decided, over = bank.outcomes()
+    assert (decided - over, over - decided) == (Counter(), Counter()), "as many ends as beginnings"
