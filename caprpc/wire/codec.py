@@ -366,7 +366,7 @@ def _decode_bulk(body: bytes | bytearray) -> Call | Return:
     bulk = _decode_large(body)
     # A memoryview has everything that is asked of a large payload: length, items, slices.
     payload: Any = bulk.payload
-    if type(bulk) is BulkReturn:
+    if isinstance(bulk, BulkReturn):
         return Return(bulk.question, payload)
     return Call(bulk.question, bulk.target, bulk.operation, bulk.member, bulk.meta, payload)
 
