@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any, Literal
 
-from caprpc import Interface, attribute, current, method
+from caprpc import CallCancelled, Interface, attribute, current, method
 from caprpc.interfaces import TextLines
 from caprpc.testing.deployment import Deployment
 
@@ -134,8 +134,12 @@ class TheShop(Shop):
         raise OutOfStock("no more of these")
 
     def wait(self, seconds, function):
-        # The caller knows now that the call runs.
-        function("waiting")
+        try:
+            # The caller knows now that the call runs, and may cancel it before its function has returned.
+            function("waiting")
+        except CallCancelled:
+            TOLD_TO_STOP.set()
+            raise
         call, until = current(), time.monotonic() + seconds
         while time.monotonic() < until and not self.never.wait(0.02):
             if call.cancelled:
