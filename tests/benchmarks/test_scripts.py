@@ -40,3 +40,28 @@ def test_capabilities():
     for cells in measured.values():
         assert len(cells) == 6
         assert all(float(cells[column].replace(",", "")) > 0 for column in (0, 1, 3, 4))
+
+
+@pytest.mark.parametrize("driver", ["blocking", "aio"])
+def test_connections_that_say_nothing(driver):
+    said = run("idle_many.py", "--connections", "30", "--quiet-s", "0.2", "--driver", driver)
+    kinds = re.findall(
+        r"^  30 (.*): all there .* KiB and ([0-9.]+) descriptors; (\d+) more threads", said, re.MULTILINE
+    )
+    assert [kind for kind, _, _ in kinds] == ["silent TCP connections", "idle connections over mutual TLS"]
+    assert all(1 <= float(descriptors) < 2 and int(threads) <= 4 for _, descriptors, threads in kinds)
+    assert len(re.findall(r"beside them: connect and first call \d+ ms; a no-op: median \d+ us", said)) == 2
+
+
+def test_more_connections_than_descriptors_are_refused_with_what_is_possible():
+    command = [sys.executable, str(HERE / "idle_many.py"), "--connections", "100000000"]
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert re.search(r"--connections 100000000: at most \d+ here, .* \(ulimit -Hn\)", refused.stderr)
+
+
+def test_methods_that_block_beside_others():
+    said = run("stall_beside.py", "--rounds", "1")
+    rows = re.findall(r"^\| (blocking|aio) \|(.*)\|$", said, re.MULTILINE)
+    assert [driver for driver, _ in rows] == ["blocking", "aio"]
+    assert all(len(re.findall(r"([0-9.]+), ([0-9.]+)", cells)) == 4 for _, cells in rows)
