@@ -19,7 +19,7 @@ from caprpc.cli.audit_proofs import check_proof, open_value, prove, read_keys
 from caprpc.cli.audit_reconcile import reconcile
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK, Toolbox
 from caprpc.cli.moments import SPELLINGS, moment
-from caprpc.cli.reasons import ADVICE
+from caprpc.cli.reasons import ADVICE, ENDINGS
 from caprpc.errors import printable
 from caprpc.policy.problems import suggest
 
@@ -172,8 +172,9 @@ def _flat(value: object) -> str:
 
 
 def _selection(*, decision: str | None, kind: str | None, reason: str, **others: str) -> Selection:
-    if reason and reason not in ADVICE:
-        click.echo(f"note: no refusal has the reason {reason!r}; {suggest(reason, ADVICE)}", err=True)
+    if reason and reason not in ADVICE and reason not in ENDINGS:
+        known = ENDINGS if kind == "close" else ADVICE
+        click.echo(f"note: no record has the reason {reason!r}; {suggest(reason, known)}", err=True)
     return Selection(decision=decision or "", kind=kind or "", reason=reason, **others)
 
 

@@ -81,7 +81,9 @@ def _explained(reference: str, log: Path, entry: Entry) -> str:
     text, reason = record.text, record.text("reason")
     call = f"{text('operation')} {text('member')}".strip()
     meaning, remedy = advice(text("kind"), reason, text("operation"), text("error"))
-    count = f"{text('count')} equal refusals, questions {text('first')} to {text('last')}, counted in one record"
+    which = f", questions {text('first')} to {text('last')}" if text("first") else ""
+    count = f"{text('count')} equal refusals{which}, counted in one record"
+    ended = text("kind") == "close"
     rows = [
         ("when", text("time")),
         ("who", text("peer") or "a peer that proved no accepted identity"),
@@ -94,7 +96,8 @@ def _explained(reference: str, log: Path, entry: Entry) -> str:
         ("detail", text("detail")),
         ("rule", text("rule")),
         ("policy", text("policy")),
-        ("count", count if text("count") else ""),
+        ("asked", f"{text('count')} questions of ours, answered or not" if ended else ""),
+        ("count", count if text("count") and not ended else ""),
         ("record", f"{log / entry.file}:{entry.line}, seq {text('seq')}"),
         ("it means", meaning),
         ("to do", remedy),

@@ -138,6 +138,46 @@ ADVICE: Final[Mapping[str, tuple[str, str]]] = {
 }
 """For each reason: what it means, what to do."""
 
+ENDINGS: Final[Mapping[str, tuple[str, str]]] = {
+    "closed": ("The connection was closed in order; the detail says by whom.", "Nothing."),
+    "drain": ("The connection ended because one side was stopping; what ran could end.", "Connect again."),
+    "lost": (
+        "The connection broke, without a word of the peer: its process has ended, or the network has.",
+        "Ask whether the peer's process was stopped or killed; else look at the network between the two.",
+    ),
+    "protocol-error": (
+        "Something came that the protocol forbids; the detail says what, and who found it.",
+        "Compare the versions of both sides. If they fit, whoever sent it has a bug, or attacks.",
+    ),
+    "version": ("The two sides have no version of the protocol in common.", "Update the older side."),
+    "refused": (
+        "One side does not accept the certificate, the identity or the policy of the other; the detail says whose.",
+        "If the peer ended it, ask its operator; else look for the record of kind reject near this one.",
+    ),
+    "limit": (
+        "A limit of the connection was reached; the detail names it.",
+        "Raise it under [limits] of the peer's policy if what the peer does is meant.",
+    ),
+    "idle": (
+        "The peer gave no sign of life for as long as a connection may be without one.",
+        "Look whether its process hangs; else look at the network between the two.",
+    ),
+    "expired": (
+        "A certificate or the policy expired while the connection lasted.",
+        "Renew it; the peer connects again.",
+    ),
+    "revoked": (
+        "What let the peer in was taken away: its certificate or name was revoked, its policy is gone, or all that it "
+        "held was revoked; the detail says which.",
+        "Nothing, if that was meant; else give it back and have the peer connect again.",
+    ),
+    "internal": (
+        "The side that ended the connection has failed; the detail says how.",
+        "If it is this side: its log has a traceback, and if the audit log takes no records, make room on the disk.",
+    ),
+}
+"""For each code with which a connection ends: what it means, what to do."""
+
 _ROOT: Final = (
     "The peer asked for a root that its policy does not give it, or that does not exist; the peer cannot tell which.",
     "If the peer shall have it, name it under [roots] with a facet, and reload.",
@@ -163,6 +203,8 @@ _REVOKED: Final = ("A grant was ended, and every reference that was restored fro
 
 def advice(kind: str, reason: str, operation: str = "", error: str = "") -> tuple[str, str]:
     """Return what a record means, and what to do."""
+    if kind == "close":
+        return ENDINGS.get(reason, _UNKNOWN)
     if kind == "outcome":
         return _TOO_LARGE if error == "LimitExceeded" else _FAILED
     if operation == "root" and reason == "not-granted":

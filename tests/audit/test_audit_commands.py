@@ -131,7 +131,7 @@ def test_a_kind_or_reason_that_there_is_not_is_said_to_be_none(run, written):
     assert "'reject'" in err
     code, out, err = run("audit", "query", written.path, "--reason", "not-grantd")
     assert (code, out) == (1, "")
-    assert err == "note: no refusal has the reason 'not-grantd'; did you mean 'not-granted'?\n"
+    assert err == "note: no record has the reason 'not-grantd'; did you mean 'not-granted'?\n"
 
 
 def test_verify_says_for_whom_no_key_was_given(run, written):

@@ -7,7 +7,10 @@ from click.testing import CliRunner
 
 import caprpc
 from caprpc import Interface, method
+from caprpc.audit import AuditLog, Selection, select
 from caprpc.cli import main
+from caprpc.cli.reasons import ENDINGS
+from caprpc.errors import CLOSE_CODES
 from caprpc.testing.connected import connected
 from caprpc.testing.deployment import Deployment
 
@@ -51,11 +54,16 @@ def explained(tmp_path):
     def explain(action):
         with connected({"shelf": ShelfImpl()}, server, client) as peer, pytest.raises(caprpc.RemoteError) as caught:
             action(peer)
-        result = CliRunner().invoke(main, ["explain", caught.value.reference, "--audit", str(server.audit)])
-        assert result.exit_code == 0, result.output
-        return dict(re.findall(r"^  (\w[\w ]*?) {2,}(.*)$", result.stdout, re.M))
+        return rows_of(caught.value.reference, server.audit)
 
     return explain
+
+
+def rows_of(reference, log):
+    """Return what ``caprpc explain`` says."""
+    result = CliRunner().invoke(main, ["explain", reference, "--audit", str(log)])
+    assert result.exit_code == 0, result.output
+    return dict(re.findall(r"^  (\w[\w ]*?) {2,}(.*)$", result.stdout, re.M))
 
 
 def test_a_root_that_is_not_given(explained):
@@ -70,6 +78,31 @@ def test_a_result_that_the_peer_cannot_take(explained):
     assert rows["error"] == "LimitExceeded"
     assert "more than the peer accepts" in rows["it means"]
     assert "byte stream" in rows["to do"]
+
+
+def test_the_end_of_a_connection(tmp_path):
+    deployment = Deployment(tmp_path)
+    server = deployment.side("library", {"reader": SERVER}, [Shelf])
+    client = deployment.side("reader", {"library": READER}, [Shelf])
+    with connected({"shelf": ShelfImpl()}, server, client) as peer:
+        peer.root("shelf", Shelf).book(1)
+    (closed,) = [entry.record for entry in select(client.audit, Selection(kind="close"))]
+    rows = rows_of(closed.text("reference"), client.audit)
+    assert rows["reason"] == "closed"
+    assert rows["asked"].startswith("2 questions of ours")
+    assert rows["it means"].startswith("The connection was closed in order")
+    assert "count" not in rows
+
+
+def test_every_way_in_which_a_connection_ends_is_explained():
+    assert set(ENDINGS) == CLOSE_CODES | {"lost"}
+
+
+def test_rejections_that_were_counted_have_no_questions(tmp_path):
+    log = AuditLog.open(tmp_path / "log", name="library")
+    log.general.record("reject", reason="alpn", count=12, references="R-AAAAAAAAAAAA R-BBBBBBBBBBBB")
+    log.close()
+    assert rows_of("R-BBBBBBBBBBBB", tmp_path / "log")["count"] == "12 equal refusals, counted in one record"
 
 
 @pytest.mark.parametrize(("where", "says"), [("here", "is in no audit log below"), ("nowhere", "not there")])
