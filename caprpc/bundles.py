@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,7 @@ from caprpc.policy.source import MAX_FILE_BYTES, decode, opened_directory, read_
 from caprpc.policy.text import TomlDocument, TomlProblem
 
 _TITLE: Final = "caprpc policy bundle v1"
+_RESTORE: Final = "restore it from a backup: without it an older bundle would be taken for a new one"
 MOST_KEYS: Final = 16
 
 
@@ -106,7 +106,13 @@ class Signers:
         found = None if text is None else _parse_signers(text, path, problems)
         problems.raise_if_any()
         if found is None:
-            raise PolicyError([ConfigurationError("the file cannot be read", where=str(path))])
+            raise PolicyError(
+                [
+                    ConfigurationError(
+                        "the file cannot be read", where=str(path), hint="docs/reference/policy.md shows what it holds"
+                    )
+                ]
+            )
         return found
 
     def signed_by(self, policies: PolicySet) -> list[str]:
@@ -227,14 +233,18 @@ def _unsigned(policies: PolicySet, message: str, hint: str) -> ConfigurationErro
 
 def _read_state(path: Path) -> tuple[int, str] | None:
     try:
-        found: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
+        found: object = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
-        raise ConfigurationError(f"what was accepted last cannot be read: {exc}", where=str(path)) from exc
-    version, digest = found.get("version"), found.get("digest")
+        raise ConfigurationError(
+            f"what was accepted last cannot be read: {exc}", where=str(path), hint=_RESTORE
+        ) from exc
+    version, digest = (found.get("version"), found.get("digest")) if isinstance(found, dict) else (None, None)
     if type(version) is not int or not isinstance(digest, str):
-        raise ConfigurationError("what was accepted last cannot be read: no version and digest", where=str(path))
+        raise ConfigurationError(
+            "what was accepted last cannot be read: no version and digest", where=str(path), hint=_RESTORE
+        )
     return version, digest
 
 

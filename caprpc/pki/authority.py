@@ -111,7 +111,11 @@ class PrivateCa:
         certificate = certificates_in(directory / CA_CERTIFICATE)[0]
         key = _load_key(directory / CA_KEY)
         if key_fingerprint(key.public_key()) != key_fingerprint(certificate.public_key()):
-            raise ConfigurationError("the CA's key does not belong to ca.pem", where=str(directory / CA_KEY))
+            raise ConfigurationError(
+                "the CA's key does not belong to ca.pem",
+                where=str(directory / CA_KEY),
+                hint="restore both files from the same backup",
+            )
         return cls(directory, Issuer(certificate, key))
 
     @property
@@ -276,9 +280,17 @@ def _load_key(path: Path) -> PrivateKey:
     try:
         key = load_pem_private_key(read_owned(path, secret=True, hint=_HINT), password=None)
     except (ValueError, TypeError) as exc:
-        raise ConfigurationError("no PEM private key, or an encrypted or damaged one", where=str(path)) from exc
+        raise ConfigurationError(
+            "no PEM private key, or an encrypted or damaged one",
+            where=str(path),
+            hint="restore it from a backup; an encrypted one: openssl pkey -in FILE -out ca.key, with mode 0600",
+        ) from exc
     if not isinstance(key, PrivateKey):
-        raise ConfigurationError(f"a key of type {type(key).__name__} cannot sign here", where=str(path))
+        raise ConfigurationError(
+            f"a key of type {type(key).__name__} cannot sign here",
+            where=str(path),
+            hint="a CA needs an elliptic-curve, Ed25519 or RSA key",
+        )
     return key
 
 

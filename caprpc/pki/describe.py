@@ -63,7 +63,11 @@ def describe(path: Path, now: datetime) -> list[CertificateFacts | ListFacts]:
     names = ("cert.pem", "ca.pem", "anchors.pem", "crl.pem")
     files = [path / name for name in names if (path / name).exists()]
     if not files:
-        raise ConfigurationError(f"none of {', '.join(names)} is in this directory", where=str(path))
+        raise ConfigurationError(
+            f"none of {', '.join(names)} is in this directory",
+            where=str(path),
+            hint="name an identity directory, that of a CA, or a file",
+        )
     return [fact for file in files for fact in _describe_file(file, now)]
 
 

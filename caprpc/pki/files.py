@@ -122,7 +122,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def _check_status(path: Path, status: os.stat_result, *, secret: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError("not a regular file", where=str(path))
+        raise ConfigurationError("not a regular file", where=str(path), hint="copy the file itself here")
     if status.st_mode & (0o077 if secret else 0o022):
         does = "readable or writable" if secret else "writable"
         raise ConfigurationError(
@@ -137,7 +137,11 @@ def _check_status(path: Path, status: os.stat_result, *, secret: bool) -> None:
             hint=f"chown {os.geteuid()} {path}",
         )
     if status.st_size > MAX_FILE_BYTES:
-        raise ConfigurationError(f"{status.st_size} bytes, at most {MAX_FILE_BYTES} allowed", where=str(path))
+        raise ConfigurationError(
+            f"{status.st_size} bytes, at most {MAX_FILE_BYTES} allowed",
+            where=str(path),
+            hint="keep in it what belongs there: certificates, keys and lists are a few KiB each",
+        )
 
 
 def _fill(descriptor: int, content: bytes, mode: int) -> None:

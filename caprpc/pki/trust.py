@@ -1,6 +1,7 @@
 """Whom an identity directory trusts: its ``anchors.pem`` and the revocation lists for them in ``crl.pem``."""
 
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -9,6 +10,8 @@ from caprpc.errors import ConfigurationError
 from caprpc.pki.files import locked, read_owned, replace
 from caprpc.pki.fingerprint import key_fingerprint
 from caprpc.pki.pem import certificates_pem, parse_certificates, parse_revocation_lists, revocation_lists_pem
+
+_COPY_AGAIN: Final = "copy it again from where it comes from"
 
 
 def trust(directory: Path, authority: bytes, revocation: bytes) -> str:
@@ -55,7 +58,7 @@ def certificates_in(path: Path) -> list[x509.Certificate]:
     try:
         return parse_certificates(read_owned(path, secret=False))
     except ValueError as exc:
-        raise ConfigurationError("no PEM certificates, or a damaged one", where=str(path)) from exc
+        raise ConfigurationError("no PEM certificates, or a damaged one", where=str(path), hint=_COPY_AGAIN) from exc
 
 
 def lists_in(path: Path) -> list[x509.CertificateRevocationList]:
@@ -67,7 +70,7 @@ def lists_in(path: Path) -> list[x509.CertificateRevocationList]:
     try:
         return parse_revocation_lists(read_owned(path, secret=False))
     except ValueError as exc:
-        raise ConfigurationError(f"no usable revocation lists: {exc}", where=str(path)) from exc
+        raise ConfigurationError(f"no usable revocation lists: {exc}", where=str(path), hint=_COPY_AGAIN) from exc
 
 
 def _authorities(pem: bytes) -> tuple[x509.Certificate, list[x509.Certificate]]:
@@ -75,7 +78,7 @@ def _authorities(pem: bytes) -> tuple[x509.Certificate, list[x509.Certificate]]:
     try:
         found = parse_certificates(pem)
     except ValueError as exc:
-        raise ConfigurationError("the CA file holds no PEM certificate, or a damaged one") from exc
+        raise ConfigurationError("the CA file holds no PEM certificate, or a damaged one", hint=_COPY_AGAIN) from exc
     if not all(_is_authority(one) for one in found):
         raise ConfigurationError(
             "the CA file holds a certificate that is no CA",
@@ -83,11 +86,17 @@ def _authorities(pem: bytes) -> tuple[x509.Certificate, list[x509.Certificate]]:
         )
     roots = [one for one in found if _issued(one, one)]
     if len(roots) != 1:
-        raise ConfigurationError(f"the CA file holds {len(roots)} self-signed CAs, expected one")
+        raise ConfigurationError(
+            f"the CA file holds {len(roots)} self-signed CAs, expected one",
+            hint="run caprpc pki trust once for each partner, with the CA of that one",
+        )
     intermediates = [one for one in found if one not in roots]
     for one in intermediates:
         if not any(_issued(issuer, one) for issuer in found):
-            raise ConfigurationError(f"{one.subject.rfc4514_string()} in the CA file was issued by none of the others")
+            raise ConfigurationError(
+                f"{one.subject.rfc4514_string()} in the CA file was issued by none of the others",
+                hint="ask the partner for the certificates of all CAs between this one and its root",
+            )
     return roots[0], intermediates
 
 
@@ -111,7 +120,7 @@ def _own_list(pem: bytes, authority: x509.Certificate) -> x509.CertificateRevoca
     try:
         found = parse_revocation_lists(pem)
     except ValueError as exc:
-        raise ConfigurationError(f"the CRL file is of no use: {exc}") from exc
+        raise ConfigurationError(f"the CRL file is of no use: {exc}", hint=_COPY_AGAIN) from exc
     for one in found:
         if is_signed_by(one, authority):
             return one

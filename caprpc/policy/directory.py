@@ -94,7 +94,7 @@ class PolicySet:
             # Unreachable while every refusal notes a problem; kept so that a slip refuses instead of allowing.
             problems.add(str(directory), "the directory could not be loaded", code="unsafe-file")
             problems.raise_if_any()
-            raise ConfigurationError("the directory could not be loaded", where=str(directory))
+            raise ConfigurationError("the directory could not be loaded", where=str(directory), hint="report it")
         return loaded
 
     def match(self, identity: PeerIdentity, now: datetime) -> Policy:

@@ -55,7 +55,11 @@ class Acknowledged:
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise ConfigurationError(f"cannot be read: {exc.strerror}", where=str(path)) from exc
+            raise ConfigurationError(
+                f"cannot be read: {exc.strerror}",
+                where=str(path),
+                hint="it has to be a regular file of the user that this process runs as",
+            ) from exc
         with open(descriptor, encoding="ascii", errors="replace") as file:
             check_private(path, os.fstat(descriptor))
             lines = file.read().split("\n")
@@ -117,7 +121,7 @@ def check_private(path: Path, status: os.stat_result) -> None:
         ConfigurationError: It is not.
     """
     if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError("not a regular file", where=str(path))
+        raise ConfigurationError("not a regular file", where=str(path), hint="name a file, or none that exists")
     if status.st_mode & 0o077:
         raise ConfigurationError(
             f"readable or writable by others (mode {stat.S_IMODE(status.st_mode):04o})",

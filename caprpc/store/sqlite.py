@@ -238,7 +238,11 @@ def _open(path: Path) -> sqlite3.Connection:
             raise
     except (sqlite3.Error, UnicodeError) as exc:
         # A text that is no UTF-8 any more, in the schema itself, is no error of SQLite's.
-        raise ConfigurationError(f"cannot be used as a store of grants: {exc}", where=str(path)) from exc
+        raise ConfigurationError(
+            f"cannot be used as a store of grants: {exc}",
+            where=str(path),
+            hint="restore it from a backup; a new file makes every sturdy reference void",
+        ) from exc
     return connection
 
 
@@ -260,14 +264,20 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         execute("COMMIT")
     elif application != APPLICATION_ID:
-        raise ConfigurationError("is a database of another program", where=str(path))
+        raise ConfigurationError(
+            "is a database of another program", where=str(path), hint="name a file of its own for grants"
+        )
     elif version != SCHEMA_VERSION:
         raise ConfigurationError(
-            f"is a store of version {version}, this release reads version {SCHEMA_VERSION}", where=str(path)
+            f"is a store of version {version}, this release reads version {SCHEMA_VERSION}",
+            where=str(path),
+            hint="use the release of caprpc that wrote it",
         )
     mode = execute("PRAGMA journal_mode = WAL").fetchone()[0]
     if mode != "wal":
-        raise ConfigurationError(f"journal mode is {mode}, WAL is needed: a local file system", where=str(path))
+        raise ConfigurationError(
+            f"journal mode is {mode}, WAL is needed", where=str(path), hint="keep it on a local file system"
+        )
     execute("PRAGMA synchronous = FULL")
     verdict = execute("PRAGMA integrity_check(1)").fetchone()[0]
     tables = tuple(row[0] for row in execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"))
@@ -366,7 +376,9 @@ def _locked(directory: Path) -> Iterator[None]:
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
-        raise ConfigurationError(f"directory cannot be opened: {exc.strerror}", where=str(directory)) from exc
+        raise ConfigurationError(
+            f"directory cannot be opened: {exc.strerror}", where=str(directory), hint="create it, or correct the name"
+        ) from exc
     try:
         mode = os.fstat(descriptor).st_mode
         if mode & 0o022:

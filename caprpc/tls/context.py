@@ -80,7 +80,11 @@ def _context(protocol: int, identity: Identity, role: str) -> ssl.SSLContext:
             context.load_cert_chain(cert, key, password=_no_password)
             context.load_verify_locations(trust)
     except ssl.SSLError as exc:
-        raise ConfigurationError(f"OpenSSL refuses the identity: {exc.reason}", where=str(identity.directory)) from exc
+        raise ConfigurationError(
+            f"OpenSSL refuses the identity: {exc.reason}",
+            where=str(identity.directory),
+            hint="caprpc pki show says what is in it; caprpc pki renew issues it anew",
+        ) from exc
     return context
 
 

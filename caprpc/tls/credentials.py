@@ -28,6 +28,7 @@ FILES: Final = ("cert.pem", "key.pem", "anchors.pem", "crl.pem")
 """What an identity directory holds."""
 
 _HINT: Final = f"an identity directory holds {', '.join(FILES)}"
+_DAMAGED: Final = "copy it again from where it was issued, or issue it anew: caprpc pki renew"
 
 EXPIRY_WARNING_S: Final = 7 * 86_400
 """How long before an expiry ``problems`` speaks of it."""
@@ -152,7 +153,7 @@ def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
     try:
         return parse_certificates(pem)
     except ValueError as exc:
-        raise ConfigurationError("no PEM certificates, or a damaged one", where=str(path)) from exc
+        raise ConfigurationError("no PEM certificates, or a damaged one", where=str(path), hint=_DAMAGED) from exc
 
 
 def _own_leaf(files: IdentityFiles, directory: Path, now: float) -> tuple[Leaf, bytes]:
@@ -205,7 +206,7 @@ def _key_of(pem: bytes, path: Path) -> str:
             hint=f"openssl pkey -in {path} -out key.pem, with mode 0600, and let the disk or a secret store protect it",
         ) from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
-        raise ConfigurationError("no PEM private key, or a damaged one", where=str(path)) from exc
+        raise ConfigurationError("no PEM private key, or a damaged one", where=str(path), hint=_DAMAGED) from exc
 
 
 def _anchors(pem: bytes, path: Path) -> dict[bytes, Authority]:
@@ -215,7 +216,11 @@ def _anchors(pem: bytes, path: Path) -> dict[bytes, Authority]:
         try:
             authority = parse_authority(der)
         except IdentityRefused as exc:
-            raise ConfigurationError(f"not a usable CA: {exc.detail}", where=str(path)) from exc
+            raise ConfigurationError(
+                f"not a usable CA: {exc.detail}",
+                where=str(path),
+                hint="docs/reference/tls-and-identity.md says what a CA has to be; caprpc pki init makes such a one",
+            ) from exc
         if certificate.issuer != certificate.subject:
             raise ConfigurationError(
                 f"{authority.name} is an intermediate CA; an anchor signs itself",

@@ -30,6 +30,22 @@ def test_no_text_repeats_the_word_that_its_error_puts_before_it(package):
     assert doubled(package) == []
 
 
+def silent(modules):
+    """Refusals of a file or directory, ``where=str(...)``, that do not say what to do."""
+    return [
+        f"{module.path}:{call.lineno}"
+        for module in modules
+        for call, name in module.calls()
+        if name == "ConfigurationError"
+        for keywords in [{keyword.arg: keyword.value for keyword in call.keywords}]
+        if isinstance(keywords.get("where"), ast.Call) and "hint" not in keywords
+    ]
+
+
+def test_whoever_refuses_a_file_says_what_to_do(package):
+    assert silent(package) == []
+
+
 def test_no_text_has_a_word_twice_in_a_row(package):
     """Of the kind of ``the the``, also where two literals meet."""
     twice = [

@@ -144,8 +144,11 @@ def test_other_files_under_the_same_version_are_refused(bundle, people):
 def test_a_state_that_cannot_be_read_refuses(bundle, people, tmp_path):
     bundle.sign(*people[:2])
     bundle.accept()
-    (tmp_path / "state" / "accepted").write_text("{")
-    assert "cannot be read" in bundle.refusal()
+    for content in ("{", "[]", '{"version": "1"}', "\xff"):
+        (tmp_path / "state" / "accepted").write_text(content, encoding="latin-1")
+        said = bundle.refusal()
+        assert "cannot be read" in said
+        assert "hint: restore it" in said
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_directory_where_a_file_belongs_is_refused_with_its_name(directory, name
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.parametrize("name", ["cert.pem", "key.pem", "anchors.pem"])
+def test_a_damaged_file_is_refused_with_a_way_out(directory, name):
+    (directory / name).write_text("nothing of use")
+    error = refusal(directory)
+    assert "damaged" in error.message
+    assert "caprpc pki renew" in error.hint
+
+
 def test_key_of_another_user_is_refused(directory, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert "belongs to user" in refusal(directory).message
