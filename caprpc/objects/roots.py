@@ -1,6 +1,7 @@
 """Roots: what a peer gets by name, an object for everybody or a factory that makes one for each connection."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Self
 
 from caprpc.contract import InterfaceContract
@@ -79,7 +80,32 @@ def check_roots(roots: Mapping[str, object]) -> dict[str, object]:
                 f"root {name!r} is a {type(root).__name__}; an object whose class implements an Interface, "
                 "or a factory taking the peer, expected"
             )
+        if callable(root) and not isinstance(root, InterfaceBase):
+            _check_factory(name, root)
     return dict(roots)
+
+
+def _check_factory(name: str, factory: Callable[..., object]) -> None:
+    """Refuse what cannot be called with the peer: the first request would find out, one for each connection."""
+    if inspect.iscoroutinefunction(factory):
+        raise ConfigurationError(
+            f"root {name!r}: its factory is async def, and a factory is called, not awaited",
+            hint="make it a def; its object may have methods that are async def",
+        )
+    try:
+        takes = inspect.signature(factory)
+    except ValueError:
+        # Of a builtin that does not say what it takes.
+        return
+    try:
+        takes.bind(None)
+    except TypeError as exc:
+        called = getattr(factory, "__name__", type(factory).__name__)
+        given = f"give an object, {called}()," if isinstance(factory, type) else "give the object that it makes,"
+        raise ConfigurationError(
+            f"root {name!r}: {called}{takes} is called with the peer, as a factory is: {exc}",
+            hint=f"{given} or have it take the peer",
+        ) from exc
 
 
 def _check_implementation(name: str, cls: type) -> None:

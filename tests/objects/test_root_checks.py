@@ -1,5 +1,6 @@
 """What a server's roots must be is checked before anything listens."""
 
+import re
 from functools import partial
 
 import pytest
@@ -33,9 +34,38 @@ def test_a_root_that_lacks_a_member_is_refused_by_name(root):
         check_roots({"clock": root})
 
 
-@pytest.mark.parametrize("root", [WholeClock(), WholeClock, lambda peer: WholeClock()])
+class ClockOf(WholeClock):
+    def __init__(self, peer) -> None:
+        self.peer = peer
+
+
+async def awaited(peer):
+    return WholeClock()
+
+
+def needs_two(peer, zone):
+    return WholeClock()
+
+
+@pytest.mark.parametrize("root", [WholeClock(), ClockOf, lambda peer: WholeClock(), partial(needs_two, zone="UTC")])
 def test_objects_classes_and_factories_are_roots(root):
     assert check_roots({"clock": root}) == {"clock": root}
+
+
+@pytest.mark.parametrize(
+    ("root", "says"),
+    [
+        (WholeClock, r"root 'clock': WholeClock\(\) is called with the peer.*give an object, WholeClock\(\),"),
+        (needs_two, r"needs_two\(peer, zone\) .*missing a required argument: 'zone'.*give the object that it makes"),
+        (lambda: WholeClock(), r"<lambda>\(\) is called with the peer.*or have it take the peer"),
+        (awaited, r"its factory is async def"),
+    ],
+    ids=["class", "two parameters", "no parameter", "async"],
+)
+def test_a_factory_that_cannot_be_called_with_the_peer_is_refused(root, says):
+    with pytest.raises(ConfigurationError) as caught:
+        check_roots({"clock": root})
+    assert re.search(says, str(caught.value), re.DOTALL)
 
 
 @pytest.mark.parametrize("root", [3, "clock", None, object()])
