@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from caprpc.errors import ConfigurationError, ConnectRefused
+from caprpc.forks import FORKS
 from caprpc.sockets import Route
 
 DESCRIPTOR: Final = "{fd}"
@@ -58,7 +59,7 @@ class ChildRoute(Route):
                 ours.close()
                 raise ConnectRefused(f"cannot start {command[0]}: {exc.strerror}") from exc
         ours.settimeout(timeout_s)
-        return ours
+        return FORKS.keep_from_children(ours)
 
     def close(self) -> None:
         """Wait for the process to end: our end of the pair is closed, which tells it to."""

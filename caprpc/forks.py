@@ -35,5 +35,8 @@ class ForkCount:
             sock.close()
 
 
+AFTER_FORK: Final = "a connection cannot be used after fork(): the child must make its own"
+"""What a child is told that uses one."""
+
 FORKS: Final = ForkCount()
 """Compare ``FORKS.count`` with what it was when the state was made."""

@@ -256,6 +256,7 @@ def arrival_of(sock: socket.socket, now: float) -> Arrival:
         raise ConfigurationError(f"descriptor {sock.fileno()} is no connected socket: {exc.strerror}") from exc
     if not stream or sock.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
         raise ConfigurationError(f"descriptor {sock.fileno()}: a stream socket expected, Unix or TCP")
+    FORKS.keep_from_children(sock)
     if sock.family == socket.AF_UNIX:
         return Arrival(sock, credentials(sock), "", now)
     return Arrival(sock, f"{peer[0]}:{peer[1]}", peer[0], now)

@@ -15,7 +15,7 @@ from caprpc.aio.awaitable import CallAwaitable
 from caprpc.aio.crossing import LoopFuture, done_on, refuse_to_block
 from caprpc.aio.stepping import Stepping
 from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
-from caprpc.forks import FORKS
+from caprpc.forks import AFTER_FORK, FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.link import Link
@@ -286,10 +286,13 @@ class Caller(Stepping):
         return None if within is None else origin_of(within, self, time.monotonic())
 
     def _refuse_after_fork(self) -> None:
-        if FORKS.count != self._forks:
-            raise ConnectionLost(
-                "a connection cannot be used after fork(): the child must make its own", may_have_run=False
-            )
+        if self.forked:
+            raise ConnectionLost(AFTER_FORK, may_have_run=False)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that made the connection."""
+        return FORKS.count != self._forks
 
     def ask(
         self, ask: Callable[[], Question], conclude: Callable[[Question], Any], origin: Origin | None

@@ -11,6 +11,7 @@ from typing import Final
 
 from caprpc.aio.caller import Caller
 from caprpc.aio.connection import Connection
+from caprpc.aio.dialing import dial
 from caprpc.aio.rounds import Rounds
 from caprpc.aio.runner import MethodRunner
 from caprpc.errors import CapRPCError, ConnectRefused
@@ -85,6 +86,9 @@ class Dialed:
 
     async def close(self) -> None:
         """End the connection; everything that was obtained through it is dead. May be called twice."""
+        if self.connection.caller.forked:
+            # Neither its threads nor its socket are in a child.
+            return
         if not self.connection.closed:
             self.connection.end("closed")
         try:
@@ -100,38 +104,31 @@ class Dialed:
         self, route: Route, wish: Wish, caller: Callable[[Connection, asyncio.AbstractEventLoop], Caller]
     ) -> None:
         loop = asyncio.get_running_loop()
-        address = route.address if isinstance(route, AddressRoute) else None
-        if address is not None and not address.path:
-            sock = None
-        elif address is not None:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            try:
-                await loop.sock_connect(sock, address.path)
-            except BaseException:
-                sock.close()
-                raise
+        if isinstance(route, AddressRoute):
+            sock = await dial(route.address)
         else:
             sock = await asyncio.to_thread(route.connect, wish.timeout_s)
             sock.setblocking(False)
-        connection = self.connection = Connection(
-            self._admission,
-            self,
-            acceptor=False,
-            hostname=route.hostname,
-            address=route.text if sock is None else address_of(sock, route.text),
-            expected=wish.expected,
-            started=time.monotonic(),
-            caller=caller,
-        )
-        if sock is not None and sock.family == socket.AF_UNIX:
+        try:
+            connection = self.connection = Connection(
+                self._admission,
+                self,
+                acceptor=False,
+                hostname=route.hostname,
+                address=address_of(sock, route.text),
+                expected=wish.expected,
+                started=time.monotonic(),
+                caller=caller,
+            )
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            sock.close()
+            raise
+        if sock.family == socket.AF_UNIX:
             await loop.create_unix_connection(lambda: connection, sock=sock)
-            return
-        if sock is not None or address is None:
-            transport, _ = await loop.create_connection(lambda: connection, sock=sock)
         else:
-            transport, _ = await loop.create_connection(lambda: connection, address.host, address.port)
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.create_connection(lambda: connection, sock=sock)
 
     async def _let_in(self, hooks: Hooks | None) -> None:
         """Tell the application that the peer is there."""

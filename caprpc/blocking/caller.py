@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.blocking.futures import CallFuture
+from caprpc.blocking.room import await_room
 from caprpc.blocking.stepping import Stepping
-from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, LimitExceeded, printable
-from caprpc.forks import FORKS
+from caprpc.errors import CallCancelled, ConnectionLost, DeadlineExceeded, printable
+from caprpc.forks import AFTER_FORK, FORKS
 from caprpc.interface import Member, Shape
 from caprpc.objects.context import CURRENT, origin_of, running_job
 from caprpc.objects.interrupted import done_aside
@@ -19,13 +20,10 @@ from caprpc.objects.outgoing import AnyCall, Outgoing
 from caprpc.objects.revocation import Chosen
 from caprpc.objects.stubs import Flavor, Stub
 from caprpc.objects.work import sort_out
-from caprpc.session import Import, Origin, Question, State, check_time
+from caprpc.session import Import, Origin, Question
 
 if TYPE_CHECKING:
     from caprpc.blocking.connection import Connection
-
-_ROOM_POLL_S: Final = 0.002
-"""A caller that finds the peer's ``in_flight`` used up looks again after this, reading answers meanwhile."""
 
 THREAD: Final = object()
 """Hung on a question by a thread that made the call and waits for it: it runs the callbacks that the call causes."""
@@ -62,7 +60,7 @@ class Caller(Stepping):
                         if connection.reader is None:
                             connection.become_reader(question)
                         break
-                self._await_room(origin)
+                await_room(link.session, origin, self.wait_for)
             if origin is None:
                 self._wait_or_cancel(question)
             else:
@@ -77,31 +75,26 @@ class Caller(Stepping):
     def call_root(self, name: str, shape: Shape, flavor: Flavor) -> Any:
         """Ask for a root and wait for it."""
         outgoing = self._connection.link.outgoing
-        question = self.ask(lambda origin: outgoing.ask_root(name, origin))
-        self._wait_within(question)
+        question = self.ended(lambda origin: outgoing.ask_root(name, origin))
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor)
 
     def call_restore(self, name: str, secret: str, shape: Shape, flavor: Flavor) -> Any:
         """Ask for what a sturdy reference stands for and wait for it."""
         outgoing = self._connection.link.outgoing
-        question = self.ask(lambda origin: outgoing.ask_restore(name, secret, origin))
-        self._wait_within(question)
+        question = self.ended(lambda origin: outgoing.ask_restore(name, secret, origin))
         with self._lock:
             return outgoing.conclude_root(question, name, shape, flavor, "sturdy reference")
 
     def call_roots(self) -> dict[str, str]:
         """Ask which roots there are."""
         outgoing = self._connection.link.outgoing
-        question = self.ask(lambda origin: outgoing.ask_root("", origin))
-        self._wait_within(question)
-        return outgoing.conclude_roots(question)
+        return outgoing.conclude_roots(self.ended(lambda origin: outgoing.ask_root("", origin)))
 
     def call_batch(self, calls: list[AnyCall]) -> list[Any]:
         """Make many calls in one frame; return results in order, with the exception in the place of a failed one."""
         outgoing = self._connection.link.outgoing
-        question = self.ask(lambda origin: outgoing.ask_batch(calls, origin))
-        self._wait_within(question)
+        question = self.ended(lambda origin: outgoing.ask_batch(calls, origin))
         with self._lock:
             return outgoing.conclude_batch(question, [member for _, member, _, _ in calls])
 
@@ -132,7 +125,7 @@ class Caller(Stepping):
                     if not self._corks:
                         connection.flush()
                     break
-            self._await_room(origin)
+            await_room(link.session, origin, self.wait_for)
         if origin is not None:
             self.end_with_job(question, future)
         return future
@@ -246,6 +239,7 @@ class Caller(Stepping):
 
     def wait_for(self, question: Question, deadline: float) -> None:
         """Wait until a question has ended or the time has come, reading the socket if nobody else does."""
+        self._refuse_after_fork()
         if self._connection.link.wants_to_send:
             with self._lock:
                 self._connection.flush()
@@ -253,6 +247,7 @@ class Caller(Stepping):
 
     def attend(self, future: CallFuture) -> bool:
         """Have somebody read until a call has ended for which no thread of the application reads; False if it has."""
+        self._refuse_after_fork()
         with self._lock:
             if future.done():
                 return False
@@ -313,10 +308,24 @@ class Caller(Stepping):
                     question.waiter = THREAD
                     if hang is not None:
                         hang(question)
-                    if sends and (not self._corks or hang is None):
+                    if sends and (not self._corks or question.waiter is THREAD):
                         self._connection.flush()
                     return question
-            self._await_room(origin)
+            await_room(session, origin, self.wait_for)
+
+    def ended(self, ask: Callable[[Origin | None], Question]) -> Question:
+        """Ask once there is room for it, and return the question when it has ended.
+
+        A thread that is interrupted anywhere in between waits no more: what it has asked is cancelled.
+        """
+        asked: list[Question] = []
+        try:
+            self._wait_within(self.ask(ask, asked.append))
+        except BaseException:
+            for question in asked:
+                self._leave(question)
+            raise
+        return asked[0]
 
     def _wait_within(self, question: Question) -> None:
         """Wait for a call that is made inside a method or a block with a deadline: it ends with those."""
@@ -372,27 +381,16 @@ class Caller(Stepping):
     def _origin(self) -> Origin | None:
         """Return what this thread is in that matters to a call: a call of this connection, or a deadline."""
         if FORKS.count != self._forks:
-            raise ConnectionLost(
-                "a connection cannot be used after fork(): the child must make its own", may_have_run=False
-            )
+            raise ConnectionLost(AFTER_FORK, may_have_run=False)
         within = CURRENT.get()
         return None if within is None else origin_of(within, self, time.monotonic())
 
-    def _await_room(self, origin: Origin | None) -> None:
-        """Wait until the peer's announced ``in_flight`` leaves room for one more call, or the time for it is over."""
-        session = self._connection.link.session
-        deadline = time.monotonic() + session.limits.call_timeout_s
-        while not session.may_ask(origin):
-            if origin is not None:
-                origin.now = time.monotonic()
-                check_time(session, origin)
-            if session.state is State.CLOSED:
-                return
-            if time.monotonic() >= deadline:
-                raise LimitExceeded(
-                    f"the peer takes {session.opening.peer_limits.max_in_flight} calls at a time and has answered none "
-                    f"for {session.limits.call_timeout_s:g} s (its limits.in_flight)"
-                )
-            oldest = next(iter(list(session.asked.open.values())), None)
-            if oldest is not None:
-                self.wait_for(oldest, min(deadline, time.monotonic() + _ROOM_POLL_S))
+    def _refuse_after_fork(self) -> None:
+        """Raise in a child that waits for what its parent has asked."""
+        if self.forked:
+            raise ConnectionLost(AFTER_FORK)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this is a child of the process that made the connection."""
+        return FORKS.count != self._forks

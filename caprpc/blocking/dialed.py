@@ -77,6 +77,9 @@ class Dialed:
     def close(self) -> None:
         """End the connection and its threads; everything that was obtained through it is dead."""
         connection = self.connection
+        if connection.caller.forked:
+            # Neither its threads nor its socket are in a child; what they held their locks for is nobody's.
+            return
         # Each of them, also when the thread is interrupted while it waits for one.
         with ExitStack() as stack:
             stack.callback(self._async_methods.close)

@@ -167,8 +167,7 @@ class KeptCaller(Caller):
     def acquire(self, held: Held) -> Stub:
         """Ask for something that is held, and return a fresh stub of it."""
         outgoing = self._connection.link.outgoing
-        question = self.ask(lambda _origin: held.ask(outgoing))
-        self._wait_within(question)
+        question = self.ended(lambda _origin: held.ask(outgoing))
         with self._lock:
             return held.conclude(outgoing, question)
 

@@ -230,13 +230,52 @@ PLACES = [("flush", "return"), ("become_reader", "call"), ("become_reader", "ret
 @pytest.mark.parametrize(("function", "event"), PLACES)
 def test_a_thread_that_is_interrupted_before_it_waits_leaves_nothing(bank, function, event):
     """A method that is fast to begin may be what has the signal sent."""
+    interrupt_before_it_waits(bank, slow_call, function, event)
+
+
+ASKED = [("flush", "return"), ("_wait_within", "call"), ("_wait_or_cancel", "call"), ("become_reader", "return")]
+"""What the thread runs for a root, a sturdy reference or a batch."""
+
+
+def slow_root(at):
+    at.peer.root("vault", Vault)
+
+
+def slow_restore(at):
+    at.peer.restore(at.uri, Slip)
+
+
+def slow_list(at):
+    at.peer.roots()
+
+
+def slow_batch(at):
+    caprpc.batch([(at.vault.nap, (5,))])
+
+
+@pytest.mark.parametrize("driver", ["blocking"])
+@pytest.mark.parametrize(("function", "event"), ASKED)
+@pytest.mark.parametrize(
+    "operation", [slow_root, slow_restore, slow_list, slow_batch], ids=lambda operation: operation.__name__
+)
+def test_a_thread_that_asks_for_something_else_is_interrupted_likewise(bank, operation, function, event):
+    interrupt_before_it_waits(bank, operation, function, event)
+
+
+def interrupt_before_it_waits(bank, operation, function, event):
     with caprpc.connect(bank.running.address, **bank.side.directories) as peer:
-        at = SimpleNamespace(peer=peer, vault=peer.root("vault", Vault))
+        at = SimpleNamespace(peer=peer, vault=peer.root("vault", Vault), uri=bank.uri)
         look = look_of(bank, peer)
         before = at_rest(look)
+        session = peer._connection.link.session
+        cancelled, cancel = [], session.cancel
+        session.cancel = lambda question, *rest: (cancelled.append(question), cancel(question, *rest))
         place = Between(function, event)
-        assert type(place.run(slow_call, at)) is Interrupted
-        assert all(question.abandoned for question in peer._connection.link.session.asked.open.values())
+        assert type(place.run(operation, at)) is Interrupted
+        del session.cancel
+        assert cancelled
+        assert cancelled[-1].abandoned
+        assert all(question.abandoned for question in session.asked.open.values())
         assert until_settled(look, before) == before
         assert at.vault.add(1, 2) == 3
     decided, over = bank.outcomes()

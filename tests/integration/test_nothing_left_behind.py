@@ -99,7 +99,7 @@ def test_a_network_that_swallows_everything_on_a_loop(directories, nobody):
         await asyncio.sleep(NEVER)
 
     def prepare(loop):
-        loop.create_connection = swallow
+        loop.sock_connect = swallow
 
     error, before, after = refused_on_loop(directories, nobody, prepare)
     assert "no answer within 0.2 s" in str(error)

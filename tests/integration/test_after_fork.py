@@ -1,0 +1,214 @@
+"""A child that is forked holds no socket of its parent, and is told so by whatever it asks; in both drivers."""
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import wait
+from contextlib import ExitStack
+
+import pytest
+
+import caprpc
+import caprpc.aio
+from caprpc import Interface, attribute, method
+from caprpc.forks import AFTER_FORK
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+
+CHILD_S = 30
+"""After this the child is ended by a signal."""
+
+
+class Box(Interface):
+    size: int = attribute(writable=True)
+
+    @method(effect="read")
+    def same(self) -> "Box": ...
+
+    @method(effect="read")
+    def echo(self, number: int) -> int: ...
+
+    @method(effect="read")
+    def rows(self) -> Iterator[int]: ...
+
+    @method(effect="read", blocking=True)
+    def gated(self) -> int: ...
+
+
+class BoxOfOurs(Box):
+    def __init__(self):
+        self.size = 1
+        self.gate = threading.Event()
+
+    def same(self):
+        return self
+
+    def echo(self, number):
+        return number
+
+    def rows(self):
+        return iter(range(1_000_000))
+
+    def gated(self):
+        self.gate.wait(CHILD_S)
+        return 7
+
+
+@pytest.fixture(params=["tcp", "unix", "adopted"])
+def way(request, caprpc_sides, tmp_path):
+    """A server in this process, how it is reached, and the directories of a client."""
+    box = BoxOfOurs()
+    roots = {"box": box}
+    server, client = caprpc_sides(roots)
+    serving = caprpc.Server(roots, **server.directories)
+    with ExitStack() as stack:
+        target = None
+        if request.param == "adopted":
+            target, theirs = socket.socketpair()
+            serving.adopt(theirs)
+        else:
+            target = serving.listen("127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/s")
+        stack.enter_context(serving)
+        stack.callback(box.gate.set)
+        yield target, client.directories
+
+
+def told(function):
+    """Return what a door of the child answers."""
+    try:
+        function()
+    except caprpc.ConnectionLost as exc:
+        return str(exc)
+    except BaseException as exc:
+        return type(exc).__name__
+    return "open"
+
+
+def in_a_child(look):
+    """Fork, run ``look`` in the child, and return what it returns."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(CHILD_S)
+            os.write(writing, json.dumps(look()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as answers:
+        said = answers.read()
+    os.waitpid(child, 0)
+    return json.loads(said)
+
+
+def sockets():
+    """Return how many sockets this process holds."""
+    names = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        try:
+            names.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        except OSError:
+            continue
+    return sum(name.startswith("socket:") for name in names)
+
+
+def ours(target):
+    """Return how many of them are CapRPC's: both ends of the connection, and what the server listens on if it does."""
+    return 2 if isinstance(target, socket.socket) else 3
+
+
+def exhaust(rows):
+    for _ in rows:
+        pass
+
+
+def test_every_door_of_a_blocking_peer_is_closed_in_a_child_and_open_in_its_parent(way):
+    target, directories = way
+    with caprpc.Client(**directories) as client:
+        dialing = client.adopt if isinstance(target, socket.socket) else client.connect
+        with dialing(target) as peer:
+            box = peer.root("box", Box)
+            rows, waiting = box.rows(), caprpc.submit(box.gated)
+            next(rows)
+            held = sockets()
+
+            def look():
+                doors = {
+                    "call": lambda: box.echo(1),
+                    "get": lambda: box.size,
+                    "set": lambda: setattr(box, "size", 2),
+                    "future": lambda: caprpc.submit(box.echo, 1),
+                    "one way": lambda: caprpc.oneway(box.echo, 1),
+                    "batch": lambda: caprpc.batch([(box.echo, (1,))]),
+                    "pipeline": lambda: caprpc.pipe(box).same(),
+                    "root": lambda: peer.root("box", Box),
+                    "roots": peer.roots,
+                    "derive": lambda: caprpc.attenuate(box),
+                    "iterator": lambda: exhaust(rows),
+                    "result": waiting.result,
+                    "wait": lambda: wait([waiting], 5),
+                }
+                found = {name: told(door) for name, door in doors.items()}
+                left = sockets()
+                # A block that the child leaves: it waits for no thread of its parent, and says nothing to the peer.
+                peer.close()
+                return found, left
+
+            found, left = in_a_child(look)
+            assert {name: said for name, said in found.items() if said != AFTER_FORK} == {}
+            assert held - left == ours(target)
+            assert [box.echo(number) for number in range(3)] == [0, 1, 2], "the parent's goes on"
+            waiting.cancel()
+
+
+async def test_every_door_of_an_asyncio_peer_is_closed_in_a_child_and_open_in_its_parent(way):
+    target, directories = way
+    async with caprpc.aio.Client(**directories) as client:
+        dialing = client.adopt if isinstance(target, socket.socket) else client.connect
+        async with dialing(target) as peer:
+            box = await peer.root("box", Box)
+            rows = await box.rows()
+            await anext(rows)
+            held = sockets()
+
+            def step(coroutine):
+                """Go on until it waits for something that nobody in the child will ever bring."""
+                coroutine.send(None)
+
+            def look():
+                doors = {
+                    "call": lambda: box.echo(1),
+                    "get": lambda: box.size,
+                    "set": lambda: step(caprpc.aio.set_attribute(box, "size", 2)),
+                    "future": lambda: caprpc.aio.submit(box.echo, 1),
+                    "one way": lambda: step(caprpc.aio.oneway(box.echo, 1)),
+                    "batch": lambda: step(caprpc.aio.batch([(box.echo, (1,))])),
+                    "pipeline": lambda: caprpc.aio.pipe(box).same(),
+                    "root": lambda: step(peer.root("box", Box)),
+                    "roots": lambda: step(peer.roots()),
+                    "derive": lambda: step(caprpc.aio.attenuate(box)),
+                }
+                found = {name: told(door) for name, door in doors.items()}
+                left = sockets()
+                gc.collect()
+                with pytest.raises(StopIteration):
+                    # A block that the child leaves waits for nothing of its parent.
+                    step(peer.close())
+                # What it would send if it still could, under the keys of its parent.
+                told(lambda: peer._connection.end("closed"))
+                return found, left
+
+            found, left = in_a_child(look)
+            assert {name: said for name, said in found.items() if said != AFTER_FORK} == {}
+            assert held - left == ours(target)
+            assert [await box.echo(number) for number in range(3)] == [0, 1, 2], "the parent's goes on"
+            assert await asyncio.wait_for(anext(rows), 10) == 1
