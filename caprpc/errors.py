@@ -106,7 +106,8 @@ class ConnectionLost(CapRPCError):
     Attributes:
         code: A code of ``CLOSE_CODES`` if the peer gave one, else ``lost``.
         reference: The reference number to give to the peer's operator, or empty.
-        may_have_run: Whether the call may have run at the peer; False if nothing of it was sent.
+        may_have_run: Whether the call may have run at the peer; False if nothing of it was sent, or if the peer has
+            refused us altogether.
     """
 
     def __init__(self, message: str, *, code: str = "lost", reference: str = "", may_have_run: bool = True) -> None:

@@ -314,8 +314,10 @@ class Session(Asking):
         reason = ended.detail or f"the peer ended the connection ({ended.code})"
         for question in self.asked.end_all():
             if question.outcome is None:
-                text = f"{reason}; the call may or may not have run"
-                question.outcome = ConnectionLost(text, code=ended.code, reference=ended.reference)
+                # Who refuses a peer lets none of its calls begin.
+                runs = ended.code != "refused"
+                text = f"{reason}; the call may or may not have run" if runs else f"{reason}; the call has not run"
+                question.outcome = ConnectionLost(text, code=ended.code, reference=ended.reference, may_have_run=runs)
             events.append(question)
         for answer in self.answers.values():
             answer.cancelled = True

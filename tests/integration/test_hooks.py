@@ -112,6 +112,27 @@ def test_hook_that_raises_keeps_the_peer_out_and_nobody_is_said_to_leave(pairing
     ]
 
 
+def test_call_of_a_peer_that_is_not_let_in_has_not_run_and_says_so(both, diary):
+    """It is there when the hook raises: nobody has to wonder whether to make it again."""
+    diary.gate.clear()
+
+    def refuse(peer):
+        diary.on_connect(peer)
+        raise KeyError("no desk is open")
+
+    both.serve(on_connect=refuse)
+
+    async def scenario(face):
+        asked = face.peer._connection.link.session.asked
+        threading.Timer(0.05, diary.gate.set).start()
+        with pytest.raises(ConnectionLost, match="the call has not run") as caught:
+            await face.root()
+        return caught.value, asked.count
+
+    error, asked = both.run(scenario)
+    assert (error.code, error.may_have_run, asked) == ("refused", False, 1)
+
+
 def test_calls_wait_until_the_peer_was_let_in(both, diary):
     diary.gate.clear()
     both.serve(**diary.hooks)

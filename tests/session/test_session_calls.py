@@ -425,6 +425,15 @@ def test_nothing_is_asked_after_the_end(half):
     assert one.session.state is State.CLOSED
 
 
+@pytest.mark.parametrize(("code", "may_have_run"), [("refused", False), ("internal", True), ("made-up", True)])
+def test_whoever_is_refused_knows_that_nothing_of_it_has_run(code, may_have_run, half):
+    one = half()
+    question = one.ask(one.import_())
+    one.hear(m.GoAway(code, "", "R-AAAAAAAAAAAA"))
+    assert (question.outcome.may_have_run, question.outcome.reference) == (may_have_run, "R-AAAAAAAAAAAA")
+    assert ("may or may not have run" in str(question.outcome)) is may_have_run
+
+
 def test_a_session_needs_a_proved_identity(fresh):
     from caprpc.errors import LocalProtocolError
     from caprpc.session import Session
