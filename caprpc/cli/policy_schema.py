@@ -135,7 +135,7 @@ _LEND: Final = _table(
         "lifetime": {"anyOf": [{"enum": ["call", "connection"]}, _range(*LIFETIME_S, integer=False)]},
         "max_uses": _range(1, MOST_USES, integer=True),
     },
-    ["to", "param", "as", "lifetime"],
+    ["to", "param", "as"],
 )
 
 

@@ -187,7 +187,7 @@ def _read_lend(table: Table, offers: Mapping[str, Offer], contracts: Contracts |
     max_uses = table.integer("max_uses", 1, MOST_USES)
     table.finish(_LEND_KEYS)
     examples = (("to", 'to = "LineCounter.line_counter"'), ("param", 'param = "fileobj"'), ("as", 'as = "LinesOnly"'))
-    for key, example in (*examples, ("lifetime", 'lifetime = "call"')):
+    for key, example in examples:
         if not table.has(key):
             table.missing(key, example)
     if facet is not None and facet not in offers:
@@ -233,7 +233,8 @@ def _target_parameter(
 
 def _lifetime(table: Table) -> Lifetime | None:
     if not table.has("lifetime"):
-        return None
+        # The least that a loan can be.
+        return "call"
     value = table.take("lifetime")
     if isinstance(value, str):
         if value == "call":

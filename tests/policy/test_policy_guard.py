@@ -252,6 +252,10 @@ class TestOurSide:
         assert guard_of().lend("Sink", "update", "line") is None
         assert guard_of().lend("Ledger", "load", "source") is None
 
+    def test_what_says_nothing_of_a_time_lends_until_the_call_ends(self, guard_of):
+        lend = guard_of(('lifetime = "call"\n', "")).lend("Sink", "load", "source")
+        assert (lend.facet, lend.lifetime, lend.max_uses) == ("LinesOnly", "call", None)
+
     def test_lends_for_seconds_and_uses(self, guard_of):
         lend = guard_of(('lifetime = "call"', "lifetime = 2.5\nmax_uses = 3")).lend("Sink", "load", "source")
         assert (lend.lifetime, lend.max_uses) == (2.5, 3)

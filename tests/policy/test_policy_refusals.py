@@ -182,7 +182,6 @@ REFUSED_TEXTS = {
     "lend as another interface": ('as = "LinesOnly"', 'as = "HistoryRO"', 47, "is for History"),
     "lend for ever": ('lifetime = "call"', 'lifetime = "forever"', 48, "'call', 'connection', or seconds"),
     "lend for no time": ('lifetime = "call"', "lifetime = 0", 48, "between"),
-    "lend without lifetime": ('lifetime = "call"', "", 44, "'lifetime' is missing"),
     "lend for bool": ('lifetime = "call"', "lifetime = true", 48, "must be a number"),
     "lend twice": ("[limits]", '[[lend]]\nto = "Sink.load"\nparam = "source"\nas = "LinesOnly"\nlifetime = 1\n[limits]',
         50, "two lends"),
