@@ -6,6 +6,7 @@ from caprpc.interface.contexts import AsyncContextServer, ContextServer, ServedC
 from caprpc.interface.contracts import contract_of, interface_closure
 from caprpc.interface.declaration import attribute, interface_info, method
 from caprpc.interface.iteration import Abandoned, ServedIterator, ServedSource
+from caprpc.interface.kinds import FUNCTIONS
 from caprpc.interface.member import Member
 from caprpc.interface.mismatch import ArgumentError, Mismatch, ResultError
 from caprpc.interface.references import NoReferences, ReferenceReader, ReferenceWriter
@@ -13,6 +14,7 @@ from caprpc.interface.shape import Shape
 from caprpc.interface.signature import Parameter, Signature
 
 __all__ = [
+    "FUNCTIONS",
     "Abandoned",
     "UNKNOWN",
     "Announced",

@@ -10,8 +10,17 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from caprpc.errors import Denied, LimitExceeded, ReferenceDead, printable
-from caprpc.ids import OP_ATTENUATE, OP_REVOKE, OPERATION_NAMES
-from caprpc.interface import ArgumentError, ServedContext, ServedIterator, ServedSource, Shape, interface_info, shape_of
+from caprpc.ids import OP_ATTENUATE, OP_INVOKE, OP_REVOKE, OPERATION_NAMES
+from caprpc.interface import (
+    FUNCTIONS,
+    ArgumentError,
+    ServedContext,
+    ServedIterator,
+    ServedSource,
+    Shape,
+    interface_info,
+    shape_of,
+)
 from caprpc.objects.dispatch import Plan
 from caprpc.objects.handles import Narrowed
 from caprpc.objects.revocation import end
@@ -137,6 +146,8 @@ def narrow(obj: object, terms: Terms, now: float, interface: Callable[..., Any] 
         shape.adapt(obj)
         name, shapes = shape.name, [shape]
     known = {key for shape in shapes for key in shape.members} if shapes else None
+    if known is None and type(obj) in FUNCTIONS:
+        known = {(OP_INVOKE, "")}
     return Narrowed(obj, terms.right(above, terms.narrowing(known, type(obj).__name__), now), name)
 
 

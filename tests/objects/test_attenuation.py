@@ -262,6 +262,16 @@ class TestOfOurs:
         w = world()
         assert w.node.apply(caprpc.attenuate(lambda n: n + 1, uses=1), 1) == 2
 
+    def test_functions_are_narrowed_to_what_there_is(self, world):
+        w = world()
+        kept = caprpc.attenuate(lambda n: n + 1, only=["invoke"], args={"invoke": {"argument1": {"max": 9}}})
+        assert w.node.apply(kept, 1) == 2
+        with pytest.raises(RemoteError):
+            w.node.apply(kept, 10)
+        for terms_of in ({"only": ["typo"]}, {"only": {"call": ["invoke"]}}, {"args": {"call": {"n": {"max": 9}}}}):
+            with pytest.raises(ValueError, match="function has no '[a-z]+'; there is: invoke"):
+                caprpc.attenuate(lambda n: n, **terms_of)
+
     @pytest.mark.parametrize("value", [1, "text", None, (1,), b""])
     def test_values_are_not_narrowed(self, value):
         with pytest.raises(TypeError, match="copied"):
@@ -533,6 +543,36 @@ def test_release_after(world):
     with pytest.raises(ReferenceDead, match="released"):
         leaf.name()
     w.pair.run()
+    assert w.baseline()
+
+
+@pytest.mark.parametrize("in_a_cycle", [False, True], ids=["alone", "cycle"])
+def test_reference_that_a_finalizer_brings_back_breaks_nothing_and_leaves_nothing(world, in_a_cycle):
+    """In a cycle its own finalizer has run as well: it may be dead then, and says so."""
+    w = world()
+    risen = []
+
+    class Phoenix:
+        def __init__(self, leaf):
+            self.leaf = leaf
+            self.cycle = self if in_a_cycle else None
+
+        def __del__(self):
+            risen.append(self.leaf)
+
+    phoenix = Phoenix(w.node.fresh())
+    del phoenix
+    gc.collect()
+    w.pair.run()
+    (leaf,) = risen
+    try:
+        assert leaf.name() == "fresh"
+    except ReferenceDead:
+        assert in_a_cycle
+    assert w.node.same().name() == "same"
+    risen.clear()
+    del leaf
+    gc.collect()
     assert w.baseline()
 
 
