@@ -1,6 +1,7 @@
 """Floods of every kind, and what is left of them: tables, counters of the principal and memory are what they were."""
 
 import gc
+import logging
 import tracemalloc
 
 import pytest
@@ -85,6 +86,30 @@ def callbacks_never_answered(peer, vault):
         peer.try_to_send(peer.call(vault, "call_back", [reference(number, 1)]))
 
 
+def objects_in_one_list(peer, vault):
+    """First more than we hold, then more than a message may; the second ends the connection."""
+    peer.send(m.Facet(1, "Slip", [(1, "text")], 0))
+    one = pack(reference(7, 1))
+    for count in (60_000, 10_000_000):
+        many = b"\xdd" + count.to_bytes(4, "big") + one * 60_000
+        peer.try_to_send(peer.call(vault, "echo", payload=b"\x92\x91" + many + b"\x80"))
+
+
+def ping_pong(peer, vault):
+    """Each call is made within the callback of the one before, until that is refused; nobody answers any."""
+    peer.send(m.Facet(1, "Callable", [(OP_INVOKE, "")], 1))
+    cause = None
+    for number in range(1, 100):
+        peer.send(peer.call(vault, "call_back", [reference(number, 1)], meta=cause))
+        message = peer.receive()
+        while not isinstance(message, m.Call | m.Raise | None):
+            message = peer.receive()
+        if not isinstance(message, m.Call):
+            break
+        cause = m.Meta(message.question)
+    assert number in range(5, 99), "until the depth that calls may have"
+
+
 FLOODS = [
     streams_never_pulled,
     streams_pulled_and_left,
@@ -98,6 +123,8 @@ FLOODS = [
     steps_on_what_has_failed,
     frames_that_never_end,
     callbacks_never_answered,
+    objects_in_one_list,
+    ping_pong,
 ]
 
 
@@ -157,6 +184,8 @@ class Watched:
 def test_nothing_is_left_of_a_flood(world, driver, send, monkeypatch):
     # Refusals are counted for ten seconds; so long no test shall wait.
     monkeypatch.setattr("caprpc.audit.flood.WINDOW_S", 0.1)
+    # pytest keeps every log record, and with its traceback what has failed.
+    monkeypatch.setattr(logging.getLogger("caprpc"), "disabled", True)
     watched = Watched(world, driver)
     (good,) = list(watched.running.server._connections)
     before = (len(good.link.session.exports), len(good.link.session.imports))

@@ -40,6 +40,11 @@ class OutOfStock(Exception):
 
 
 class Shop(Interface):
+    """Sells what there is.
+
+    On weekdays only.
+    """
+
     title: str = attribute(writable=True)
     size: int = attribute()
 
@@ -47,7 +52,8 @@ class Shop(Interface):
     def add(self, a: int, b: int = 1) -> int: ...
 
     @method(effect="read")
-    def show(self, text: str) -> str: ...
+    def show(self, text: str) -> str:
+        """Return the text as it is."""
 
     @method(effect="read")
     def take(

@@ -95,10 +95,12 @@ def test_a_file_and_a_function_are_lent(script, tmp_path):
 
 
 def test_help_is_of_our_declaration_and_of_what_is_offered(script):
-    result = script("?shop", "help(shop.add)", "shop.add?", "?shop.hidden", "?open", "roots()")
+    result = script("?shop", "help(shop.add)", "shop.add?", "?shop.show", "?shop.hidden", "?open", "roots()")
     out = result.stdout
-    assert "Shop of spiffe://test.example/server" in out
+    assert "Shop of spiffe://test.example/server\n  Sells what there is.\n" in out
+    assert "  On weekdays only." in out
     assert out.count("call add(a: int, b: int = 1) -> int  [read]") == 2
+    assert "call show(text: str) -> str  [read]\n  Return the text as it is.\n" in out
     assert "hidden: declared by Shop, but not offered to you" in out
     assert '{\n  "shop": "Shop"\n}' in out
     assert "to be lent" in out

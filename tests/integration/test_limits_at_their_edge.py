@@ -52,7 +52,10 @@ AT_THE_EDGE = {
     "principal_argument_bytes": [(HELD, "test_arguments_of_calls_in_flight_at_their_edge")],
     "principal_exports": [(PRINCIPAL, "test_exports_of_all_connections_together_at_their_edge")],
     "principal_imports": [(PRINCIPAL, "test_imports_of_all_connections_together_at_their_edge")],
-    "principal_buffered_bytes": [(PRINCIPAL, "test_buffers_are_divided_among_the_connections")],
+    "principal_buffered_bytes": [
+        (PRINCIPAL, "test_buffers_are_divided_among_the_connections"),
+        (CONNECTION, "test_principal_buffered_bytes"),
+    ],
     "handshake_timeout_s": [(SERVER, "test_handshake_timeout")],
     "max_unauthenticated": [(BUDGET, "test_places_at_their_edge"), (SERVER, "test_max_unauthenticated")],
     "unauthenticated_per_address": [

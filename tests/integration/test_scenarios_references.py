@@ -207,12 +207,17 @@ def test_indexing_length_containment_and_contexts(pairing):
         table = await face((await face.root()).table())
         assert await face(table["a"]) == 1
         if face.is_async:
+            assert await caprpc.aio.length(table) == 2
+            assert await caprpc.aio.contains(table, "a")
+            assert not await caprpc.aio.contains(table, "z")
+            await caprpc.aio.set_item(table, "z", 26)
+            assert await table["z"] == 26
             async with table as entered:
                 assert entered == 7
             with pytest.raises(ValueError, match="of ours"):
                 async with table:
                     raise ValueError("of ours")
-            assert [key async for key in table] == ["a", "b"]
+            assert [key async for key in table] == ["a", "b", "z"]
         else:
             assert len(table) == 2
             assert "a" in table

@@ -33,6 +33,18 @@ SIZES = st.integers(0, 3)
 INDEX = st.integers(0, 1_000_000)
 
 
+class Batched:
+    """A batch that is under way."""
+
+    def __init__(self, end, calls):
+        self._end, self._members = end, [member for _, member, _, _ in calls]
+        self.question = end.link.outgoing.ask_batch(calls, None)
+
+    def result(self):
+        self._end._network.run_until(self.question)
+        return self._end.link.outgoing.conclude_batch(self.question, self._members)
+
+
 def histories(make_pair, classes):
     """Return the state machine for one deployment."""
     node_class, leaf_class, make_leaf, make_node, Refusal = classes
@@ -123,6 +135,14 @@ def histories(make_pair, classes):
         @rule(name=st.sampled_from(["fresh", "same", "kept"]))
         def get(self, name):
             self.start(name)
+
+        @precondition(room)
+        @rule(names=st.lists(st.sampled_from(["echo", "fresh", "wrong", "drop"]), min_size=1, max_size=4))
+        def batch(self, names):
+            """A reference as a result is none in a batch: it is taken back."""
+            members = [shape_of(node_class).members[OP_CALL, name] for name in names]
+            calls = [(self.node._caprpc_import, one, ([1],) if one.name == "echo" else (), {}) for one in members]
+            self.pending.append(Batched(self.pair.client, calls))
 
         @precondition(room)
         @rule(count=SIZES)

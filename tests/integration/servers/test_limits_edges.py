@@ -357,6 +357,21 @@ def test_answers_below_the_high_water_are_made_although_the_peer_reads_none(worl
     assert all(isinstance(peer.answer(call.question), m.Return) for call in calls)
 
 
+def test_principal_buffered_bytes(world, driver):
+    """Divided among the connections that a principal may have: one of 64 has half a megabyte of these 32."""
+    made = count_blobs(world)
+    running = world.serve(
+        driver,
+        connection=f"connections = 64\nprincipal_buffered_bytes = 33554432\nwrite_high_water_bytes = 33554432\n"
+        f"in_flight = {MANY}\nprincipal_in_flight = {2 * MANY}",
+    )
+    peer, _, calls = ask_for_blobs(world, running, made)
+    # By itself the connection might have as much as 160 of them hold, beside what the kernel takes.
+    assert settled(made) < MANY / 3
+    assert all(isinstance(peer.answer(call.question), m.Return) for call in calls)
+    assert len(made) == MANY
+
+
 def test_signs_of_life_are_answered_when_the_high_water_has_gone_down(world, driver):
     made = count_blobs(world)
     running = world.serve(
