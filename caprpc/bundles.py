@@ -174,7 +174,7 @@ def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
     try:
         top = Table.top(TomlDocument(text), path.name, problems)
     except TomlProblem as exc:
-        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint, code="not-toml")
+        problems.add(exc.where(path.name), exc.message, exc.hint, code="not-toml")
         return None
     top.integer("caprpc", 1, 1)
     top.choice("kind", ("signers",))

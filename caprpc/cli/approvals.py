@@ -80,7 +80,7 @@ def _read(path: Path, kind: Kind, problems: Problems) -> list[Approval]:
     try:
         top = Table.top(TomlDocument(text), str(path), problems)
     except TomlProblem as exc:
-        problems.add(f"{path}:{exc.line}", exc.message, exc.hint, code="not-toml")
+        problems.add(exc.where(str(path)), exc.message, exc.hint, code="not-toml")
         return []
     top.integer("caprpc", 1, 1)
     top.choice("kind", (kind,))

@@ -82,7 +82,7 @@ def read_contracts(path: Path) -> Mapping[str, InterfaceContract]:
     try:
         top = Table.top(TomlDocument(path.read_text(encoding="utf-8")), path.name, problems)
     except TomlProblem as exc:
-        problems.add(f"{path.name}:{exc.line}", exc.message, exc.hint, code="not-toml")
+        problems.add(exc.where(path.name), exc.message, exc.hint, code="not-toml")
     else:
         top.integer("caprpc", 1, 1)
         top.choice("kind", ("contracts",))

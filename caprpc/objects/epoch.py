@@ -79,6 +79,7 @@ def _check_granted_roots(policies: PolicySet, roots: Mapping[str, object]) -> No
             f"root {name!r} is granted, and this service has none of that name",
             where=root.rule,
             hint=f"its roots are: {', '.join(sorted(roots))}",
+            code="no-such-root",
         )
         for policy in policies.policies
         for name, root in policy.roots.items()
@@ -101,7 +102,12 @@ def _check_restorable(policies: PolicySet, served: Served) -> None:
                 fault, hint = "this service has no such root or kind", f"what there is: {', '.join(sorted(known))}"
             if name not in known:
                 problems.append(
-                    ConfigurationError(f"{name!r} may be restored, and {fault}", where=restorable.rule, hint=hint)
+                    ConfigurationError(
+                        f"{name!r} may be restored, and {fault}",
+                        where=restorable.rule,
+                        hint=hint,
+                        code="no-such-root",
+                    )
                 )
     if problems:
         raise PolicyError(problems)

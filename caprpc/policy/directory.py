@@ -243,16 +243,15 @@ class _Loader:
         try:
             document = TomlDocument(text)
         except TomlProblem as exc:
-            self._problems.add(f"{name}:{exc.line}", exc.message, exc.hint, code="not-toml")
+            self._problems.add(exc.where(name), exc.message, exc.hint, code="not-toml")
             return None
         table = Table.top(document, name, self._problems)
         version = table.integer("caprpc", 0, MAX_VERSION)
         if not table.has("caprpc"):
             table.missing("caprpc", f"caprpc = {LANGUAGE_VERSION}")
         elif version is not None and version != LANGUAGE_VERSION:
-            table.complain(
-                "caprpc", f"language version {version}; this program reads {LANGUAGE_VERSION}", code="version"
-            )
+            text = f"language version {version}; this program reads {LANGUAGE_VERSION}"
+            table.complain("caprpc", text, f"write: caprpc = {LANGUAGE_VERSION}", code="version")
         if not table.has("kind"):
             table.missing("kind", f'kind = "{expected_kind}"')
             return None

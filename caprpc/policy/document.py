@@ -5,7 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Final, Protocol, TypeVar
 
-from caprpc.policy.names import template_fault
+from caprpc.policy.names import grammar_of, template_fault
 from caprpc.policy.problems import Problems, Where, suggest
 from caprpc.policy.text import Path, TomlDocument, describe_character, is_refused
 
@@ -28,6 +28,8 @@ _KINDS: Final[dict[type, str]] = {
     dict: "a table",
     datetime: "a date-time",
 }
+_EXAMPLES: Final[dict[type, str]] = {str: '"..."', list: '["..."]'}
+_TEXT_HINT: Final = "write one line of text, without templates and invisible characters"
 
 
 class Lines(Protocol):
@@ -103,18 +105,18 @@ class Table:
             return None
         fault = text_fault(value)
         if fault:
-            self.complain(key, f"{key!r} {fault}", code="bad-value")
+            self.complain(key, f"{key!r} {fault}", _TEXT_HINT, code="bad-value")
             return None
         return value
 
-    def word(self, key: str, fault_of: Fault) -> str | None:
-        """Return a text that obeys a grammar."""
+    def word(self, key: str, fault_of: Fault, hint: str = "") -> str | None:
+        """Return a text that obeys a grammar; ``hint`` says how it is written, where the grammar itself does not."""
         value = self._typed(key, str)
         if value is None:
             return None
         fault = fault_of(value)
         if fault:
-            self.complain(key, f"{shown(value)} {fault}", code="bad-name")
+            self.complain(key, f"{shown(value)} {fault}", hint or grammar_of(fault_of), code="bad-name")
             return None
         return value
 
@@ -129,7 +131,7 @@ class Table:
         )
         return None
 
-    def words(self, key: str, fault_of: Fault) -> dict[str, Where]:
+    def words(self, key: str, fault_of: Fault, hint: str = "") -> dict[str, Where]:
         """Return the words of a list, each with its ``file:line``; empty if the key is absent or the list is bad."""
         values = self._typed(key, list)
         if values is None:
@@ -137,14 +139,15 @@ class Table:
         if not values:
             self.complain(key, f"{key!r} is an empty list", "delete the key, or name what is meant", code="empty")
         if len(values) > MAX_LIST:
-            self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed", code="bad-value")
+            self._too_long(key, values)
             return {}
         words: dict[str, Where] = {}
         for index, value in enumerate(values):
             if type(value) is not str:
-                self.complain((key, index), f"{key!r} must be a list of texts, here is {kind(value)}", code="bad-value")
+                text = f"{key!r} must be a list of texts, here is {kind(value)}"
+                self.complain((key, index), text, f'write: {key} = ["..."]', code="bad-value")
             elif fault := fault_of(value):
-                self.complain((key, index), f"{shown(value)} {fault}", code="bad-name")
+                self.complain((key, index), f"{shown(value)} {fault}", hint or grammar_of(fault_of), code="bad-name")
             elif value in words:
                 self.complain((key, index), f"{shown(value)} stands twice in {key!r}", "delete one", code="duplicate")
             else:
@@ -173,10 +176,12 @@ class Table:
         if value is None:
             return None
         if type(value) is not int:
-            self.complain(key, f"{key!r} must be an integer, not {kind(value)}", code="bad-value")
+            text = f"{key!r} must be an integer, not {kind(value)}"
+            self.complain(key, text, f"write: {key} = {max(low, 1)}", code="bad-value")
             return None
         if not low <= value <= high:
-            self.complain(key, f"{key!r} must be between {low} and {high}, not {value}", code="bad-value")
+            text = f"{key!r} must be between {low} and {high}, not {value}"
+            self.complain(key, text, f"write: {key} = {low if value < low else high}", code="bad-value")
             return None
         return value
 
@@ -189,7 +194,8 @@ class Table:
             return None
         # Bounds are meant as they are written: the float 0.1 is a little more than the decimal 0.1.
         if not Decimal(repr(low)) <= value <= Decimal(repr(high)):
-            self.complain(key, f"{key!r} must be between {low:g} and {high:g}, not {value}", code="bad-value")
+            text = f"{key!r} must be between {low:g} and {high:g}, not {value}"
+            self.complain(key, text, f"write: {key} = {low if value < low else high:g}", code="bad-value")
             return None
         return float(value)
 
@@ -215,25 +221,21 @@ class Table:
 
     def tables(self, key: str) -> "list[Table]":
         """Return the tables of a list of tables, ``[[key]]``."""
-        values = self._typed(key, list)
+        hint = f"write: [[{dotted((*self._path, key))}]]"
+        values = self._typed(key, list, hint)
         if values is None:
             return []
         if not values:
             self.complain(key, f"{key!r} is an empty list", "delete the key", code="empty")
         if len(values) > MAX_LIST:
-            self.complain(key, f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed", code="bad-value")
+            self._too_long(key, values)
             return []
         found: list[Table] = []
         for index, value in enumerate(values):
             if isinstance(value, dict):
                 found.append(self._inner((key, index), value))
             else:
-                self.complain(
-                    (key, index),
-                    f"{key!r} must be tables, here is {kind(value)}",
-                    f"write: [[{key}]]",
-                    code="bad-value",
-                )
+                self.complain((key, index), f"{key!r} must be tables, here is {kind(value)}", hint, code="bad-value")
         return found
 
     def subtables(self, fault_of: Fault) -> "dict[str, Table]":
@@ -249,7 +251,7 @@ class Table:
             self._taken.add(key)
             fault = fault_of(key)
             if fault:
-                self.complain(key, f"{shown(key)} {fault}", code="bad-name")
+                self.complain(key, f"{shown(key)} {fault}", grammar_of(fault_of), code="bad-name")
             else:
                 good.append(key)
         return good
@@ -257,14 +259,20 @@ class Table:
     def _inner(self, path: Path, data: dict[str, object]) -> "Table":
         return Table(self._document, self._file, self._path + path, data, self.problems)
 
-    def _typed(self, key: str, kind_of: type[T]) -> T | None:
+    def _typed(self, key: str, kind_of: type[T], hint: str = "") -> T | None:
         value = self.take(key)
         if value is None:
             return None
         if type(value) is not kind_of:
-            self.complain(key, f"{key!r} must be {_KINDS[kind_of]}, not {kind(value)}", code="bad-value")
+            example = f"[{dotted((*self._path, key))}]" if kind_of is dict else f"{key} = {_EXAMPLES[kind_of]}"
+            text = f"{key!r} must be {_KINDS[kind_of]}, not {kind(value)}"
+            self.complain(key, text, hint or f"write: {example}", code="bad-value")
             return None
         return value
+
+    def _too_long(self, key: str, values: list[object]) -> None:
+        text = f"{key!r} has {len(values)} elements, at most {MAX_LIST} allowed"
+        self.complain(key, text, "split the file", code="bad-value")
 
     def _name(self) -> str:
         return f"[{dotted(self._path)}] " if self._path else ""
@@ -279,17 +287,17 @@ def exact_number(value: object, complain: Callable[..., None]) -> int | Decimal 
         return None
     if type(value) is int:
         if abs(value) > 2**63 - 1:
-            complain("has more than 64 bits")
+            complain("has more than 64 bits", f"write a number of at most {2**63 - 1}")
             return None
         return value
     if type(value) is not Decimal:
-        complain(f"must be a number, not {kind(value)}")
+        complain(f"must be a number, not {kind(value)}", "write a number without quotes, such as 0.5")
         return None
     if not value.is_finite():
-        complain(f"must be a finite number, not {value}")
+        complain(f"must be a finite number, not {value}", "delete it where there is no bound")
         return None
     if value and not -300 <= value.adjusted() <= 300:
-        complain("is too large or too small a number")
+        complain("is too large or too small a number", "write a number of at most 300 digits")
         return None
     return value
 
@@ -315,7 +323,7 @@ def text_fault(text: str) -> str:
         return "is empty"
     if len(text) > MAX_TEXT_CHARS:
         return f"has more than {MAX_TEXT_CHARS} characters"
-    for character in text:
+    for character in () if text.isascii() and text.isprintable() else text:
         if is_refused(character) or character == "\t":
             return f"has {describe_character(character)} in it"
     return template_fault(text)

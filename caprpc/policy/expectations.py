@@ -17,6 +17,8 @@ from caprpc.policy.problems import suggest
 _KEYS: Final = ("id", "peer", "may", "may_not", "operation", "args", "facet", "rule", "reaches", "reaches_not")
 OPERATIONS: Final = {name: code for code, name in OPERATION_NAMES.items() if name != "root"}
 _NAMED: Final = (OP_CALL, OP_GET, OP_SET)
+_QUESTIONS: Final = ("may", "may_not", "reaches", "reaches_not")
+_TARGET_HINT: Final = "write INTERFACE.MEMBER, or the name of a facet or interface"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,8 @@ def parse_expectations(top: Table, known: Known | None) -> list[Expectation]:
 
 def _expectation(table: Table) -> Expectation | None:
     name = table.word("id", label_fault)
-    peer = table.word("peer", _peer_fault)
-    asked = {key: table.word(key, _target_fault) for key in ("may", "may_not", "reaches", "reaches_not")}
+    peer = table.word("peer", _peer_fault, "write a SPIFFE ID, or the name of a policy")
+    asked = {key: table.word(key, _target_fault, _TARGET_HINT) for key in _QUESTIONS}
     operation = table.choice("operation", tuple(OPERATIONS))
     arguments = table.table("args")
     facet = table.word("facet", name_fault)
@@ -147,7 +149,7 @@ def _check_names(table: Table, one: Expectation, known: Known) -> None:
     if one.facet is not None and one.facet not in known.facets:
         hint = suggest(one.facet, known.facets)
         table.complain("facet", f"there is no facet {one.facet!r}", hint, code="no-such-facet")
-    key = next(key for key in ("may", "may_not", "reaches", "reaches_not") if table.has(key))
+    key = next(key for key in _QUESTIONS if table.has(key))
     if one.verb == "reaches":
         names = known.facets | known.contracts.keys()
         if one.interface not in names:

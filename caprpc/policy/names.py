@@ -1,6 +1,8 @@
 """Grammars of the words in a policy: exact, ASCII, and never a pattern."""
 
 import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from caprpc.policy.text import describe_character
@@ -26,14 +28,16 @@ SEGMENT_GRAMMAR: Final = re.compile(r"[A-Za-z0-9._-]+")
 
 def name_fault(name: str) -> str:
     """Return what is wrong with the name of a member, facet, interface, root or parameter; empty if nothing."""
-    return _common_fault(name) or ("" if NAME_GRAMMAR.fullmatch(name) else "is not a name (letters, digits and '_')")
+    if len(name) <= MAX_NAME_CHARS and NAME_GRAMMAR.fullmatch(name):
+        return ""
+    return _common_fault(name) or "is not a name (letters, digits and '_')"
 
 
 def label_fault(label: str) -> str:
     """Return what is wrong with the name of a policy, invariant or tag; empty if nothing."""
-    return _common_fault(label) or (
-        "" if LABEL_GRAMMAR.fullmatch(label) else "is not a name (letters, digits, '.', '_', '-')"
-    )
+    if len(label) <= MAX_NAME_CHARS and LABEL_GRAMMAR.fullmatch(label):
+        return ""
+    return _common_fault(label) or "is not a name (letters, digits, '.', '_', '-')"
 
 
 def file_fault(name: str) -> str:
@@ -48,8 +52,9 @@ def file_fault(name: str) -> str:
 
 def anchor_fault(text: str) -> str:
     """Return what is wrong with the fingerprint of a trust anchor's key; empty if nothing."""
-    fault = _character_fault(text)
-    return fault or ("" if ANCHOR_GRAMMAR.fullmatch(text) else "is not 'sha256:' and 64 lower-case hexadecimal digits")
+    if ANCHOR_GRAMMAR.fullmatch(text):
+        return ""
+    return _character_fault(text) or "is not 'sha256:' and 64 lower-case hexadecimal digits"
 
 
 def spiffe_fault(text: str) -> str:
@@ -85,6 +90,11 @@ def template_fault(text: str) -> str:
     return ""
 
 
+def grammar_of(fault_of: Callable[[str], str]) -> str:
+    """Return how words of a grammar are written; empty for those of other modules."""
+    return _WRITTEN.get(fault_of, "")
+
+
 def _common_fault(name: str) -> str:
     fault = _character_fault(name)
     if fault:
@@ -110,3 +120,14 @@ def _character_fault(text: str) -> str:
         if character in "*?[]":
             return f"has the wildcard {character!r}: every name must be written out"
     return ""
+
+
+_WRITTEN: Final[Mapping[Callable[[str], str], str]] = MappingProxyType(
+    {
+        name_fault: "write each name out: a letter, then letters, digits and '_'",
+        label_fault: "write a letter or digit, then letters, digits, '.', '_' and '-'",
+        file_fault: "write the name of a .toml file in this directory",
+        anchor_fault: "write what this prints: caprpc pki show",
+        spiffe_fault: "write one ID out, such as spiffe://org-b.example/treasury/feed",
+    }
+)

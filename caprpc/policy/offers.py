@@ -238,9 +238,8 @@ class _Offer:
             interface = interfaces.pop()
             if facet != OPAQUE and self._interfaces[facet] != interface:
                 got = self._interfaces[facet]
-                table.complain(
-                    word, f"{word!r} returns {interface}, but [offer.{facet}] is for {got}", code="wrong-facet"
-                )
+                text = f"{word!r} returns {interface}, but [offer.{facet}] is for {got}"
+                table.complain(word, text, f"name a facet for {interface}, or {OPAQUE!r}", code="wrong-facet")
         elif any(item.contract is not None for item in items) and not self._is_generic():
             table.complain(word, f"{word!r} returns no reference", "delete the line", code="wrong-facet")
 

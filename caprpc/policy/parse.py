@@ -180,7 +180,7 @@ def _read_lends(top: Table, offers: Mapping[str, Offer], contracts: Contracts | 
 
 
 def _read_lend(table: Table, offers: Mapping[str, Offer], contracts: Contracts | None) -> Lend | None:
-    target = table.word("to", _target_fault)
+    target = table.word("to", _target_fault, 'write: to = "LineCounter.line_counter"')
     parameter = table.word("param", name_fault)
     facet = table.word("as", name_fault)
     lifetime = _lifetime(table)
@@ -199,10 +199,12 @@ def _read_lend(table: Table, offers: Mapping[str, Offer], contracts: Contracts |
     if contracts is not None:
         declared = _target_parameter(table, interface, member, parameter, contracts)
         if declared is not None and declared.reference != offers[facet].interface:
-            takes = f"takes {declared.reference}" if declared.reference is not None else "takes no reference"
-            table.complain(
-                "as", f"{parameter!r} {takes}, but [offer.{facet}] is for {offers[facet].interface}", code="wrong-facet"
-            )
+            reference = declared.reference
+            takes, hint = f"takes {reference}", f"name a facet for {reference}"
+            if reference is None:
+                takes, hint = "takes no reference", "delete the lend: what is passed by value needs none"
+            text = f"{parameter!r} {takes}, but [offer.{facet}] is for {offers[facet].interface}"
+            table.complain("as", text, hint, code="wrong-facet")
     return Lend(interface, member, parameter, facet, lifetime, max_uses, table.where())
 
 

@@ -27,6 +27,7 @@ CODES: Final[Mapping[str, str]] = {
     "no-such-member": "a member that the interface does not declare for this",
     "no-such-parameter": "a parameter that the member does not have",
     "no-such-policy": "an exception for a policy that does not exist",
+    "no-such-root": "a root, or something to restore, that the service does not have",
     "not-toml": "the text is not TOML, or beyond its bounds",
     "nothing-to-narrow": "a table narrows what no list grants",
     "placeholder": "a fingerprint of no key",
@@ -42,6 +43,22 @@ CODES: Final[Mapping[str, str]] = {
     "wrong-kind": "a file of another kind than is expected",
 }
 """Every code that a problem of a policy directory can have; for programs, and the same in every version."""
+
+_HINTS: Final[Mapping[str, str]] = {
+    "bad-name": "write a word of the grammar in section 1.2 of the policy reference",
+    "bad-value": "write what the policy reference says of this key",
+    "expired": "renew it, or take it out of caprpc.toml",
+    "invariant": "take the way there away, or name the policy in 'except'",
+    "no-contract": "write contracts.toml anew: caprpc policy contracts MODULE --write",
+    "no-such-facet": "write that table, or name a facet that is there",
+    "no-such-member": "name a member that the interface declares, or write contracts.toml anew",
+    "no-such-parameter": "name a parameter that the member declares",
+    "no-such-policy": "name a policy that caprpc.toml lists",
+    "not-toml": "write TOML 1.0: one key on each line, texts in quotes",
+    "useless-rule": "delete the rule, or write one that some argument of the declared type passes",
+    "wrong-facet": "name a facet for the interface that is declared",
+}
+"""What to do about a problem of which nothing more is known."""
 
 
 class Where(str):
@@ -64,14 +81,19 @@ class Problems:
     def __init__(self) -> None:
         self._errors: list[ConfigurationError] = []
         self._warnings: list[ConfigurationError] = []
+        self._lines: dict[str, list[str]] = {}
+
+    def read(self, name: str, text: str) -> None:
+        """Take note of a file: a problem of which only the line is known is where that line begins."""
+        self._lines[name] = text.split("\n")
 
     def add(self, where: str, message: str, hint: str = "", *, code: str) -> None:
         """Note an error at ``file:line``; ``code`` is one of ``CODES``."""
-        _append(self._errors, where, message, hint, code)
+        self._append(self._errors, where, message, hint, code)
 
     def warn(self, where: str, message: str, hint: str = "", *, code: str) -> None:
         """Note something that grants nothing wrong but is likely a mistake."""
-        _append(self._warnings, where, message, hint, code)
+        self._append(self._warnings, where, message, hint, code)
 
     def __bool__(self) -> bool:
         return bool(self._errors)
@@ -95,11 +117,20 @@ class Problems:
         if self._errors:
             raise PolicyError(sorted(self._errors, key=_order))
 
+    def _append(self, target: list[ConfigurationError], where: str, message: str, hint: str, code: str) -> None:
+        if len(target) < MAX_PROBLEMS:
+            column = where.column if isinstance(where, Where) else self._column(where)
+            hint = hint or _HINTS.get(code, "")
+            target.append(ConfigurationError(message, where=where, hint=hint, code=code, column=column))
 
-def _append(target: list[ConfigurationError], where: str, message: str, hint: str, code: str) -> None:
-    if len(target) < MAX_PROBLEMS:
-        column = where.column if isinstance(where, Where) else None
-        target.append(ConfigurationError(message, where=where, hint=hint, code=code, column=column))
+    def _column(self, where: str) -> int | None:
+        """Return where in its line a rule begins; None for what is no line of a file that was read."""
+        file, _, number = where.rpartition(":")
+        lines = self._lines.get(file, [])
+        if not number.isdecimal() or not 1 <= int(number) <= len(lines):
+            return None
+        line = lines[int(number) - 1]
+        return len(line) - len(line.lstrip()) + 1
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

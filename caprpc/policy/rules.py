@@ -105,6 +105,7 @@ def argument_rule(table: Table, parameter: ParameterContract | None) -> Argument
         table.complain(
             "min",
             f"'min' is above 'max' ({rule.minimum} > {rule.maximum}): no argument could pass",
+            "exchange the two",
             code="useless-rule",
         )
     return rule
@@ -181,7 +182,8 @@ def _values(table: Table, types: frozenset[str] | None) -> frozenset[Tagged] | N
     if listed is None:
         return None
     if not isinstance(listed, list) or not listed:
-        table.complain("in", f"'in' must be a list with something in it, not {kind(listed)}", code="bad-value")
+        text = f"'in' must be a list with something in it, not {kind(listed)}"
+        table.complain("in", text, 'write: in = ["EUR", "USD"]', code="bad-value")
         return frozenset()
     values: set[Tagged] = set()
     for index, value in enumerate(listed):
@@ -213,7 +215,8 @@ def _tagged(table: Table, path: tuple[str | int, ...], value: object, types: fro
             return None
         tagged = ("number", number)
     if types is not None and "Literal" not in types and not types & _TYPE_OF_TAG[tagged[0]]:
-        table.complain(path, f"the parameter is never {kind(value)}: no argument could pass", code="useless-rule")
+        text = f"the parameter is never {kind(value)}: no argument could pass"
+        table.complain(path, text, f"what it takes: {', '.join(sorted(types))}", code="useless-rule")
         return None
     return tagged
 
@@ -223,7 +226,8 @@ def _prefix(table: Table) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
-        table.complain("prefix", f"'prefix' must be a text with something in it, not {kind(value)}", code="bad-value")
+        text = f"'prefix' must be a text with something in it, not {kind(value)}"
+        table.complain("prefix", text, 'write: prefix = "INV-"', code="bad-value")
         return None
     if fault := _value_fault(value):
         table.complain("prefix", f"'prefix' {fault}", code="bad-value")
@@ -235,7 +239,7 @@ def _chars(table: Table) -> frozenset[str] | None:
     allowed: set[str] = set()
     if not table.has("chars"):
         return None
-    for entry in table.words("chars", _chars_fault):
+    for entry in table.words("chars", _chars_fault, 'write: chars = ["A-Z", "_"]'):
         if len(entry) == 1:
             allowed.add(entry)
         else:

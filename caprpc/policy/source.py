@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from caprpc.policy.problems import Problems
+from caprpc.policy.problems import Problems, Where
 from caprpc.policy.text import refused_characters
 
 MAX_FILE_BYTES: Final = 1024 * 1024
@@ -77,31 +77,27 @@ def read_file(directory: int, name: str, problems: Problems) -> bytes | None:
 def decode(content: bytes, name: str, problems: Problems) -> str | None:
     """Return the text of a file, or None after noting what in it must not be there."""
     if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        problems.add(
-            f"{name}:1",
-            "the file begins with a byte order mark",
-            "save it as UTF-8 without a BOM",
-            code="unreadable-text",
-        )
+        where = Where(f"{name}:1", 1)
+        said = "the file begins with a byte order mark"
+        problems.add(where, said, "save it as UTF-8 without a BOM", code="unreadable-text")
         return None
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
-        line = content.count(b"\n", 0, exc.start) + 1
-        problems.add(
-            f"{name}:{line}",
-            f"not UTF-8: byte 0x{content[exc.start]:02x}",
-            "save the file as UTF-8",
-            code="unreadable-text",
-        )
+        before = content[: exc.start].decode("utf-8").split("\n")
+        where = Where(f"{name}:{len(before)}", len(before[-1]) + 1)
+        said = f"not UTF-8: byte 0x{content[exc.start]:02x}"
+        problems.add(where, said, "save the file as UTF-8", code="unreadable-text")
         return None
     refused = refused_characters(text)
-    for line, character in refused[:20]:
+    for line, column, character in refused[:20]:
         hint = "save the file with Unix line ends" if "U+000D" in character else "delete the character"
-        problems.add(
-            f"{name}:{line}", f"{character} is refused: a reader cannot see what it does", hint, code="unreadable-text"
-        )
-    return None if refused else text
+        said = f"{character} is refused: a reader cannot see what it does"
+        problems.add(Where(f"{name}:{line}", column), said, hint, code="unreadable-text")
+    if refused:
+        return None
+    problems.read(name, text)
+    return text
 
 
 def _read(descriptor: int, name: str, problems: Problems) -> bytes | None:

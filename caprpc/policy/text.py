@@ -12,6 +12,8 @@ from bisect import bisect_right
 from decimal import Decimal
 from typing import Final
 
+from caprpc.policy.problems import Where
+
 Path = tuple[str | int, ...]
 """How to get to a value: keys of tables and indexes of lists, from the top of the document."""
 
@@ -43,16 +45,21 @@ class TomlProblem(Exception):
 
     Attributes:
         line: Where, counted from 1.
+        column: Where in the line, counted from 1 in characters.
         message: What is wrong.
         hint: What to do about it.
     """
 
-    def __init__(self, line: int, message: str, hint: str = "") -> None:
-        self.line = line
+    def __init__(self, place: tuple[int, int], message: str, hint: str = "") -> None:
+        self.line, self.column = place
         # What is quoted from the text must not be able to mislead who reads the message.
         self.message = message.encode("ascii", "backslashreplace").decode("ascii")
         self.hint = hint
-        super().__init__(f"line {line}: {self.message}")
+        super().__init__(f"line {self.line}: {self.message}")
+
+    def where(self, file: str) -> Where:
+        """Return ``file:line`` with the column, for a problem."""
+        return Where(f"{file}:{self.line}", self.column)
 
 
 class TomlDocument:
@@ -84,18 +91,18 @@ class TomlDocument:
         return 1, 1
 
 
-def refused_characters(text: str) -> list[tuple[int, str]]:
-    """Return line and name of each character that must not stand in a policy text, comments included.
+def refused_characters(text: str) -> list[tuple[int, int, str]]:
+    """Return line, column and name of each character that must not stand in a policy text, comments included.
 
     Such characters make a reviewer see something else than the parser does (CVE-2021-42574). At most one for each line.
     """
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.isascii() and line.isprintable():
             continue
-        for character in line:
+        for column, character in enumerate(line, 1):
             if is_refused(character):
-                found.append((number, describe_character(character)))
+                found.append((number, column, describe_character(character)))
                 break
     return found
 
@@ -116,17 +123,30 @@ def describe_character(character: str) -> str:
 
 
 def _parse(text: str) -> dict[str, object]:
+    def exact(number: str) -> Decimal:
+        try:
+            return Decimal(number)
+        except ArithmeticError as exc:
+            place = _place(text, max(text.find(number), 0))
+            said = "not TOML: a number that is too large or too small"
+            raise TomlProblem(place, said, "write a shorter one") from exc
+
     try:
-        return tomllib.loads(text, parse_float=Decimal)
+        return tomllib.loads(text, parse_float=exact)
     except tomllib.TOMLDecodeError as exc:
         message = str(exc)
         position = _TOMLLIB_POSITION.search(message)
         if position is None:
-            raise TomlProblem(text.count("\n") + 1, f"not TOML: {message}") from exc
-        column = f" (column {position.group(2)})"
-        raise TomlProblem(int(position.group(1)), f"not TOML: {message[: position.start()]}{column}") from exc
+            raise TomlProblem(_place(text, len(text)), f"not TOML: {message}") from exc
+        place = int(position.group(1)), int(position.group(2))
+        raise TomlProblem(place, f"not TOML: {message[: position.start()]}") from exc
     except (ValueError, ArithmeticError, RecursionError) as exc:
-        raise TomlProblem(1, f"not TOML: {exc}") from exc
+        raise TomlProblem((1, 1), f"not TOML: {exc}") from exc
+
+
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Return line and column of a position in a text."""
+    return text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
 
 
 class _Scanner:
@@ -152,10 +172,13 @@ class _Scanner:
                 self._key_value(prefix, 0)
             self._skip(_REST_OF_LINE)
             if self._position < len(self._text) and self._text[self._position] != "\n":
-                raise self._problem("not TOML: expected the end of the line here")
+                hint = "write each key on a line of its own, and texts in quotes"
+                raise self._problem("not TOML: expected the end of the line here", hint)
 
     def _problem(self, message: str, hint: str = "", at: int | None = None) -> TomlProblem:
-        return TomlProblem(self._line(self._position if at is None else at), message, hint)
+        position = self._position if at is None else at
+        line = self._line(position)
+        return TomlProblem((line, position - self.starts[line - 1] + 1), message, hint)
 
     def _line(self, position: int) -> int:
         return bisect_right(self.starts, position)
@@ -175,7 +198,7 @@ class _Scanner:
 
     def _expect(self, literal: str, what: str) -> None:
         if not self._take(literal):
-            raise self._problem(f"not TOML: expected {what}")
+            raise self._problem(f"not TOML: expected {what}", f"write {literal} here")
 
     def _remember(self, path: Path, position: int) -> None:
         if len(self._positions) >= MAX_KEYS:
@@ -203,7 +226,7 @@ class _Scanner:
             return path
         if path in self._headers:
             first = self._line(self._positions[path])
-            raise self._problem(f"duplicate table [{_dotted(keys)}], first at line {first}", "merge the two", at=None)
+            raise self._problem(f"duplicate table [{_dotted(keys)}], first at line {first}", "merge the two", start)
         self._headers.add(path)
         # A table that its own sub-table mentioned first stands where its header stands.
         self._positions.pop(path, None)
@@ -233,7 +256,10 @@ class _Scanner:
         start = self._position
         if self._text.startswith(("'", '"'), start) and not self._text.startswith(("'''", '"""'), start):
             self._string()
-            return str(_parse(f"k = {self._text[start : self._position]}")["k"])
+            try:
+                return str(_parse(f"k = {self._text[start : self._position]}")["k"])
+            except TomlProblem as exc:
+                raise self._problem(exc.message, exc.hint, start) from exc
         raise self._problem("not TOML: expected a key", "a key is a name, or a string in quotes")
 
     def _key_value(self, prefix: Path, depth: int) -> None:
@@ -253,7 +279,7 @@ class _Scanner:
 
     def _value(self, path: Path, depth: int) -> None:
         if depth > MAX_NESTING:
-            raise self._problem(f"values nested more than {MAX_NESTING} deep")
+            raise self._problem(f"values nested more than {MAX_NESTING} deep", "the policy language needs three levels")
         self._skip(_SPACE)
         first = self._text[self._position : self._position + 1]
         if first in {'"', "'"} and first:
@@ -266,9 +292,11 @@ class _Scanner:
             start = self._position
             scalar = self._skip(_SCALAR).strip()
             if not scalar:
-                raise self._problem("not TOML: expected a value", at=start)
+                hint = "write a text in quotes, a number, true, a list or a table"
+                raise self._problem("not TOML: expected a value", hint, start)
             if len(scalar) > MAX_SCALAR_CHARS:
-                raise self._problem(f"a number of more than {MAX_SCALAR_CHARS} characters", at=start)
+                hint = "write texts in quotes; no number is as long"
+                raise self._problem(f"a number of more than {MAX_SCALAR_CHARS} characters", hint, start)
 
     def _list(self, path: Path, depth: int) -> None:
         self._position += 1
@@ -307,7 +335,7 @@ class _Scanner:
         else:
             end = self._end_of_line_string(quote, start + 1)
         if end < 0:
-            raise self._problem("not TOML: the string is not closed", at=start)
+            raise self._problem("not TOML: the string is not closed", f"write {quote} where it ends", start)
         self._position = end
 
     def _end_of_line_string(self, quote: str, position: int) -> int:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from caprpc import ids
 from caprpc.cli import main
 from caprpc.contract import InterfaceContract, MemberContract, ParameterContract
-from caprpc.errors import PolicyError
+from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.peer import PeerIdentity
 from caprpc.policy import PolicySet, contracts_to_toml
 from caprpc.policy.problems import CODES
@@ -174,8 +174,19 @@ class PolicyDirectory:
     def problems(self, previous: PolicySet | None = None) -> list[tuple[str, str, str]]:
         with pytest.raises(PolicyError) as caught:
             self.load(previous)
-        assert {problem.code for problem in caught.value.problems} <= CODES.keys(), "a problem without a code"
+        for problem in caught.value.problems:
+            self._check_form(problem)
         return [(problem.where, problem.message, problem.hint) for problem in caught.value.problems]
+
+    def _check_form(self, problem: ConfigurationError) -> None:
+        """Each problem has a code of the list and a suggestion, and, if it is on a line, a column within that line."""
+        assert problem.code in CODES, problem
+        assert problem.hint, f"nothing is suggested: {problem}"
+        name, _, line = problem.where.rpartition(":")
+        if line.isdecimal():
+            lines = (self.path / name).read_bytes().decode("utf-8", "replace").split("\n")
+            assert problem.column is not None, f"no column: {problem}"
+            assert 1 <= problem.column <= len(lines[int(line) - 1]) + 1, problem
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every file of every directory that is shipped, with each kind of mistake in each place: refused, and located.
+"""Every file of every directory that is shipped, and one with shared facets, with each kind of mistake in each place.
 
 What the mutants of ``test_policy_mutations`` do at random to one example, these do to each line of all of them.
 """
@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +18,15 @@ from caprpc.policy import PolicySet, directory
 from caprpc.policy.problems import CODES
 
 ROOT = Path(__file__).resolve().parents[2]
+KINDS = {"directory", "policy", "contracts", "facets", "tests"}
+HERE = Path(__file__).resolve().parent
 EXAMPLES = sorted(
     index.parent
-    for index in (*ROOT.glob("policies/*/caprpc.toml"), *ROOT.glob("docs/tutorials/*/policies/*/caprpc.toml"))
+    for index in (
+        *ROOT.glob("policies/*/caprpc.toml"),
+        *ROOT.glob("docs/tutorials/*/policies/*/caprpc.toml"),
+        HERE / "shared_example" / "caprpc.toml",
+    )
 )
 FILES = [(example, file.name) for example in EXAMPLES for file in sorted(example.glob("*.toml"))]
 IDS = [f"{'-'.join(example.parts[-2:])}-{name}" for example, name in FILES]
@@ -68,6 +75,8 @@ def refusals(place: Path, name: str, mutants) -> int:
             assert LOCATED.fullmatch(problem.where), (what, problem.where)
             assert problem.code in CODES, (what, problem)
             assert problem.message, what
+            assert problem.hint, (what, problem)
+            assert (problem.column is not None) == (":" in problem.where), (what, problem)
         assert any(problem.where.partition(":")[0] == name for problem in caught.value.problems) or name in (
             "caprpc.toml",
             "contracts.toml",
@@ -101,7 +110,8 @@ def joined(lines: list[str], number: int, line: str) -> str:
 
 
 def test_the_examples_are_all_there_and_load():
-    assert len(EXAMPLES) >= 6
+    assert {tomllib.loads((example / name).read_text())["kind"] for example, name in FILES} == KINDS
+    assert len(EXAMPLES) >= 7
     for example in EXAMPLES:
         assert load(example).policies
 

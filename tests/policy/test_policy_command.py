@@ -69,7 +69,7 @@ def test_warnings_do_not_fail(run, directory):
     directory.replace('ledger = "FeedLedger"', 'history = "HistoryRO"')
     result = run("check", directory.path)
     assert result.exit_code == 0
-    assert "org-b.toml:16: warning: " in result.stdout
+    assert "org-b.toml:16:1: warning: " in result.stdout
 
 
 def test_json_has_the_same_problems(run, directory):

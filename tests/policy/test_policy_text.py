@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caprpc.policy.text import TomlDocument, TomlProblem, refused_characters
+from caprpc.policy.text import TomlDocument, TomlProblem, is_refused, refused_characters
 
 TEXT = """\
 # a comment with [brackets] and = signs
@@ -148,7 +148,9 @@ documents = st.lists(st.one_of(key_lines, key_lines, headers, st.just(""), st.ju
 
 
 def check_line(problem, text):
-    assert 1 <= problem.line <= text.count("\n") + 1
+    lines = text.split("\n")
+    assert 1 <= problem.line <= len(lines)
+    assert 1 <= problem.column <= len(lines[problem.line - 1]) + 1
 
 
 @given(documents)
@@ -178,19 +180,20 @@ def test_any_text_is_read_or_refused(text):
 @given(st.text(max_size=30))
 def test_plain_lines_have_no_refused_characters(text):
     refused = refused_characters(text)
-    assert all(1 <= line <= text.count("\n") + 1 for line, _ in refused)
+    lines = text.split("\n")
+    assert all(is_refused(lines[line - 1][column - 1]) for line, column, _ in refused)
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         assert refused == []
 
 
 @pytest.mark.parametrize("character", ["\U000e0001", "\U000e0041", "\U000e0100", "\U000e0fff", "\ufe00", "\ufe0f"])
 def test_marks_that_change_nothing_a_reader_sees_are_refused(character):
-    assert [line for line, _ in refused_characters(f"a\nb{character}\n")] == [2]
+    assert [place for *place, _ in refused_characters(f"a\nb{character}\n")] == [[2, 2]]
 
 
 @pytest.mark.parametrize("character", ["\ufdff", "\ufe10", "\U0001f600", "\u00e4", "\t"])
 def test_letters_and_signs_are_not(character):
-    assert not [line for line, _ in refused_characters(f"a{character}\n")]
+    assert refused_characters(f"a{character}\n") == []
 
 
 @pytest.mark.parametrize(
