@@ -64,6 +64,7 @@ class Request:
         operation: A code of ``caprpc.ids``; None for whichever of call, get and set the member is for.
         facet: Ask only for references of this facet; None for every one that the peer can hold.
         arguments: Values by the name of their parameter; what is left out is left open.
+        policy: Ask only under the policy of this name; None for every one that names the peer.
     """
 
     peer: str
@@ -72,6 +73,7 @@ class Request:
     operation: int | None = None
     facet: str | None = None
     arguments: Mapping[str, object] | None = None
+    policy: str | None = None
 
     @property
     def text(self) -> str:
@@ -116,7 +118,8 @@ def decide(policies: PolicySet, request: Request, now: datetime | None = None) -
         request: The question.
         now: When; None asks what the policies say in the time in which they hold.
     """
-    found = policies_of(policies, request.peer)
+    named = policies_of(policies, request.peer)
+    found = [policy for policy in named if request.policy in (None, policy.name)]
     if not found:
         line = Line("caprpc.toml", f"no policy names {request.peer}: it is not let in at all")
         return Verdict(Answer.NO, (line,), None)

@@ -31,9 +31,13 @@ def difference(old: PolicySet, new: PolicySet) -> list[Difference]:
     before, after = _by_principal(old), _by_principal(new)
     found: list[Difference] = []
     for peer in sorted(before.keys() | after.keys()):
-        for anchor in sorted(before.get(peer, {}).keys() | after.get(peer, {}).keys()):
-            pair = (before.get(peer, {}).get(anchor), after.get(peer, {}).get(anchor))
-            found += _Comparison(peer, anchor, *pair).run()
+        olds, news = before.get(peer, {}), after.get(peer, {})
+        # What is approved for the peer of one CA is not approved for that of another.
+        several = any(len({policy.name for policy in one.values()}) > 1 for one in (olds, news))
+        for anchor in sorted(olds.keys() | news.keys()):
+            pair = olds.get(anchor), news.get(anchor)
+            label = next(f"{peer} (policy {policy.name})" for policy in reversed(pair) if policy is not None)
+            found += _Comparison(label if several else peer, anchor, *pair).run()
     return [*_once(found), *directory_changes(old, new)]
 
 

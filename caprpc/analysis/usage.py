@@ -4,18 +4,16 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Final, Literal
 
 from caprpc.analysis.authority import held_by, member_name, number_text
-from caprpc.audit.reader import Record
+from caprpc.analysis.events import Event, Owners
 from caprpc.audit.redact import DIGEST_MARK
 from caprpc.ids import OP_CLOSE, OP_EXIT, OP_RESTORE, OP_ROOT, OPERATION_NAMES
 from caprpc.policy import ENDINGS, ArgumentRule, Grant, Key, MemberLimit, Offer, Policy, PolicySet
 from caprpc.policy.arguments import Value
 
-_CODES: Final = {name: code for code, name in OPERATION_NAMES.items()}
 _RATES: Final[Mapping[str, float]] = {"per_second": 1.0, "per_hour": 3_600.0, "per_day": 86_400.0}
 _NO_LIMIT: Final = MemberLimit()
 _WHOLE: Final[Key] = (-1, "")
@@ -24,47 +22,6 @@ _NEAR: Final = 0.5
 """A limit is never approached if the most that was seen is below half of it."""
 _MOST_VALUES: Final = 1_000
 """Different values of an argument that are kept, so that a log of any length takes bounded memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One decision that a log holds."""
-
-    peer: str
-    facet: str
-    key: Key
-    permitted: bool
-    reason: str
-    at: float
-    """Seconds since 1970."""
-    policy: str
-    args: Mapping[str, str]
-    """Arguments that the policy had recorded, as texts."""
-    reference: str
-
-
-def event_of(record: Record) -> Event | None:
-    """Return the decision that a record holds, or None if it is about something else."""
-    code = _CODES.get(record.text("operation"))
-    if record.text("kind") != "decision" or code is None:
-        return None
-    args = record.fields.get("args")
-    return Event(
-        peer=record.text("peer"),
-        facet=record.text("facet"),
-        key=(code, record.text("member")),
-        permitted=record.text("decision") == "permit",
-        reason=record.text("reason"),
-        at=datetime.fromisoformat(record.text("time")).timestamp(),
-        policy=record.text("policy"),
-        args={str(name): str(value) for name, value in args.items()} if isinstance(args, dict) else {},
-        reference=record.text("reference"),
-    )
-
-
-def policy_for(policies: PolicySet, peer: str) -> Policy | None:
-    """Return the policy that names a principal."""
-    return next((policy for policy in policies.policies if peer in policy.principals), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,31 +78,40 @@ class _Seen:
             self.peaks[name] = max(self.peaks.get(name, 0), len(window))
 
 
+_Uses = dict[tuple[str, Key], _Seen]
+"""How the grants of one policy were used: by facet, operation and member."""
+
+
 def unused(policies: PolicySet, events: Iterable[Event]) -> list[Unused]:
-    """Return what no event of a log has used: grants, roots, whole policies, and limits that were never approached."""
-    seen: dict[tuple[str, str, Key], _Seen] = {}
+    """Return what no event of a log has used: grants, roots, whole policies, and limits that were never approached.
+
+    What may have been used is not named: a call counts for each policy that it may have been made under, and one under
+    a CA that no policy names any more for those that name the peer now.
+    """
+    owners = Owners(policies)
+    seen: dict[str, _Uses] = {}
     for event in events:
-        policy = policy_for(policies, event.peer)
-        if policy is not None and event.permitted:
-            seen.setdefault((policy.name, event.facet, event.key), _Seen()).note(event.at, event.args)
+        for policy in (owners.of(event) or owners.named(event.peer)) if event.permitted else ():
+            uses = seen.setdefault(policy.name, {})
+            uses.setdefault((event.facet, event.key), _Seen()).note(event.at, event.args)
             if event.key[0] not in {OP_ROOT, OP_RESTORE, *ENDINGS}:
-                seen.setdefault((policy.name, event.facet.partition("/")[0], _WHOLE), _Seen()).note(event.at, {})
-    return [line for policy in policies.policies for line in _unused_of(policy, seen)]
+                uses.setdefault((event.facet.partition("/")[0], _WHOLE), _Seen()).note(event.at, {})
+    return [line for policy in policies.policies for line in _unused_of(policy, seen.get(policy.name))]
 
 
-def _unused_of(policy: Policy, seen: Mapping[tuple[str, str, Key], _Seen]) -> Iterator[Unused]:
-    if not any(name == policy.name for name, _, _ in seen):
+def _unused_of(policy: Policy, seen: _Uses | None) -> Iterator[Unused]:
+    if seen is None:
         yield Unused("policy", policy.peer_rule, f"policy {policy.name}: its peer has done nothing")
         return
     for root in policy.roots.values():
-        if (policy.name, root.facet, (OP_ROOT, root.name)) not in seen:
+        if (root.facet, (OP_ROOT, root.name)) not in seen:
             yield Unused("root", root.rule, f"{policy.name}: root {root.name} was never asked for")
     for entry in policy.restores.values():
-        if (policy.name, entry.facet, (OP_RESTORE, entry.name)) not in seen:
+        if (entry.facet, (OP_RESTORE, entry.name)) not in seen:
             yield Unused("root", entry.rule, f"{policy.name}: nothing was restored by the name {entry.name}")
     for held in held_by(policy).values():
         for key, grant in held.offer.grants.items():
-            used = seen.get((policy.name, held.offer.name, key))
+            used = seen.get((held.offer.name, key))
             name = member_name(held.offer.interface, *key)
             if used is None:
                 if key[0] not in {OP_CLOSE, OP_EXIT}:
@@ -156,7 +122,7 @@ def _unused_of(policy: Policy, seen: Mapping[tuple[str, str, Key], _Seen]) -> It
             for parameter, rule in grant.arguments.items():
                 for text in _loose(rule, used.calls, used.values.get(parameter)):
                     yield Unused("rule", rule.rule, f"{policy.name}: {name}: {parameter} {text}")
-        together = seen.get((policy.name, held.offer.name, _WHOLE))
+        together = seen.get((held.offer.name, _WHOLE))
         if together is not None and "/" not in held.offer.name:
             for text in _far(held.offer.limit, together):
                 yield Unused("limit", held.offer.limit_rule, f"{policy.name}: facet {held.offer.name} has {text}")
@@ -206,9 +172,10 @@ def shadow(candidate: PolicySet, events: Iterable[Event]) -> list[Shadowed]:
 
     Facets are found by their names; a facet that the candidate has not is one that it does not give.
     """
+    owners = Owners(candidate)
     found: dict[tuple[str, str, str, str, str], int] = {}
     for event in events:
-        verdict, why = _redecide(candidate, event)
+        verdict, why = _redecide(owners, event)
         if verdict is None:
             continue
         was = "permitted" if event.permitted else f"refused ({event.reason})"
@@ -220,10 +187,20 @@ def shadow(candidate: PolicySet, events: Iterable[Event]) -> list[Shadowed]:
     ]
 
 
-def _redecide(candidate: PolicySet, event: Event) -> tuple[str | None, str]:
-    policy = policy_for(candidate, event.peer)
-    if policy is None:
-        return ("would be refused", "no policy names the peer") if event.permitted else (None, "")
+def _redecide(owners: Owners, event: Event) -> tuple[str | None, str]:
+    found = owners.of(event)
+    if not found:
+        ca = f" with the CA key {event.anchor}" if owners.named(event.peer) else ""
+        return ("would be refused", f"no policy names the peer{ca}") if event.permitted else (None, "")
+    answers = list(dict.fromkeys(_redecide_under(policy, event) for policy in found))
+    if len(answers) == 1:
+        return answers[0]
+    whys = "; ".join(why for _, why in answers if why)
+    verdict = "may be refused" if event.permitted else "would be permitted"
+    return verdict, f"{whys}; which policy it is the log does not say, for it does not hold the CA"
+
+
+def _redecide_under(policy: Policy, event: Event) -> tuple[str | None, str]:
     grant, why = _grant(policy, event)
     if grant is None:
         return ("would be refused", why) if event.permitted else (None, "")
@@ -297,29 +274,33 @@ class Need:
 def needs(policies: PolicySet, events: Iterable[Event]) -> dict[str, tuple[set[str], dict[str, Need]]]:
     """Return for each policy the roots and, by facet, the members that permitted calls have used.
 
-    Refused calls propose nothing: what a peer would like to do is not what it should be allowed to do.
+    Refused calls propose nothing: what a peer would like to do is not what it should be allowed to do. Neither do calls
+    that may have been made under one of several policies.
     """
+    owners = Owners(policies)
     roots: dict[str, set[str]] = {}
-    used: dict[tuple[str, str], dict[Key, int]] = {}
+    used: dict[str, dict[str, dict[Key, int]]] = {}
     for event in events:
-        policy = policy_for(policies, event.peer)
-        if policy is None or not event.permitted:
+        found = owners.of(event) if event.permitted else ()
+        if len(found) != 1:
             continue
+        policy = found[0]
         if event.key[0] == OP_ROOT:
             roots.setdefault(policy.name, set()).add(event.key[1])
         elif event.facet in policy.offers and event.key in policy.offers[event.facet].grants:
-            counts = used.setdefault((policy.name, event.facet), {})
+            counts = used.setdefault(policy.name, {}).setdefault(event.facet, {})
             counts[event.key] = counts.get(event.key, 0) + 1
-    found: dict[str, tuple[set[str], dict[str, Need]]] = {}
-    for policy in policies.policies:
-        facets = {
-            facet: _need(policies, policy.offers[facet], counts)
-            for (name, facet), counts in used.items()
-            if name == policy.name
-        }
-        if facets or roots.get(policy.name):
-            found[policy.name] = (roots.get(policy.name, set()), facets)
-    return found
+    return {
+        policy.name: (
+            roots.get(policy.name, set()),
+            {
+                facet: _need(policies, policy.offers[facet], counts)
+                for facet, counts in used.get(policy.name, {}).items()
+            },
+        )
+        for policy in policies.policies
+        if policy.name in roots or policy.name in used
+    }
 
 
 def _need(policies: PolicySet, offer: Offer, counts: Mapping[Key, int]) -> Need:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -11,14 +12,14 @@ import click
 
 from caprpc.analysis.authority import Right, accepted_of, passing_text, rights_of, rule_text
 from caprpc.analysis.decide import Answer, Line, Request, Verdict, decide, operation_code, out_of_time, policies_of
-from caprpc.analysis.usage import Event, event_of
+from caprpc.analysis.events import Event, Owners, events_in
 from caprpc.audit import Selection, select
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK
 from caprpc.cli.findings import as_csv, markdown, table
 from caprpc.contract import InterfaceContract
 from caprpc.errors import ConfigurationError, PolicyError, printable
 from caprpc.ids import OP_RESTORE, OP_ROOT, OPERATION_NAMES
-from caprpc.policy import Policy, PolicySet
+from caprpc.policy import INDEX_FILE, Policy, PolicySet
 from caprpc.policy.problems import suggest
 
 CODES: Final = {Answer.YES: TOOL_OK, Answer.NO: TOOL_FINDINGS, Answer.UNKNOWN: TOOL_CANNOT_DECIDE}
@@ -84,6 +85,10 @@ def chosen_by(policies: PolicySet, peer: str) -> tuple[Policy, ...]:
     if not found and "://" not in peer:
         hint = suggest(peer, [policy.name for policy in policies.policies])
         raise click.UsageError(f"there is no policy {peer!r} in {policies.directory}; {hint}")
+    if len(found) > 1:
+        names = ", ".join(policy.name for policy in found)
+        text = f"{len(found)} policies name {peer}, each for another CA: {names}; --peer takes the name of one, too"
+        click.echo(f"note: {text}", err=True)
     return found
 
 
@@ -300,12 +305,13 @@ def _logged(policies: PolicySet, log: Path, reference: str | None) -> tuple[Verd
     """Decide an event of a log anew; return what it was about and what the log says of it besides."""
     if reference is None:
         raise click.UsageError("--log needs the --reference number of one event, or its FILE:LINE")
-    by_place = ":" in reference
-    for entry in select(log, Selection() if by_place else Selection(reference=reference)):
-        event = None if entry.record is None else event_of(entry.record)
-        if event is None or entry.record is None or (by_place and reference != f"{entry.file}:{entry.line}"):
+    by_place, wanted = ":" in reference, Selection(reference=reference)
+    for entry, event in events_in(select(log, Selection())):
+        found = reference == f"{entry.file}:{entry.line}" if by_place else wanted.matches(entry)
+        if not found or entry.record is None:
             continue
-        offers = [policy.offers.get(event.facet) for policy in policies_of(policies, event.peer)]
+        owners = Owners(policies).of(event)
+        offers = [policy.offers.get(event.facet) for policy in owners]
         interface = next((offer.interface for offer in offers if offer is not None), event.facet)
         types = _types(policies, interface, event.key[1])
         arguments = {
@@ -316,11 +322,25 @@ def _logged(policies: PolicySet, log: Path, reference: str | None) -> tuple[Verd
         was = "permitted" if event.permitted else f"refused ({event.reason}{f': {detail}' if detail else ''})"
         same = any(policy.digest == event.policy for policy in policies.policies)
         note = "the same text of the policy" if same else "another text of the policy than that in these files"
-        verdict = decide(policies, request, datetime.fromtimestamp(event.at, UTC))
+        verdict = _verdict_of(policies, owners, request, event)
         if same and verdict.answer is Answer.UNKNOWN:
             verdict = _settled(verdict, event, Line(entry.record.text("rule"), f"the log says that it was {was}"))
         return verdict, request, f"logged: {was}, under {note} ({entry.file}:{entry.line})"
     raise click.UsageError(f"{reference} is the number of no decision in {log}")
+
+
+def _verdict_of(policies: PolicySet, owners: tuple[Policy, ...], request: Request, event: Event) -> Verdict:
+    """Decide a logged event under the policy of its peer, as of its time."""
+    if not owners and event.anchor and policies_of(policies, event.peer):
+        text = f"no policy names {event.peer} with the CA key {event.anchor}: it is not let in at all"
+        return Verdict(Answer.NO, (Line(INDEX_FILE, text),), None)
+    at = datetime.fromtimestamp(event.at, UTC)
+    verdicts = [decide(policies, replace(request, policy=policy.name), at) for policy in owners]
+    if len({verdict.answer for verdict in verdicts}) > 1:
+        names = ", ".join(policy.name for policy in owners)
+        text = f"{names} name {event.peer} for different CAs, and the log does not hold the CA of this connection"
+        return Verdict(Answer.UNKNOWN, (Line("", text),), None)
+    return verdicts[0] if verdicts else decide(policies, request, at)
 
 
 def _settled(verdict: Verdict, event: Event, said: Line) -> Verdict:

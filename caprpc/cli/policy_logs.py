@@ -1,6 +1,7 @@
 """``caprpc policy unused | learn | shadow``: policies beside what an audit log says of their use."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -8,7 +9,8 @@ from typing import Final
 import click
 
 from caprpc.analysis.draft import draft
-from caprpc.analysis.usage import Event, event_of, needs
+from caprpc.analysis.events import Event, clear, events_in
+from caprpc.analysis.usage import needs
 from caprpc.analysis.usage import shadow as shadow_of
 from caprpc.analysis.usage import unused as unused_in
 from caprpc.audit import Selection, select
@@ -62,9 +64,9 @@ def events(logs: tuple[Path, ...], since: str = "") -> Iterator[Event]:
         AuditError: A log cannot be read.
     """
     for log in logs:
-        for entry in select(log, Selection(since=since)):
-            event = None if entry.record is None else event_of(entry.record)
-            if event is not None:
+        # All of it: the opening of a connection, which names the CA, may lie before what is asked about.
+        for entry, event in events_in(select(log, Selection())):
+            if entry.record is not None and entry.record.text("time") >= since:
                 yield event
 
 
@@ -111,7 +113,11 @@ def learn(directory: Path, logs: tuple[Path, ...], since: str, target: Path | No
     whose effect is admin.
     """
     policies = load(directory)
-    found = needs(policies, events(logs, since))
+    unclear: Counter[str] = Counter()
+    found = needs(policies, clear(policies, events(logs, since), unclear))
+    for peer, count in unclear.items():
+        text = "more than one policy names it, and the log does not hold its CA"
+        click.echo(f"left out: {count} calls of {printable(peer, 2_048)}: {text}", err=True)
     if not found:
         click.echo("the logs hold no permitted calls of these policies' peers", err=True)
         return TOOL_CANNOT_DECIDE

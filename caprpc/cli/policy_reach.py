@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
@@ -24,6 +24,14 @@ Exit codes: 0 reachable, 1 unreachable, 2 usage, 3 it does not load.
 """
 
 
+class _Found(NamedTuple):
+    """A facet that a peer can hold, and every way to it but the shortest."""
+
+    policy: Policy
+    held: Held
+    others: list[tuple[Step, ...]]
+
+
 @click.command(epilog=_EPILOG)
 @DIRECTORY
 @PEER
@@ -36,13 +44,14 @@ def reach(directory: Path, peer: str, target: str | None, form: str) -> int:
         _check_target(policies, target)
     chosen = chosen_by(policies, peer)
     found = [
-        (policy, held)
+        _Found(policy, held, [path for path in ways[held.offer.name] if path != held.path])
         for policy in chosen
+        for ways in (ways_of(policy),)
         for held in held_by(policy).values()
         if target is None or target in (held.offer.name, held.offer.interface)
     ]
     if form == "json":
-        click.echo(json.dumps([_as_json(policy, held) for policy, held in found], indent=2))
+        click.echo(json.dumps([_as_json(one) for one in found], indent=2))
     elif form == "markdown":
         click.echo(markdown(("facet", "interface", "through", "rule", "passing", "also through"), map(_cells, found)))
     else:
@@ -62,21 +71,20 @@ def _check_target(policies: PolicySet, target: str) -> None:
         raise click.UsageError(f"there is no facet or interface {target!r} in {policies.directory}; {hint}")
 
 
-def _text(
-    policies: PolicySet, chosen: tuple[Policy, ...], found: list[tuple[Policy, Held]], target: str | None
-) -> list[str]:
+def _text(policies: PolicySet, chosen: tuple[Policy, ...], found: list[_Found], target: str | None) -> list[str]:
     now = datetime.now(UTC)
     lines = [
         f"policy {policy.name} {fault}: nothing of it can be reached now ({policy.peer_rule})"
         for policy in chosen
         if (fault := out_of_time(policy, now))
     ]
-    for policy, held in found:
+    for policy, held, others in found:
+        under = f", under policy {policy.name}" if len(chosen) > 1 else ""
         lines.append(
-            f"{held.offer.name} ({held.offer.interface}), in {len(held.path)} step{'s' * (len(held.path) > 1)}"
+            f"{held.offer.name} ({held.offer.interface}), in {len(held.path)} step{'s' * (len(held.path) > 1)}{under}"
         )
         lines += [f"  {step.text}: {step.facet} ({step.rule})" for step in held.path]
-        lines += [f"  also: {_way(path)} ({path[-1].rule})" for path in _others(policy, held)]
+        lines += [f"  also: {_way(path)} ({path[-1].rule})" for path in others]
         if passing := passing_text(held.offer):
             lines.append(f"  {passing} ({held.offer.rule})")
     for policy in chosen:
@@ -87,31 +95,28 @@ def _text(
     return lines
 
 
-def _others(policy: Policy, held: Held) -> list[tuple[Step, ...]]:
-    return [path for path in ways_of(policy)[held.offer.name] if path != held.path]
-
-
 def _way(path: tuple[Step, ...]) -> str:
     return " > ".join(step.text for step in path)
 
 
-def _cells(found: tuple[Policy, Held]) -> tuple[str, ...]:
-    policy, held = found
-    others = "; ".join(map(_way, _others(policy, held)))
+def _cells(found: _Found) -> tuple[str, ...]:
+    held = found.held
+    others = "; ".join(map(_way, found.others))
     passing = passing_text(held.offer) or "none"
     return (held.offer.name, held.offer.interface, held.way, held.path[-1].rule, passing, others or "nothing")
 
 
-def _as_json(policy: Policy, held: Held) -> dict[str, object]:
+def _as_json(found: _Found) -> dict[str, object]:
+    held = found.held
     return {
-        "policy": policy.name,
+        "policy": found.policy.name,
         "facet": held.offer.name,
         "interface": held.offer.interface,
         "path": _steps(held.path),
-        "others": [_steps(path) for path in _others(policy, held)],
+        "others": [_steps(path) for path in found.others],
         "forward": held.offer.passing.onward,
         "forward_from": sorted(held.offer.passing.sources),
-        "now": out_of_time(policy, datetime.now(UTC)) or "holds",
+        "now": out_of_time(found.policy, datetime.now(UTC)) or "holds",
     }
 
 

@@ -33,6 +33,7 @@ ALLOWED = {
         "digest_with(opening, pack(candidate)) == digest",
     ): "an auditor's own tool, who has the key and the digest",
     ("caprpc/cli/audit_proofs.py", "digest.startswith(DIGEST_MARK)"): "the mark is the same for every digest",
+    ("caprpc/analysis/events.py", "policy.digest == event.policy"): _FILES,
     ("caprpc/cli/policy_ask.py", "policy.digest == event.policy"): _FILES,
     ("caprpc/objects/admission.py", "policy.digest != guard.policy.digest"): _FILES,
     ("caprpc/policy/directory.py", "loaded.digest != previous.digest"): _FILES,

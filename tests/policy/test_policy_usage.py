@@ -10,7 +10,8 @@ from caprpc import ids
 from caprpc.analysis.changes import WIDENING
 from caprpc.analysis.difference import difference
 from caprpc.analysis.draft import draft
-from caprpc.analysis.usage import Event, needs, shadow, unused
+from caprpc.analysis.events import Event
+from caprpc.analysis.usage import needs, shadow, unused
 from caprpc.audit import AuditLog
 from caprpc.cli import main
 from tests.policy.conftest import FEED
@@ -194,6 +195,18 @@ def test_tools_read_a_real_log(run, directory, log, tmp_path):
     drafted = run("learn", directory.path, "--log", log, "--write", tmp_path / "draft")
     assert drafted.exit_code == 0
     assert 'call = ["post"]' in (tmp_path / "draft" / "org-b.toml").read_text()
+
+
+def test_what_administers_is_never_proposed(run, directory, log):
+    directory.replace('name = "post"\neffect = "read"', 'name = "post"\neffect = "admin"', "contracts.toml")
+    policies = directory.load()
+    _, facets = needs(policies, some_events())["org-b-feed"]
+    assert (ids.OP_CALL, "post") not in facets["FeedLedger"].used
+    assert facets["FeedLedger"].left_out == ((ids.OP_CALL, "post"),)
+    assert "post" not in draft(policies.policies[0], {"ledger"}, facets)
+    drafted = run("learn", directory.path, "--log", log)
+    assert (drafted.exit_code, "post" in drafted.stdout) == (0, False)
+    assert drafted.stderr == ("left out: org-b-feed: FeedLedger: post has the effect admin; a person must grant it\n")
 
 
 def test_a_log_without_decisions_cannot_decide(run, directory, tmp_path):
