@@ -30,6 +30,8 @@ _EFFECTS: Final = ("admin", "write", "read")
 """What matters most stands first."""
 _DIGEST: Final = re.compile(r"[0-9a-f]{40}")
 _EXPIRES_SOON: Final = timedelta(days=30)
+_COLUMNS: Final = 6
+"""Policies side by side in the matrix: as many as fit on a page, and on a screen of 1,280 pixels."""
 
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -40,7 +42,7 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p, ul { margin: .4rem 0; } ul { 
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .86rem; }
 th, td { border: 1px solid #d0d7de; padding: .3rem .5rem; text-align: left; vertical-align: top; }
 td { overflow-wrap: break-word; } td b, td span { white-space: nowrap; }
-th { background: #f3f5f7; font-weight: 600; }
+th { background: #f3f5f7; font-weight: 600; overflow-wrap: anywhere; }
 td.yes { background: #e6f2ff; text-align: center; font-weight: 600; } td.no { color: #8a929b; text-align: center; }
 td.some { background: #fff6d9; text-align: center; font-weight: 600; }
 code { font: .92em ui-monospace, monospace; } .rule { color: #57606a; white-space: nowrap; }
@@ -140,13 +142,19 @@ def _matrix(policies: PolicySet) -> Iterator[str]:
         for interface, contract in policies.contracts.items()
         for key, member in contract.members.items()
     ]
-    rows = []
-    for _, name, effect in sorted(declared):
-        cells = [_mark(rights[policy.name].get(name)) for policy in policies.policies]
-        nobody = "" if any(name in held for held in rights.values()) else "nobody"
-        rows.append((f"<code>{escape(name)}</code>", _effect(effect), *cells, nobody))
-    head = ("member", "effect", *(escape(policy.name) for policy in policies.policies), "")
-    yield _table(head, rows)
+    nobody = {name for _, name, _ in declared if not any(name in held for held in rights.values())}
+    for start in range(0, len(policies.policies), _COLUMNS):
+        shown = policies.policies[start : start + _COLUMNS]
+        rows = [
+            (
+                f"<code>{escape(name)}</code>",
+                _effect(effect),
+                *(_mark(rights[policy.name].get(name)) for policy in shown),
+                "nobody" if name in nobody else "",
+            )
+            for _, name, effect in sorted(declared)
+        ]
+        yield _table(("member", "effect", *(escape(policy.name) for policy in shown), ""), rows)
 
 
 def _effect(effect: str) -> str:
@@ -218,6 +226,8 @@ def _unused(sources: Sources) -> Iterator[str]:
 
 def _peer(policies: PolicySet, policy: Policy) -> Iterator[str]:
     yield f'<section class="peer"><h2>{escape(policy.name)}</h2>'
+    anchors = " or ".join(f"<code>{_soft(anchor)}</code>" for anchor in sorted(policy.anchors))
+    yield f'<p class="muted">Whose certificate is issued under the CA key {anchors}.</p>'
     picture = drawing(policy)
     yield f'<div class="drawing">{picture}</div>' if picture else "<p>The peer can come to hold nothing of ours.</p>"
     rows = []
@@ -241,7 +251,8 @@ def _peer(policies: PolicySet, policy: Policy) -> Iterator[str]:
         yield _table(("member", "effect", "arguments", "limits", "gives", "through", "rule"), rows)
     yield from _passing(policy)
     yield from _given(policy)
-    unheld = [offer for name, offer in policy.offers.items() if name not in held_by(policy) and "/" not in name]
+    held = held_by(policy)
+    unheld = [offer for name, offer in policy.offers.items() if name not in held and "/" not in name]
     if unheld:
         names = ", ".join(f"{escape(offer.name)} ({escape(offer.rule)})" for offer in unheld)
         yield f'<p class="muted">Written down and out of reach: {names}.</p>'

@@ -1,15 +1,18 @@
 """The report in a real browser: it renders, nothing of it is blocked, and it fits a screen of 1,280 pixels."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from caprpc.cli import main
 
+ROOT = Path(__file__).resolve().parents[2]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUIRED = "CAPRPC_REQUIRE_BROWSER"
 """Set where a browser has to be there, as in CI; elsewhere a machine without one cannot run this file."""
@@ -24,8 +27,26 @@ pytestmark = pytest.mark.skipif(BROWSER is None and REQUIRED not in os.environ, 
 
 @pytest.fixture
 def page(directory, tmp_path):
+    return written(directory.path, tmp_path)
+
+
+@pytest.fixture(params=["example", "ledger-server", "twenty peers"])
+def any_page(request, directory, tmp_path):
+    if request.param == "ledger-server":
+        return written(ROOT / "policies" / request.param, tmp_path)
+    if request.param == "twenty peers":
+        text = (directory.path / "org-b.toml").read_text()
+        names = ["org-b.toml", *(f"anorganizationwithalongname-{number}.toml" for number in range(19))]
+        for name in names[1:]:
+            stem = name.removesuffix(".toml")
+            directory.write(name, text.replace('"org-b-feed"', f'"{stem}"').replace("org-b.example", f"{stem}.example"))
+        directory.replace('["org-b.toml"]', json.dumps(names), "caprpc.toml")
+    return written(directory.path, tmp_path)
+
+
+def written(directory, tmp_path):
     target = tmp_path / "report.html"
-    result = CliRunner().invoke(main, ["policy", "report", str(directory.path), "--html", str(target)])
+    result = CliRunner().invoke(main, ["policy", "report", str(directory), "--html", str(target)])
     assert result.exit_code == 0, result.output
     return target
 
@@ -59,10 +80,10 @@ def test_the_report_renders_under_its_own_security_policy(page, tmp_path):
     assert other.read_bytes() != data, "the style has no effect"
 
 
-def test_nothing_is_wider_than_a_screen_of_1280_pixels(page, tmp_path):
+def test_nothing_is_wider_than_a_screen_of_1280_pixels(any_page, tmp_path):
     """A probe that the page's own policy would forbid is added to a copy, with the policy taken out."""
     probed = tmp_path / "probed.html"
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", any_page.read_text())
     probe = "<script>document.title = 'width ' + document.documentElement.scrollWidth</script>"
     probed.write_text(text.replace("</body>", f"{probe}</body>"))
     dom = browse(probed, tmp_path / "profile", "--window-size=1280,900", "--dump-dom").stdout.decode()
