@@ -79,6 +79,17 @@ def test_no_more_than_so_many_records_stand_between_checkpoints(logs, decision, 
     assert all(entry.checkpoint.root == found[entry.checkpoint.size] for entry in checkpoints(logs))
 
 
+def test_a_checkpoint_is_due_a_second_after_the_one_before(logs, decision):
+    log = logs.open()
+    seen = []
+    for question, seconds in enumerate((1.0, 0.9, 0.1, 0.5, 0.5)):
+        write(log, decision, 1, first=question)
+        logs.clock.advance(seconds)
+        log.tick(logs.clock.monotonic / 1e9)
+        seen.append([entry.checkpoint.size for entry in checkpoints(logs)])
+    assert seen == [[2], [2], [2, 4], [2, 4], [2, 4, 6]]
+
+
 def test_nothing_new_is_not_signed_again(logs, decision, tick):
     log = logs.open()
     write(log, decision, 2)
@@ -175,6 +186,24 @@ def test_a_trusted_key_is_enough_and_another_one_is_not(logs, decision, tick):
     elsewhere = NoteSigner.generate("elsewhere", KIND_LOG).key
     report = the(logs.verify(keys=[elsewhere]))
     assert (report.verdict, report.trust) == ("intact", "none")
+
+
+def test_a_key_vouches_for_nothing_behind_its_segment(logs, decision, tick):
+    """Who kept the key of a segment that has ended cannot sign the records of a later one."""
+    log = logs.open(max_segment_bytes=1_500)
+    write(log, decision, 1)
+    kept = NoteSigner.parse(logs.head().with_suffix(".key").read_text().split("\n")[0].partition(" ")[2])
+    for _ in range(5):
+        write(log, decision, 3)
+        tick(log)
+    log.close()
+    report = the(logs.verify())
+    assert (report.verdict, report.keys[0], len(report.keys) > 2) == ("intact", str(kept.key), True)
+    last = checkpoints(logs)[-1].checkpoint
+    file = sorted(logs.path.glob(f"{logs.head().stem}.*.checkpoints"))[-1]
+    file.write_bytes(last.sign([kept]).encode() + b"\n")
+    report = the(logs.verify())
+    assert (report.verdict, report.problem.found) == ("forged", f"none over {last.size} records")
 
 
 def test_gaps_and_debris_are_no_leaves(logs, decision, tick):

@@ -374,7 +374,8 @@ def test_whoever_is_put_on_the_list_is_out_soon_and_stays_out(kinds, damage, own
         with pytest.raises(ConnectRefused):
             pairing.run(None, side="bob")
     facts = pairing.host.records()
-    assert any(fact["kind"] == "revoke" for fact in facts)
+    event = "revoked-read" if damage == "listed" else "revoked-unreadable"
+    assert [fact["event"] for fact in facts if fact["kind"] == "revoke" and "event" in fact] == [event]
     assert any(fact["kind"] == "close" and fact["reason"] == "revoked" for fact in facts)
     assert any(fact["kind"] == "reject" and fact["reason"] == "revoked-list" for fact in facts)
 

@@ -1,9 +1,10 @@
-"""Over real connections: each side's log is cosigned by the other, without a call waiting for it."""
+"""Over real connections: each side's log is cosigned by the other, and both hold the same calls."""
 
 import json
 
 from caprpc.audit import VerifierKey, verify
 from caprpc.audit.notes import Note
+from caprpc.audit.reconcile import reconcile
 
 
 def cosigned(directory):
@@ -29,3 +30,6 @@ def test_both_logs_are_cosigned_while_a_connection_is_open(pairing):
         (file,) = cosigned(log)
         kept = json.loads(file.read_bytes())
         assert Note.parse(kept["note"].encode()).signature_of(VerifierKey.parse(kept["witness"])) is not None
+    found = reconcile(server, client)
+    assert (found.connections, found.differences, found.undecided) == (1, [], [])
+    assert found.calls >= 3

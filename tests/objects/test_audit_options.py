@@ -84,3 +84,21 @@ def test_a_call_that_one_side_made_up_is_found(world):
     assert (found.only, found.what, found.questions) == ("ours", "decided", (4_711, 4_711))
     closes = [one for one in made.records("client") if one["kind"] == "close"]
     assert json.dumps(closes[-1]["count"]).isdecimal()
+
+
+PERMIT, DENY, OK = ("decision", "permit"), ("decision", "deny"), ("outcome", "ok")
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [("deny", [DENY]), ("decision", [PERMIT, DENY]), ("outcome", [PERMIT, OK, DENY])],
+    ids=["deny", "decision", "outcome"],
+)
+def test_the_level_says_what_leaves_a_record(world, level, kept):
+    made = world(server_more=f'[audit]\nlevel = "{level}"\n')
+    made.node.echo([1])
+    with pytest.raises(RemoteError):
+        made.node.echo([1, 2, 3, 4])
+    found = [one for one in made.records("server") if one.get("member") == "echo"]
+    assert [(one["kind"], one.get("decision") or one["outcome"]) for one in found] == kept
+    assert len({one["question"] for one in found}) == min(len(kept), 2)

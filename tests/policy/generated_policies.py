@@ -268,6 +268,35 @@ def allowed(policies: PolicySet, longest: int = 3) -> dict[tuple[str, str, str],
     return table
 
 
+def handed_over(policies: PolicySet) -> tuple[dict[str, set[tuple[str, str]]], set[str]]:
+    """Return by whom each facet is handed to the peer of the one policy, and all members that it may use.
+
+    Only the guard is asked, once for each facet. A hand-over is the facet that it comes from, empty for the first ones,
+    and the word for it: ``root r0``, ``call get_Ledger``.
+    """
+    (policy,) = policies.policies
+    guard = Guard(policy, PrincipalQuotas())
+    found: dict[str, set[tuple[str, str]]] = {}
+    members: set[str] = set()
+    pending = [("", way, facet) for way, facet in _first(guard)]
+    days = count(1)
+    while pending:
+        holder, word, facet = pending.pop()
+        is_new = facet.name not in found
+        found.setdefault(facet.name, set()).add((holder, word))
+        for operation, name in OPERATIONS if is_new else ():
+            try:
+                permit = guard.check(facet, operation, name, next(days) * 86_400.0)
+            except Refused:
+                continue
+            permit.give_back()
+            members.add(member_name(facet.interface, operation, name))
+            result = guard.facet_for_result(permit)
+            if result is not None and result.name != "opaque":
+                pending.append((facet.name, f"{ids.OPERATION_NAMES[operation]} {name}".strip(), result))
+    return found, members
+
+
 def passed_on(policies: PolicySet) -> dict[tuple[str, str], frozenset[str]]:
     """Return what the guard lets cross more than one connection: by peer and way, whose objects, and whether onward."""
     table: dict[tuple[str, str], frozenset[str]] = {}

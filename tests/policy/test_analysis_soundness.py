@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from math import inf
 from random import Random
 
 import pytest
 
-from caprpc.analysis.authority import held_by, rights_of
+from caprpc.analysis.authority import held_by, rights_of, ways_of
 from caprpc.analysis.changes import WIDENING
 from caprpc.analysis.decide import Answer, Request, decide
 from caprpc.analysis.difference import difference
 from caprpc.policy import PolicySet
-from tests.policy.generated_policies import SAMPLES, Draft, allowed, lets_more_through, load, passed_on
+from tests.policy.generated_policies import SAMPLES, Draft, allowed, handed_over, lets_more_through, load, passed_on
 
 PAIRS_FOR_A_SEED = 1_000
 TERMS = re.compile(r" for the (call|connection)| for (at most )?[0-9]+ s|, as bearer, too")
@@ -79,11 +80,31 @@ def test_rights_and_facets_are_what_the_guard_lets_a_peer_come_to(seed):
             assert TERMS.sub("", held.way) in ways
 
 
+@pytest.mark.parametrize("seed", range(400, 410))
+def test_what_is_reached_and_listed_is_what_the_guard_hands_over(seed):
+    """Of ten thousand policies: every facet, every hand-over of it, and every member that may be used, and no other."""
+    others = 0
+    for policies in chain.from_iterable(pairs(seed, PAIRS_FOR_A_SEED // 2)):
+        policy = policies.policies[0]
+        handed, members = handed_over(policies)
+        held, ways = held_by(policy), ways_of(policy)
+        assert held.keys() == ways.keys() == handed.keys()
+        assert {right.name for right in rights_of(policy)} == members
+        for name, paths in ways.items():
+            shown = {(path[-2].facet if len(path) > 1 else "", TERMS.sub("", path[-1].text)) for path in paths}
+            others += len(shown) > 1
+            assert shown <= handed[name]
+            for holder, _ in handed[name] - shown:
+                # What leads back to where it came from is no way to it.
+                assert any(step.facet == name for step in held[holder].path)
+    assert others > 100, "hardly anything is reached in two ways: the test says little"
+
+
 @pytest.mark.parametrize("seed", range(200, 204))
 def test_the_answer_to_a_question_is_what_the_guard_does(seed):
     random = Random(seed)
     answers: dict[Answer, int] = dict.fromkeys(Answer, 0)
-    for policies, _ in pairs(seed, 250):
+    for policies, _ in pairs(seed, 300):
         reached = allowed(policies, longest=6)
         policy = policies.policies[0]
         for interface in ("Ledger", "History", "Account"):

@@ -148,6 +148,22 @@ def test_diff_names_what_is_new_and_wider_and_narrower(run, directory, newer):
     }
 
 
+def test_what_is_newly_reached_is_named_with_its_path(run, directory, newer):
+    newer.replace('subscribe = "opaque"', 'subscribe = "Sub"')
+    newer.replace("[offer.HistoryRO]", '[offer.Sub]\ninterface = "Subscription"\ncall = ["stop"]\n[offer.HistoryRO]')
+    found = json.loads(run("diff", directory.path, newer.path, "--format", "json").stdout)["differences"]
+    assert [(one["verdict"], one["subject"], one["through"], one["new_rule"]) for one in found] == [
+        ("wider", "Ledger.subscribe: result", "root ledger", "org-b.toml:18"),
+        ("new", "Subscription.stop", "root ledger > call subscribe", "org-b.toml:33"),
+    ]
+    text = run("diff", directory.path, newer.path).stdout
+    assert "  new      Subscription.stop, through root ledger > call subscribe: nothing -> unrestricted" in text
+    back = json.loads(run("diff", newer.path, directory.path, "--format", "json").stdout)["differences"]
+    assert ("gone", "root ledger > call subscribe", "org-b.toml:33") in [
+        (one["verdict"], one["through"], one["old_rule"]) for one in back
+    ]
+
+
 def test_diff_of_renamed_facets_is_none(run, directory, newer):
     text = (newer.path / "org-b.toml").read_text().replace("FeedLedger", "Renamed").replace("HistoryRO", "Other")
     newer.write("org-b.toml", text)
@@ -198,6 +214,14 @@ def test_diff_between_git_revisions(run, directory):
     changed = run("diff", "--git", "v1", directory.path)
     assert changed.exit_code == 1, changed.output
     assert "Ledger.post: limits" in changed.stdout
+    for words in (("commit", "-qam", "two"), ("tag", "v2")):
+        git(*words)
+    directory.replace("per_second = 3", "per_second = 1")
+    between = run("diff", "--git", "v1..v2", directory.path, "--format", "json")
+    (row,) = json.loads(between.stdout)["differences"]
+    assert (between.exit_code, row["old"], row["new"]) == (1, "per_second = 2", "per_second = 3")
+    assert run("diff", "--git", "v2..v1", directory.path).exit_code == 0
+    assert run("diff", "--git", "v2", directory.path).exit_code == 0
     assert run("diff", "--git", "nowhere", directory.path).exit_code == 2
     assert run("diff", "--git", "--help", directory.path).exit_code == 2
 

@@ -8,12 +8,16 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from urllib.parse import unquote
 
+import cedarpy
 import pytest
 from click.testing import CliRunner
 
+from caprpc.audit import AuditLog
 from caprpc.cli import main
 from caprpc.cli.findings import Shown, as_csv, markdown
+from caprpc.cli.policy import policy
 from caprpc.cli.sarif import as_sarif
+from tests.policy.conftest import FEED, PolicyDirectory
 from tests.policy.test_policy_tools import TESTS
 
 HOSTILE = "a|b `c` [click](http://evil.example) *d* _e_ <img src=x> &lt; \\| ![i](j) ~~f~~ $g$\nnew\rline\u202e"
@@ -89,7 +93,6 @@ def test_sarif_of_lint_diff_and_unused_is_whole(run, directory, tmp_path):
     assert {one["ruleId"] for one in checked_sarif(run("lint", directory.path, "--format", "sarif").stdout)} >= {
         "no-owner"
     }
-    from tests.policy.conftest import PolicyDirectory
 
     newer = PolicyDirectory(tmp_path / "newer one")
     newer.replace("max = 10_000", "max = 20_000")
@@ -189,3 +192,81 @@ def test_expectations_reach_and_check_as_markdown(run, directory):
     directory.replace("per_second = 2", "per_secnd = 2")
     text = run("check", directory.path, "--format", "markdown").stdout
     assert "| error | org-b.toml:24 | unknown-key | " in text
+
+
+def cells_of(line: str) -> int:
+    return len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) - 1
+
+
+def check_text(text: str) -> None:
+    assert text.strip()
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def check_markdown(text: str) -> None:
+    lines = text.splitlines()
+    assert len(lines) > 2
+    assert {cells_of(line) for line in lines} == {cells_of(lines[0])}
+
+
+def check_csv(text: str) -> None:
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert len(rows) > 1
+    assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def check_cedar(text: str) -> None:
+    assert cedarpy.format_policies(text).count("permit") == text.count("permit(")
+
+
+CHECKS = {
+    "text": check_text,
+    "json": json.loads,
+    "sarif": checked_sarif,
+    "markdown": check_markdown,
+    "csv": check_csv,
+    "junit": ET.fromstring,
+    "cedar": check_cedar,
+}
+
+TOOLS = {
+    "check": (3, "broken"),
+    "lint": (1, "policies"),
+    "list": (0, "policies"),
+    "can-i": (0, "policies", "--peer", "org-b-feed", "Ledger.balance", "account=A"),
+    "explain": (0, "policies", "--peer", "org-b-feed", "Ledger.balance", "account=A"),
+    "reach": (0, "policies", "--peer", "org-b-feed"),
+    "diff": (1, "policies", "newer"),
+    "test": (1, "policies", "--coverage"),
+    "unused": (1, "policies", "--log", "log"),
+    "shadow": (1, "newer", "--log", "log"),
+    "export": (0, "policies"),
+}
+"""What each tool is asked, and the code with which it answers, whatever the form."""
+
+
+def forms_of(tool: str) -> list[str]:
+    return [form for one in policy.commands[tool].params if one.name == "form" for form in one.type.choices]
+
+
+def test_every_tool_that_has_forms_is_asked_in_each():
+    assert {name for name in policy.commands if forms_of(name)} == TOOLS.keys()
+
+
+@pytest.mark.parametrize(("tool", "form"), [(tool, form) for tool in TOOLS for form in forms_of(tool)])
+def test_every_tool_answers_in_every_form_alike(run, directory, tmp_path, tool, form):
+    directory.write("tests.toml", TESTS)
+    directory.replace('audit = "../audit"', 'audit = "../audit"\ntests = ["tests.toml"]', "caprpc.toml")
+    newer, broken = PolicyDirectory(tmp_path / "newer"), PolicyDirectory(tmp_path / "broken")
+    newer.replace('call = ["balance", "history", "post", "subscribe"]', 'call = ["history", "post", "subscribe"]')
+    newer.replace('get  = ["currency"]', 'get  = ["currency", "limit"]')
+    broken.replace("per_second = 2", "per_secnd = 2")
+    log = AuditLog.open(tmp_path / "log", name="server")
+    fields = {"peer": FEED, "facet": "FeedLedger", "operation": "call", "member": "balance", "decision": "permit"}
+    log.relation(FEED).record("decision", **fields)
+    log.close()
+    code, *words = TOOLS[tool]
+    option = "--to" if tool == "export" else "--format"
+    result = run(tool, *words, option, form)
+    assert result.exit_code == code, result.output
+    CHECKS[form](result.stdout)

@@ -67,6 +67,8 @@ def test_a_bad_reload_is_said_with_its_problem_until_a_good_one(world, running):
     mended = running.server.health()
     assert (mended.state, mended.policy.version, mended.policy.failed_reload) == ("ok", 2, None)
     assert mended.policy.since > good.since
+    events = [(one["event"], one.get("policy")) for one in running.records(kind="policy") if one["event"] != "identity"]
+    assert events == [("loaded", good.digest), ("refused", None), ("reloaded", mended.policy.digest)]
 
 
 def test_a_log_that_takes_no_records_is_failing(running, monkeypatch):
