@@ -181,6 +181,9 @@ def accepted_of(policy: Policy) -> Iterator[str]:
 
 def limit_text(limit: MemberLimit) -> str:
     """Return the limits of a member as reports show them: ``per_second = 2, in_flight = 4``, or an empty text."""
+    if limit == NO_LIMIT:
+        # Most members have none, and to take one apart costs more than all the rest of a line of a report.
+        return ""
     bounds = ((name, bound) for name, bound in asdict(limit).items() if bound is not None)
     return ", ".join(f"{name} = {number_text(bound)}" for name, bound in bounds)
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import Enum
 from typing import Final
 
-from caprpc.policy import ArgumentRule, Lend, MemberLimit, Restorable
+from caprpc.policy import NO_LIMIT, ArgumentRule, Lend, MemberLimit, Restorable
 
 NOTHING: Final[Mapping[str, ArgumentRule]] = {}
 
@@ -75,6 +75,8 @@ def is_empty(rule: ArgumentRule) -> bool:
 
 def limit_no_wider(new: MemberLimit, old: MemberLimit) -> bool:
     """Say whether the new limits let through no more than the old ones, whenever it is asked."""
+    if old in (NO_LIMIT, new):
+        return True
     before, after = _effective(old), _effective(new)
     return all(name in after and after[name] <= bound for name, bound in before.items())
 
