@@ -42,7 +42,7 @@ h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; } p, ul { margin: .4rem 0; } ul { 
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .86rem; }
 th, td { border: 1px solid #d0d7de; padding: .3rem .5rem; text-align: left; vertical-align: top; }
 td { overflow-wrap: break-word; } td b, td span { white-space: nowrap; }
-th { background: #f3f5f7; font-weight: 600; overflow-wrap: anywhere; }
+th { background: #f3f5f7; font-weight: 600; } .who { overflow-wrap: anywhere; }
 td.yes { background: #e6f2ff; text-align: center; font-weight: 600; } td.no { color: #8a929b; text-align: center; }
 td.some { background: #fff6d9; text-align: center; font-weight: 600; }
 code { font: .92em ui-monospace, monospace; } .rule { color: #57606a; white-space: nowrap; }
@@ -154,7 +154,8 @@ def _matrix(policies: PolicySet) -> Iterator[str]:
             )
             for _, name, effect in sorted(declared)
         ]
-        yield _table(("member", "effect", *(escape(policy.name) for policy in shown), ""), rows)
+        names = (f'<span class="who">{escape(policy.name)}</span>' for policy in shown)
+        yield _table(("member", "effect", *names, ""), rows)
 
 
 def _effect(effect: str) -> str:

@@ -217,6 +217,55 @@ def test_messages_are_printable_ascii(directory, name):
         assert (where + message + hint).isascii()
 
 
+COLUMNS = {
+    # name: (text in org-b.toml, what replaces it, line and column of the error)
+    "a name in a list": ('"history", "post"', '"histori", "post"', 18, 20),
+    "a character in a comment": ("[audit]", f"[audit] # {RLO}", 54, 11),
+    "no toml": ("[audit]", "audit {", 54, 7),
+    "an open string": ('level = "decision"', 'level = "decision', 55, 9),
+    "a bad escape": ('level = "decision"', 'level = "\\q"', 55, 12),
+    "a bad escape in a key": ('level = "decision"', '"lev\\q" = "decision"', 55, 1),
+    "a long number": ("max = 10_000", "max = " + "9" * 100, 21, 32),
+    "a number that no decimal holds": ("max = 10_000", "max = 1e99999999999999999999", 21, 32),
+    "a duplicate table": ("[audit]", "[peer]", 54, 1),
+    "a rule": ('history = "HistoryRO"\n', "", 18, 1),
+    "the end of the file": ('on_failure = "refuse"\n', "on_failure =", 56, 13),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "line", "column"), COLUMNS.values(), ids=COLUMNS)
+def test_refusal_names_the_column(directory, old, new, line, column):
+    directory.replace(old, new)
+    with pytest.raises(PolicyError) as caught:
+        directory.load()
+    assert (f"org-b.toml:{line}", column) in [(one.where, one.column) for one in caught.value.problems]
+
+
+HINTS = {
+    "wildcard member": "write each name out: a letter, then letters, digits and '_'",
+    "name with a slash": "write a letter or digit, then letters, digits, '.', '_' and '-'",
+    "short ca": "write what this prints: caprpc pki show",
+    "wildcard principal": "write one ID out, such as spiffe://org-b.example/treasury/feed",
+    "bool where a number is expected": "write: in_flight = 1",
+    "zero in flight": "write: in_flight = 1",
+    "widened depth": "write: max_depth = 32",
+    "text where a list belongs": 'write: get = ["..."]',
+    "key in the wrong table": "write: in_flight = 1",
+    "list where a table belongs": "write: [peer]",
+    "table where a list of tables belongs": "write: [[lend]]",
+    "returns facet of another interface": "name a facet for History, or 'opaque'",
+    "lend to a parameter by value": "delete the lend: what is passed by value needs none",
+    "future language": "write: caprpc = 1",
+}
+
+
+@pytest.mark.parametrize(("name", "hint"), HINTS.items(), ids=HINTS)
+def test_refusal_suggests_what_to_write(directory, name, hint):
+    old, new, line, _ = REFUSED_TEXTS[name]
+    directory.replace(old, new)
+    assert hint in [said for where, _, said in directory.problems() if where == f"org-b.toml:{line}"]
+
+
 INDEX_TEXTS = {
     "version missing": ("version = 7\n", "", 1, "'version' is missing"),
     "version zero": ("version = 7", "version = 0", 3, "between"),

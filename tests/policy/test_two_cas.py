@@ -80,7 +80,9 @@ def test_what_may_have_been_used_is_not_said_to_be_unused(run, two, log):
 
 def test_a_ca_that_was_exchanged_makes_no_call_unused(run, directory, log):
     log((STRANGER, "post"))
-    assert not any("Ledger.post (FeedLedger)" in text for text in unused_of(run, directory, log))
+    found = unused_of(run, directory, log)
+    assert any("Ledger.balance (FeedLedger) was never used" in text for text in found)
+    assert not any("Ledger.post (FeedLedger)" in text for text in found)
 
 
 def test_a_draft_is_of_the_policy_that_was_used(run, two, log):
