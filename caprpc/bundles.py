@@ -6,14 +6,16 @@ Reference: ``docs/reference/policy.md``, section 7.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from caprpc.audit.notes import KIND_LOG, Note, NoteError, NoteSigner, Signature, VerifierKey
+from caprpc.audit.notes import KIND_LOG, MAX_SIGNATURES, Note, NoteError, NoteSigner, Signature, VerifierKey
 from caprpc.errors import ConfigurationError, PolicyError
 from caprpc.policy import NOTE_FILE, PolicySet
 from caprpc.policy.document import Table, text_fault
@@ -36,7 +38,7 @@ def sign(policies: PolicySet, signer: NoteSigner) -> Note:
     """Return the directory's note with one more signature; signatures over another text are dropped.
 
     Raises:
-        ConfigurationError: The key cannot sign policies.
+        ConfigurationError: The key cannot sign policies, or the note has as many signatures as a note may have.
     """
     if signer.key.kind != KIND_LOG:
         raise ConfigurationError(f"{signer.key.name} is the key of a witness", hint="sign with: caprpc policy keygen")
@@ -47,7 +49,11 @@ def sign(policies: PolicySet, signer: NoteSigner) -> Note:
             old = Note.parse(policies.note, MAX_FILE_BYTES)
             before = old.signatures if old.text == text else ()
     made = signer.sign(text)
-    return Note(text, (*(one for one in before if one.key_id != made.key_id), made))
+    others = tuple(one for one in before if one.key_id != made.key_id)
+    if len(others) >= MAX_SIGNATURES:
+        hint = "take out lines of those who need not sign; anybody who can write the note can add lines to it"
+        raise _unsigned(policies, f"{len(others)} others have signed, and a note has at most {MAX_SIGNATURES}", hint)
+    return Note(text, (*others, made))
 
 
 def signed_otherwise(policies: PolicySet) -> bool:
@@ -167,7 +173,10 @@ class Signers:
         """
         self.verify(policies)
         if self.check_version(policies):
-            _write_state(self.state, policies)
+            with _locked(self.state):
+                # Again, for another process may have accepted a newer one meanwhile.
+                if self.check_version(policies):
+                    _write_state(self.state, policies)
 
 
 def _parse_signers(text: str, path: Path, problems: Problems) -> Signers | None:
@@ -232,26 +241,47 @@ def _unsigned(policies: PolicySet, message: str, hint: str) -> ConfigurationErro
 
 
 def _read_state(path: Path) -> tuple[int, str] | None:
+    """Return the version and digest that were accepted last; a file that others could have written does not load."""
+    problems = Problems()
     try:
-        found: object = json.loads(path.read_text(encoding="utf-8"))
+        os.lstat(path)
+        with opened_directory(path.parent, problems) as directory:
+            content = None if directory is None else read_file(directory, path.name, problems)
+        problems.raise_if_any()
+        found = json.loads(content or b"")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError, PolicyError) as exc:
+        why = exc.problems[0].message if isinstance(exc, PolicyError) else exc
         raise ConfigurationError(
-            f"what was accepted last cannot be read: {exc}", where=str(path), hint=_RESTORE
+            f"what was accepted last cannot be read: {why}", where=str(path), hint=_RESTORE
         ) from exc
     version, digest = (found.get("version"), found.get("digest")) if isinstance(found, dict) else (None, None)
-    if type(version) is not int or not isinstance(digest, str):
-        raise ConfigurationError(
-            "what was accepted last cannot be read: no version and digest", where=str(path), hint=_RESTORE
-        )
+    if type(version) is not int or version < 1 or not isinstance(digest, str):
+        text = "what was accepted last cannot be read: no version and digest"
+        raise ConfigurationError(text, where=str(path), hint=_RESTORE)
     return version, digest
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a state that several processes share: else the slower of two would put the older back."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
+    except OSError as exc:
+        raise _not_remembered(path, exc) from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write_state(path: Path, policies: PolicySet) -> None:
     """Replace the state as a whole, and wait until the disk has it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".state-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump({"version": policies.version, "digest": policies.digest}, file)
@@ -264,5 +294,9 @@ def _write_state(path: Path, policies: PolicySet) -> None:
         finally:
             os.close(directory)
     except OSError as exc:
-        text = f"the accepted version cannot be remembered: {exc.strerror}"
-        raise ConfigurationError(text, where=str(path), hint="without it an older version could come back") from exc
+        raise _not_remembered(path, exc) from exc
+
+
+def _not_remembered(path: Path, exc: OSError) -> ConfigurationError:
+    text = f"the accepted version cannot be remembered: {exc.strerror}"
+    return ConfigurationError(text, where=str(path), hint="without it an older version could come back")

@@ -47,7 +47,7 @@ def keygen(name: str, target: Path) -> int:
     try:
         signer = NoteSigner.generate(name, KIND_LOG)
         NoteSigner.parse(signer.secret)
-    except NoteError as exc:
+    except (NoteError, UnicodeEncodeError) as exc:
         raise click.UsageError(f"{name!r}: {exc}") from exc
     try:
         handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)

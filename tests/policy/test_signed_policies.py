@@ -1,5 +1,6 @@
 """Signed policies: enough people, these very files, and no older version."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -141,14 +142,75 @@ def test_other_files_under_the_same_version_are_refused(bundle, people):
     assert "an older version may not come back" in bundle.refusal()
 
 
-def test_a_state_that_cannot_be_read_refuses(bundle, people, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "",
+        "[]",
+        '{"version": "1"}',
+        "\xff",
+        '"1"',
+        "[" * 100_000,
+        '{"version": 0, "digest": "x"}',
+        '{"version": 1.0, "digest": "x"}',
+    ],
+)
+def test_a_state_that_cannot_be_read_refuses(bundle, people, tmp_path, content):
     bundle.sign(*people[:2])
     bundle.accept()
-    for content in ("{", "[]", '{"version": "1"}', "\xff"):
-        (tmp_path / "state" / "accepted").write_text(content, encoding="latin-1")
-        said = bundle.refusal()
-        assert "cannot be read" in said
-        assert "hint: restore it" in said
+    (tmp_path / "state" / "accepted").write_text(content, encoding="latin-1")
+    said = bundle.refusal()
+    assert "cannot be read" in said
+    assert "hint: restore it" in said
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [("link", "is a symbolic link"), ("pipe", "not a regular file"), ("writable", "writable by group or others")],
+)
+def test_a_state_that_others_could_have_put_there_refuses(bundle, people, tmp_path, what, why):
+    bundle.sign(*people[:2])
+    state = tmp_path / "state" / "accepted"
+    state.parent.mkdir(mode=0o700)
+    if what == "link":
+        state.symlink_to("nowhere")
+    elif what == "pipe":
+        os.mkfifo(state)
+    else:
+        state.touch()
+        state.chmod(0o666)
+    assert why in bundle.refusal()
+
+
+def test_of_two_processes_that_accept_at_a_time_the_older_version_does_not_win(bundle, people, tmp_path, monkeypatch):
+    bundle.sign(*people[:2])
+    state, held = tmp_path / "state" / "accepted", []
+    first = Signers.check_version
+
+    def checked(signers, policies):
+        lock = tmp_path / "state" / ".accepted.lock"
+        if lock.exists():
+            with lock.open() as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.append(True)
+        newer = first(signers, policies)
+        if not held:
+            state.parent.mkdir(mode=0o700)
+            state.write_text(json.dumps({"version": 8, "digest": "that of the other process"}))
+        return newer
+
+    monkeypatch.setattr(Signers, "check_version", checked)
+    assert "version 7" in bundle.refusal()
+    assert held == [True]
+    assert json.loads(state.read_text())["version"] == 8
+
+
+def test_no_signature_is_added_that_would_make_the_note_unreadable(bundle, people):
+    bundle.sign(*(NoteSigner.generate(f"s{number}.example", KIND_LOG) for number in range(16)))
+    with pytest.raises(ConfigurationError, match="16 others have signed, and a note has at most 16"):
+        bundle.sign(people[0])
+    assert "signed by 0 of 2" in bundle.refusal()
 
 
 @pytest.mark.parametrize(
