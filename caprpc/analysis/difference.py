@@ -69,9 +69,10 @@ class _Comparison:
     def run(self) -> list[Difference]:
         old, new = self._old, self._new
         if old is None and new is not None:
-            self._note("new", "identity", "", "", f"{new.name}, issued by {self._anchor}", "", new.peer_rule)
+            self._note("new", "identity", "", "", _identity_text(new, self._anchor), "", new.peer_rule)
         elif new is None and old is not None:
-            self._note("gone", "identity", "", f"{old.name}, issued by {self._anchor}", "", old.peer_rule, "")
+            self._note("gone", "identity", "", _identity_text(old, self._anchor), "", old.peer_rule, "")
+        self._compare_names()
         self._walk()
         self._compare_counters()
         self._compare_accepts()
@@ -79,6 +80,20 @@ class _Comparison:
             self._compare_restores(old, new)
             self._compare_frames(old, new)
         return self._found
+
+    def _compare_names(self) -> None:
+        """Note each root, restore and lend that is new or gone, with its terms.
+
+        Where two lead to the same facet, what it gives is compared once; each may be another object.
+        """
+        old, new = ({} if one is None else _named(one) for one in (self._old, self._new))
+        for name in dict.fromkeys((*old, *new)):
+            if name not in old:
+                terms, rule = new[name]
+                self._note("new", name, "", "", terms, "", rule)
+            elif name not in new:
+                terms, rule = old[name]
+                self._note("gone", name, "", terms, "", rule, "")
 
     def _walk(self) -> None:
         """Compare every facet that can be held with the one that the same way led to before."""
@@ -287,6 +302,19 @@ def _first(policy: Policy) -> Iterator[Step]:
     for lend in policy.lends.values():
         if is_made(policy, lend):
             yield Step(f"lent to {lend_name(lend)}", lend.facet, lend.rule)
+
+
+def _named(policy: Policy) -> dict[str, tuple[str, str]]:
+    """Return facet and terms, and the rule, of each name under which the peer comes to hold something first."""
+    terms = {f"restore {entry.name}": terms_text(entry) for entry in policy.restores.values()}
+    terms |= {f"lent to {lend_name(lend)}": f" {lifetime_text(lend)}" for lend in policy.lends.values()}
+    return {step.text: (f"{step.facet}{terms.get(step.text, '')}", step.rule) for step in _first(policy)}
+
+
+def _identity_text(policy: Policy, anchor: str) -> str:
+    begins = "" if policy.not_before is None else f", from {_moment(policy.not_before)}"
+    ends = "without end" if policy.not_after is None else f"until {_moment(policy.not_after)}"
+    return f"{policy.name}, issued by {anchor}{begins}, {ends}"
 
 
 def _is_counted(offer: Offer) -> bool:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 from caprpc.cli.findings import Shown
 from caprpc.policy.document import MAX_TEXT_CHARS, Table
 from caprpc.policy.problems import Problems
-from caprpc.policy.source import decode
+from caprpc.policy.source import MAX_FILE_BYTES, decode
 from caprpc.policy.text import TomlDocument, TomlProblem
 
 Kind = Literal["approvals", "baseline"]
@@ -74,7 +74,14 @@ def unused(entries: Iterable[Approval], found: Iterable[str]) -> list[Shown]:
 
 
 def _read(path: Path, kind: Kind, problems: Problems) -> list[Approval]:
-    text = decode(path.read_bytes(), str(path), problems)
+    with path.open("rb") as stream:
+        content = stream.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        problems.add(
+            str(path), f"more than {MAX_FILE_BYTES} bytes", "take away what lets nothing pass", code="unsafe-file"
+        )
+        return []
+    text = decode(content, str(path), problems)
     if text is None:
         return []
     try:

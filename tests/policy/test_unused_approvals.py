@@ -73,3 +73,46 @@ def test_an_entry_of_a_baseline_that_matches_no_finding_is_named_and_is_no_findi
     assert f"{path}:4: note: matches nothing that was found: idle-lend nobody [unused-entry]" in result.stdout
     found = json.loads(run("lint", directory.path, "--baseline", path, "--format", "json").stdout)["findings"]
     assert [one["file"] for one in found if one["code"] == "unused-entry"] == [str(path)]
+
+
+def test_an_approval_of_one_root_lets_no_other_pass_that_leads_to_the_same_facet(run, directory, newer, approved):
+    newer.replace('ledger = "FeedLedger"', 'ledger = "FeedLedger"\npayroll = "FeedLedger"')
+    found = json.loads(run("diff", directory.path, newer.path, "--format", "json").stdout)["differences"]
+    path = approved(*(entry(one["key"]) for one in found))
+    assert run("diff", directory.path, newer.path, "--approvals", path).exit_code == 0
+    newer.replace('payroll = "FeedLedger"', 'payroll = "FeedLedger"\nvault = "FeedLedger"')
+    result = run("diff", directory.path, newer.path, "--approvals", path)
+    assert result.exit_code == 1
+    assert "new      root vault: nothing -> FeedLedger (org-b.toml:16)\n" in result.stdout
+
+
+@pytest.mark.parametrize(("terms", "wider"), [("max_for_s = 5", "max_for_s = 50"), ("", "bearer = true")])
+def test_an_approval_of_something_to_restore_holds_for_its_terms(run, directory, newer, approved, terms, wider):
+    newer.replace("[offer.FeedLedger]\n", f'[restore.vault]\nas = "FeedLedger"\n{terms}\n[offer.FeedLedger]\n')
+    found = json.loads(run("diff", directory.path, newer.path, "--format", "json").stdout)["differences"]
+    path = approved(*(entry(one["key"]) for one in found))
+    assert run("diff", directory.path, newer.path, "--approvals", path).exit_code == 0
+    newer.replace(f'as = "FeedLedger"\n{terms}\n', f'as = "FeedLedger"\n{wider}\n')
+    result = run("diff", directory.path, newer.path, "--approvals", path)
+    assert result.exit_code == 1, result.output
+    assert "restore vault" in result.stdout
+
+
+def test_an_approval_of_a_peer_holds_for_its_time(run, directory, newer, approved):
+    directory.replace("treasury/feed", "treasury/other")
+    found = json.loads(run("diff", directory.path, newer.path, "--format", "json").stdout)["differences"]
+    path = approved(*(entry(one["key"]) for one in found if one["verdict"] == "new"))
+    assert run("diff", directory.path, newer.path, "--approvals", path).exit_code == 0
+    newer.replace("not_after = 2999-06-30T00:00:00Z\n", "")
+    result = run("diff", directory.path, newer.path, "--approvals", path)
+    assert result.exit_code == 1
+    assert "without end" in result.stdout
+
+
+def test_a_file_of_approvals_without_end_is_not_read_to_its_end(run, directory, approved):
+    path = approved()
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    result = run("diff", directory.path, directory.path, "--approvals", path)
+    assert result.exit_code == 3
+    assert f"{path}: more than 1048576 bytes" in result.stderr
