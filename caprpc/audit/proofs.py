@@ -13,7 +13,7 @@ from caprpc.audit.chain import ChainBroken, Walk
 from caprpc.audit.checkpoints import Entry, checkpoints_name, cosigned_name, origin_of_stem, read_entries
 from caprpc.audit.directory import LogDirectory, RelationFiles
 from caprpc.audit.merkle import HASH_BYTES, MAX_PATH, hashes_from_leaves, inclusion_spans, root_from_inclusion
-from caprpc.audit.notes import Checkpoint, Note, NoteError, Signature, VerifierKey, from_base64, to_base64
+from caprpc.audit.notes import KIND_LOG, Checkpoint, Note, NoteError, Signature, VerifierKey, from_base64, to_base64
 from caprpc.audit.query import record_at
 from caprpc.audit.reader import Record
 from caprpc.audit.storage import parse_segment_name, segment_name
@@ -67,6 +67,8 @@ class Proof:
     def check(self, keys: Iterable[VerifierKey]) -> list[Signature]:
         """Return the signatures of ``keys`` over the tree in which the record stands, none if none of them signed.
 
+        The keys of other logs do not count.
+
         Raises:
             NoteError: The record is not in that tree, or a signature is not of its key.
         """
@@ -74,7 +76,8 @@ class Proof:
         leaf = sha256(b"\0" + self.line).digest()
         if root_from_inclusion(leaf, self.index, checkpoint.size, self.path) != checkpoint.root:
             raise NoteError(f"the record is not number {self.index + 1} of the {checkpoint.size} that were signed")
-        found = (self.note.signature_of(key) for key in keys)
+        # The key of one log says nothing about another: it has the name of the log it is for.
+        found = (self.note.signature_of(key) for key in keys if key.kind != KIND_LOG or key.name == checkpoint.origin)
         return [signature for signature in found if signature is not None]
 
 

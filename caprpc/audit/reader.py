@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, NamedTuple, cast
 
 from caprpc.audit.record import FIELDS, KINDS, MAX_LINE_BYTES, leaf_hash
@@ -138,8 +139,18 @@ def _check_fields(fields: dict[str, object]) -> None:
         raise BadRecord(f"a kind of {', '.join(sorted(KINDS))}", ascii(fields["kind"])[:80])
     if not _HASH.fullmatch(cast("str", fields["prev"])):
         raise BadRecord("'prev' of 64 hexadecimal digits", "something else")
-    if not _TIME.fullmatch(cast("str", fields["time"])):
+    if not _is_time(cast("str", fields["time"])):
         raise BadRecord("'time' like 2026-01-31T23:59:59.123456Z", "something else")
+
+
+def _is_time(text: str) -> bool:
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _spell(fields: dict[str, object]) -> bytes:

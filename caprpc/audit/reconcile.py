@@ -63,7 +63,7 @@ class _Side:
     asked: int | None = None
     lost: bool = False
     decided: list[list[int]] = field(default_factory=list)
-    counted: list[tuple[int, int]] = field(default_factory=list)
+    counted: list[tuple[int, int, int]] = field(default_factory=list)
     has_permits: bool = False
 
     def take(self, record: Record) -> None:
@@ -76,7 +76,7 @@ class _Side:
         elif kind == "decision":
             self.has_permits = self.has_permits or record.text("decision") == "permit"
             if "count" in record.fields:
-                self.counted.append((record.number("first"), record.number("last")))
+                self.counted.append((record.number("first"), record.number("last"), record.number("count")))
             else:
                 self._decide(record.number("question"))
 
@@ -89,13 +89,35 @@ class _Side:
 
     def covers(self) -> list[tuple[int, int]]:
         """Return the runs of numbers that are decided, in order, those that only a count stands for among them."""
-        merged: list[tuple[int, int]] = []
-        for first, last in sorted([*((one[0], one[1]) for one in self.decided), *self.counted]):
-            if merged and first <= merged[-1][1] + 1:
-                merged[-1] = merged[-1][0], max(merged[-1][1], last)
-            else:
-                merged.append((first, last))
-        return merged
+        return _merged([*self._decided(), *((first, last) for first, last, _ in self.counted if first <= last)])
+
+    def uncounted(self, asked: int) -> int:
+        """Return how many of the first ``asked`` questions lie in a run that is counted, and were not counted."""
+        known = sum(min(count, last - first + 1) for first, last, count in self.counted if first <= last)
+        known += _length(_merged(self._decided()), asked)
+        return max(0, _length(self.covers(), asked) - known)
+
+    def overcounted(self) -> list[tuple[int, int]]:
+        """Return the runs for which more is counted than there are questions in them, or that end before they begin."""
+        return [(first, last) for first, last, count in self.counted if count > last - first + 1]
+
+    def _decided(self) -> list[tuple[int, int]]:
+        return [(first, last) for first, last in self.decided]
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(spans):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _length(spans: list[tuple[int, int]], most: int) -> int:
+    """Return how many numbers up to ``most`` lie in spans that do not overlap."""
+    return sum(min(last, most) - first + 1 for first, last in spans if first <= most)
 
 
 def reconcile(ours: Path, theirs: Path) -> Comparison:
@@ -150,9 +172,18 @@ def _compare(result: Comparison, connection: str, asker: tuple[str, _Side], answ
         return
     spans = decided.covers()
     made_up = [(max(first, asked.asked + 1), last) for first, last in spans if last > asked.asked]
+    made_up += decided.overcounted()
     result.differences += [Difference(deciding, connection, "decided", span) for span in made_up]
-    result.calls += sum(min(last, asked.asked) - first + 1 for first, last in spans if first <= asked.asked)
+    uncounted = decided.uncounted(asked.asked)
+    result.calls += _length(spans, asked.asked) - uncounted
     missing, at = [], 1
+    if uncounted:
+        # The count says how many, and where the first and the last of them are; which, only the asker knows.
+        text = f"{deciding} counts {uncounted} fewer than there are questions in what it counts"
+        if asked.lost or decided.lost or not decided.has_permits:
+            result.undecided.append((connection, text))
+        else:
+            missing += [(max(first, 1), min(last, asked.asked)) for first, last, _ in decided.counted if first <= last]
     for first, last in spans:
         if first > asked.asked:
             break

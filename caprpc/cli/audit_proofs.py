@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -99,7 +100,7 @@ def open_value(place: str, argument: str, value: str | None, key: str) -> int:
     if value is None:
         click.echo(opening.hex())
         return TOOL_OK
-    for kind, candidate in _candidates(value):
+    for kind, candidate in _encodable(_candidates(value)):
         if digest_with(opening, pack(candidate)) == digest:
             click.echo(f"yes: {argument} was {printable(value)} ({kind})")
             return TOOL_OK
@@ -156,6 +157,14 @@ def _candidates(text: str) -> Iterator[tuple[str, Any]]:
             yield kind, convert(text)
         except (ValueError, InvalidOperation, binascii.Error):
             continue
+
+
+def _encodable(candidates: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yield the values that have an encoding: no argument can have been another one."""
+    for kind, candidate in candidates:
+        with suppress(ValueError, TypeError):
+            pack(candidate)
+            yield kind, candidate
 
 
 _CONVERSIONS: Final[tuple[tuple[str, Any], ...]] = (

@@ -9,7 +9,7 @@ import click
 from caprpc.audit import verify
 from caprpc.audit.reconcile import reconcile as compare
 from caprpc.cli.exits import TOOL_CANNOT_DECIDE, TOOL_FINDINGS, TOOL_OK
-from caprpc.errors import AuditError
+from caprpc.errors import AuditError, printable
 
 _EPILOG = """\b
 Example:
@@ -35,9 +35,9 @@ def reconcile(ours: Path, theirs: Path, as_json: bool) -> int:
         for one in found.differences:
             first, last = one.questions
             which = f"questions {first} to {last}" if last > first else f"question {first}" if first else "all of it"
-            click.echo(f"only {one.only}: connection {one.connection}: {one.what}, {which}")
+            click.echo(f"only {one.only}: connection {printable(one.connection)}: {one.what}, {which}")
         for connection, why in found.undecided:
-            click.echo(f"undecided: connection {connection}: {why}")
+            click.echo(f"undecided: connection {printable(connection)}: {why}")
         click.echo(
             f"{found.connections} connections and {found.calls} calls in both logs, "
             f"{len(found.differences)} differences, {len(found.undecided)} undecided"
