@@ -23,6 +23,7 @@ from caprpc.analysis.authority import (
 from caprpc.analysis.changes import Difference
 from caprpc.analysis.graph import drawing
 from caprpc.analysis.usage import Unused
+from caprpc.errors import printable
 from caprpc.ids import OPERATION_NAMES
 from caprpc.policy import Policy, PolicySet
 
@@ -84,7 +85,7 @@ def html_report(policies: PolicySet, sources: Sources) -> str:
     style_hash = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     security = f"default-src 'none'; style-src 'sha256-{style_hash}'; base-uri 'none'; form-action 'none'"
     body = "\n".join(_body(policies, sources))
-    title = f"What peers may do: {policies.directory.resolve().name}, version {policies.version}"
+    title = f"What peers may do: {printable(policies.directory.resolve().name)}, version {policies.version}"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{security}">\n'

@@ -17,6 +17,10 @@ _QUOTED: Final = re.compile(r"[\",\r\n]|^\s|\s$")
 """What a cell of a CSV has to be quoted for (RFC 4180, section 2), and blanks that some readers drop."""
 _MARKUP: Final = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|!(?=\[)")
 """What Markdown gives a meaning to within a line; an underscore inside a word has none."""
+_ADDRESS: Final = re.compile(r"(?i)\b(https?|ftp)(:)(?=//)|\b(www)(\.)")
+"""What GitHub's Markdown makes a link of by itself: its colon or dot is written as an entity, and it no longer does."""
+_AT: Final = "@<!-- -->"
+"""An address of mail is looked for behind all escapes, in one piece of text; so are names that are notified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +105,5 @@ def _csv_cell(text: str) -> str:
 
 def _cell(text: str) -> str:
     line = printable(" ".join(text.split()), len(text) + 1).replace("&", "&amp;").replace("<", "&lt;")
-    return _MARKUP.sub(r"\\\g<0>", line) or " "
+    marked = _MARKUP.sub(r"\\\g<0>", line).replace("@", _AT)
+    return _ADDRESS.sub(lambda found: found[1] + "&#58;" if found[1] else found[3] + "&#46;", marked) or " "

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -76,5 +77,5 @@ def _artifact(file: Path) -> dict[str, str]:
     plain = Path(*parts)
     if not plain.is_relative_to(Path.cwd()):
         return {"uri": plain.as_uri()}
-    relative = quote(plain.relative_to(Path.cwd()).as_posix(), safe="/")
+    relative = quote(os.fsencode(plain.relative_to(Path.cwd())), safe="/")
     return {"uri": relative, "uriBaseId": _ROOT}

@@ -153,6 +153,36 @@ def test_a_hostile_cell_stays_one_cell_of_a_markdown_table():
 
 
 @pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("https://evil.example", "https&#58;//evil.example"),
+        ("(HTTP://evil.example", "(HTTP&#58;//evil.example"),
+        ("ftp://evil.example", "ftp&#58;//evil.example"),
+        ("www.evil.example", "www&#46;evil.example"),
+        ("mailto:a@evil.example", "mailto:a@<!-- -->evil.example"),
+        ("@everybody", "@<!-- -->everybody"),
+        ("spiffe://org-b.example/feed", "spiffe://org-b.example/feed"),
+    ],
+)
+def test_a_bare_address_is_no_link_of_githubs_markdown(text, written):
+    """Each was rendered by cmark-gfm, which makes a link of the first five texts and of none of what is written."""
+    assert markdown(("x",), [(text,)]).endswith(f"| {written} |")
+
+
+def test_a_directory_whose_name_is_no_text_has_a_report_and_addresses(run, directory, tmp_path):
+    strange = tmp_path / "\udcff"
+    directory.path.rename(strange)
+    page = tmp_path / "report.html"
+    assert run("report", strange, "--html", page).exit_code == 0
+    assert r"What peers may do: \udcff, version 7" in page.read_text()
+    found = run("lint", strange, "--format", "sarif")
+    assert found.exit_code == 1
+    assert {
+        one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in checked_sarif(found.stdout)
+    } == {"%FF/org-b.toml"}
+
+
+@pytest.mark.parametrize(
     "cell",
     ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "\ufeff=1", "\uff1d1", "\uff0b1"],
 )
