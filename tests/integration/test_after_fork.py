@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import socket
-import threading
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import wait
 from contextlib import ExitStack
 
@@ -16,48 +14,13 @@ import pytest
 
 import caprpc
 import caprpc.aio
-from caprpc import Interface, attribute, method
 from caprpc.forks import AFTER_FORK
+from tests.integration.box_service import Box, BoxOfOurs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 CHILD_S = 30
 """After this the child is ended by a signal."""
-
-
-class Box(Interface):
-    size: int = attribute(writable=True)
-
-    @method(effect="read")
-    def same(self) -> "Box": ...
-
-    @method(effect="read")
-    def echo(self, number: int) -> int: ...
-
-    @method(effect="read")
-    def rows(self) -> Iterator[int]: ...
-
-    @method(effect="read", blocking=True)
-    def gated(self) -> int: ...
-
-
-class BoxOfOurs(Box):
-    def __init__(self):
-        self.size = 1
-        self.gate = threading.Event()
-
-    def same(self):
-        return self
-
-    def echo(self, number):
-        return number
-
-    def rows(self):
-        return iter(range(1_000_000))
-
-    def gated(self):
-        self.gate.wait(CHILD_S)
-        return 7
 
 
 @pytest.fixture(params=["tcp", "unix", "adopted"])

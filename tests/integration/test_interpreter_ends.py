@@ -4,63 +4,22 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
 import caprpc
+from tests.integration.box_service import BoxOfOurs
 
-SERVICE = """
-from collections.abc import Iterator
-
-from caprpc import Interface, method
-
-
-class Box(Interface):
-    @method(effect="read")
-    def same(self) -> "Box": ...
-
-    @method(effect="read")
-    def echo(self, number: int) -> int: ...
-
-    @method(effect="read")
-    def rows(self) -> Iterator[int]: ...
-
-    @method(effect="read", blocking=True)
-    def wait(self) -> None: ...
-"""
+HERE = Path(__file__).parent
 
 
 @pytest.fixture
-def box(tmp_path, monkeypatch):
-    """The module of the interface, importable here and in the program."""
-    (tmp_path / "box_of_tests.py").write_text(SERVICE, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import box_of_tests
-
-    yield box_of_tests.Box
-    del sys.modules["box_of_tests"]
-
-
-@pytest.fixture
-def program(box, caprpc_sides, tmp_path):
+def program(caprpc_sides):
     """Return what runs the body of ``main(peer, box)`` in an interpreter of its own."""
 
-    class BoxOfOurs(box):
-        def same(self):
-            return self
-
-        def echo(self, number):
-            return number
-
-        def rows(self):
-            return iter(range(1_000_000))
-
-        def wait(self):
-            end = time.monotonic() + 20
-            while not caprpc.current().cancelled and time.monotonic() < end:
-                time.sleep(0.01)
-
-    roots = {"box": BoxOfOurs()}
+    box = BoxOfOurs()
+    roots = {"box": box}
     server, client = caprpc_sides(roots)
     serving = caprpc.Server(roots, **server.directories)
     address = serving.listen("127.0.0.1:0")
@@ -68,9 +27,9 @@ def program(box, caprpc_sides, tmp_path):
     def run(body):
         text = f"""
 import asyncio, sys
-sys.path.insert(0, {str(tmp_path)!r})
+sys.path.insert(0, {str(HERE)!r})
 import caprpc.aio
-from box_of_tests import Box
+from tests.integration.box_service import Box
 
 async def main():
     peer = await caprpc.aio.connect(
@@ -87,14 +46,15 @@ asyncio.run(main())
 
     with serving:
         yield run
+        box.gate.set()
 
 
 @pytest.mark.parametrize(
     "body",
     [
         "assert await box.echo(3) == 3",
-        "call = box.wait(); await asyncio.sleep(0.1)",
-        "task = asyncio.create_task(asyncio.wait_for(box.wait(), 10)); await asyncio.sleep(0.1); sys.exit(0)",
+        "call = box.gated(); await asyncio.sleep(0.1)",
+        "task = asyncio.create_task(asyncio.wait_for(box.gated(), 10)); await asyncio.sleep(0.1); sys.exit(0)",
         "same = await box.same(); rows = await box.rows(); assert await anext(rows) == 0",
         "await peer.close(); await peer.close()",
     ],
