@@ -4,7 +4,6 @@ A policy is for a SPIFFE ID under the key of a CA: two policies may name the sam
 name the peer alone; the CA is in the record of the connection that they came on.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -95,13 +94,3 @@ class Owners:
     def named(self, principal: str) -> tuple[Policy, ...]:
         """Return the policies that name a SPIFFE ID, whatever the CA."""
         return tuple(self._named.get(principal, ()))
-
-
-def clear(policies: PolicySet, events: Iterable[Event], unclear: Counter[str]) -> Iterator[Event]:
-    """Yield the events that were made under one policy or none; count the permitted ones among the others by peer."""
-    owners = Owners(policies)
-    for event in events:
-        if len(owners.of(event)) <= 1:
-            yield event
-        elif event.permitted:
-            unclear[event.peer] += 1

@@ -1,7 +1,7 @@
 """What a log says of the policies: which grants were used, what a candidate would change, and what would be enough."""
 
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -271,18 +271,23 @@ class Need:
     """What was used and is not proposed, because its effect is ``admin``."""
 
 
-def needs(policies: PolicySet, events: Iterable[Event]) -> dict[str, tuple[set[str], dict[str, Need]]]:
+def needs(
+    policies: PolicySet, events: Iterable[Event], unclear: Counter[str] | None = None
+) -> dict[str, tuple[set[str], dict[str, Need]]]:
     """Return for each policy the roots and, by facet, the members that permitted calls have used.
 
     Refused calls propose nothing: what a peer would like to do is not what it should be allowed to do. Neither do calls
-    that may have been made under one of several policies.
+    that may have been made under one of several policies; ``unclear`` counts these by peer.
     """
     owners = Owners(policies)
+    unclear = Counter() if unclear is None else unclear
     roots: dict[str, set[str]] = {}
     used: dict[str, dict[str, dict[Key, int]]] = {}
     for event in events:
         found = owners.of(event) if event.permitted else ()
         if len(found) != 1:
+            if found:
+                unclear[event.peer] += 1
             continue
         policy = found[0]
         if event.key[0] == OP_ROOT:

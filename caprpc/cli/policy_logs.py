@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from caprpc.analysis.draft import draft
-from caprpc.analysis.events import Event, clear, events_in
+from caprpc.analysis.events import Event, events_in
 from caprpc.analysis.usage import needs
 from caprpc.analysis.usage import shadow as shadow_of
 from caprpc.analysis.usage import unused as unused_in
@@ -114,7 +114,7 @@ def learn(directory: Path, logs: tuple[Path, ...], since: str, target: Path | No
     """
     policies = load(directory)
     unclear: Counter[str] = Counter()
-    found = needs(policies, clear(policies, events(logs, since), unclear))
+    found = needs(policies, events(logs, since), unclear)
     for peer, count in unclear.items():
         text = "more than one policy names it, and the log does not hold its CA"
         click.echo(f"left out: {count} calls of {printable(peer, 2_048)}: {text}", err=True)

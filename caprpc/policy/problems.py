@@ -81,11 +81,11 @@ class Problems:
     def __init__(self) -> None:
         self._errors: list[ConfigurationError] = []
         self._warnings: list[ConfigurationError] = []
-        self._lines: dict[str, list[str]] = {}
+        self._texts: dict[str, str] = {}
 
     def read(self, name: str, text: str) -> None:
         """Take note of a file: a problem of which only the line is known is where that line begins."""
-        self._lines[name] = text.split("\n")
+        self._texts[name] = text
 
     def add(self, where: str, message: str, hint: str = "", *, code: str) -> None:
         """Note an error at ``file:line``; ``code`` is one of ``CODES``."""
@@ -126,7 +126,8 @@ class Problems:
     def _column(self, where: str) -> int | None:
         """Return where in its line a rule begins; None for what is no line of a file that was read."""
         file, _, number = where.rpartition(":")
-        lines = self._lines.get(file, [])
+        text = self._texts.get(file)
+        lines = [] if text is None else text.split("\n")
         if not number.isdecimal() or not 1 <= int(number) <= len(lines):
             return None
         line = lines[int(number) - 1]
