@@ -15,8 +15,6 @@ that only computes. Numbers of a machine that does other work say nothing: look 
 """
 
 import argparse
-import asyncio
-import gc
 import os
 import shutil
 import statistics
@@ -32,8 +30,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from standing import DRIVERS, stand  # noqa: E402
+
 import caprpc  # noqa: E402
-import caprpc.aio  # noqa: E402
 from caprpc import Interface, method  # noqa: E402
 from caprpc.ids import OP_CALL  # noqa: E402
 from caprpc.limits import DEFAULT_LIMITS  # noqa: E402
@@ -120,29 +119,7 @@ def settle(role, free):
 
 
 def serve(driver, directory):
-    options = {"identity": directory / "identity", "policies": directory / "policies"}
-    roots = {"box": BoxImpl()}
-
-    def say(server):
-        # As docs/how-to/run-a-server.md has it.
-        gc.collect()
-        gc.freeze()
-        print(server.listen("127.0.0.1:0"), flush=True)
-
-    if driver == "blocking":
-        server = caprpc.Server(roots, **options)
-        say(server)
-        with server:
-            sys.stdin.read()
-        return
-
-    async def main():
-        server = caprpc.aio.Server(roots, **options)
-        say(server)
-        async with server:
-            await asyncio.to_thread(sys.stdin.read)
-
-    asyncio.run(main())
+    stand(driver, {"box": BoxImpl()}, identity=directory / "identity", policies=directory / "policies")
 
 
 def flood(kind, address, directory, connections):
@@ -240,7 +217,7 @@ def child(*args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--driver", choices=["blocking", "aio"], default="blocking")
+    parser.add_argument("--driver", choices=DRIVERS, default="blocking")
     parser.add_argument("--connections", type=int, nargs="*", default=[1, 8], help="of the flooder, at most 8")
     parser.add_argument("--floods", nargs="*", choices=[*FLOODS, *STRANGERS], default=[*FLOODS, *STRANGERS])
     parser.add_argument("--free", action="store_true", help="leave all cores to everybody")

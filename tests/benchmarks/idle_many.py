@@ -9,7 +9,6 @@ nobody calls, and what a stranger feels beside them. Server and holder need a de
 
 import argparse
 import asyncio
-import gc
 import itertools
 import resource
 import socket
@@ -22,6 +21,7 @@ from contextlib import closing
 from pathlib import Path
 
 from rpcbench.measure import percentile, process_cpu_s, resident_kib
+from standing import DRIVERS, stand
 
 import caprpc
 import caprpc.aio
@@ -29,11 +29,11 @@ from caprpc import Interface, method
 from caprpc.limits import ServerLimits
 from caprpc.testing import Deployment, everything
 
-DRIVERS = ("blocking", "aio")
 AT_A_TIME = 16
 """Handshakes of the holder under way."""
 CALLS = 1_000
 SPARE_DESCRIPTORS = 100
+MOST = 10_000
 
 
 class Door(Interface):
@@ -58,27 +58,7 @@ def serve(driver, identity, policies, audit, connections):
         accept_burst=most,
     )
     options = {"identity": identity, "policies": policies, "audit": audit, "limits": limits}
-
-    def say(server):
-        # As docs/how-to/run-a-server.md has it.
-        gc.collect()
-        gc.freeze()
-        print(server.listen("127.0.0.1:0"), flush=True)
-
-    if driver == "blocking":
-        server = caprpc.Server({"door": DoorOfNobody()}, **options)
-        say(server)
-        with server:
-            sys.stdin.read()
-        return
-
-    async def main():
-        server = caprpc.aio.Server({"door": DoorOfNobody()}, **options)
-        say(server)
-        async with server:
-            await asyncio.to_thread(sys.stdin.read)
-
-    asyncio.run(main())
+    stand(driver, {"door": DoorOfNobody()}, **options)
 
 
 def call_beside(url, identity, policies, audit):
@@ -108,6 +88,8 @@ class Watched:
         self._quiet_s = options.quiet_s
         self.process = child("--serve", driver, *site.server, site.audit(), options.connections)
         self.url = self.process.stdout.readline().strip()
+        if not self.url:
+            sys.exit("the server has ended before it listened; its error stands above")
         time.sleep(0.5)
         self._before = self._look()
 
@@ -122,7 +104,7 @@ class Watched:
             f"  {count:,} {what}: all there after {seconds:.1f} s; each {kib / count:.2f} KiB and "
             f"{descriptors / count:.3f} descriptors; {threads} more threads; CPU {busy * 1e3:.0f} ms a second"
         )
-        with child("--call", self.url, *self._site.client, self._site.audit()) as other:
+        with child("--call", self.url, *self._site.stranger, self._site.audit()) as other:
             print(f"    beside them: {other.stdout.read().strip()}", flush=True)
 
     def _look(self):
@@ -144,11 +126,15 @@ class Site:
 
     def __init__(self, root, connections):
         deployment = Deployment(root)
-        limits = f"\n[limits]\nconnections = {connections + 1}\n"
+        limits = f"\n[limits]\nconnections = {connections}\n"
         offer, accept = everything({"door": DoorOfNobody()})
-        server = deployment.side("server", {"client": offer + limits}, [Door])
+        offers = {"client": offer + limits, "stranger": offer.replace("/client", "/stranger")}
+        server = deployment.side("server", offers, [Door])
         client = deployment.side("client", {"server": accept + limits}, [Door])
-        self.server, self.client = ([side.identity, side.policies] for side in (server, client))
+        stranger = deployment.side("stranger", {"server": accept}, [Door])
+        self.server, self.client, self.stranger = (
+            [side.identity, side.policies] for side in (server, client, stranger)
+        )
         self._audits = (root / f"audit-{number}" for number in itertools.count())
 
     def audit(self):
@@ -204,6 +190,8 @@ def main():
     parser.add_argument("--driver", choices=DRIVERS, action="append", help="default: both, one after the other")
     parser.add_argument("--quiet-s", type=float, default=5.0, help="seconds in which nobody calls")
     options = parser.parse_args()
+    if not 1 <= options.connections <= MOST:
+        parser.error(f"--connections {options.connections}: 1 to {MOST}, the most that a policy may set for one peer")
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if allowed < options.connections + SPARE_DESCRIPTORS:
         parser.error(

@@ -8,7 +8,6 @@ meanwhile.
 """
 
 import argparse
-import asyncio
 import statistics
 import subprocess
 import sys
@@ -17,8 +16,9 @@ import threading
 import time
 from pathlib import Path
 
+from standing import DRIVERS, stand
+
 import caprpc
-import caprpc.aio
 from caprpc import Interface, ReferenceDead, RemoteError, method
 from caprpc.testing import Deployment, everything
 
@@ -86,20 +86,7 @@ class DeskOfAcme(Desk):
 def serve(driver, identity, policies, audit):
     desk = DeskOfAcme()
     options = {"identity": identity, "policies": policies, "audit": audit}
-    if driver == "blocking":
-        desk.server = caprpc.Server({"desk": desk}, **options)
-        print(desk.server.listen("127.0.0.1:0"), flush=True)
-        with desk.server:
-            sys.stdin.read()
-        return
-
-    async def main():
-        desk.server = caprpc.aio.Server({"desk": desk}, **options)
-        print(desk.server.listen("127.0.0.1:0"), flush=True)
-        async with desk.server:
-            await asyncio.to_thread(sys.stdin.read)
-
-    asyncio.run(main())
+    stand(driver, {"desk": desk}, ready=lambda server: setattr(desk, "server", server), **options)
 
 
 def once(way, url, worker, operator):
@@ -167,7 +154,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=30)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as directory:
-        for driver in ("blocking", "aio"):
+        for driver in DRIVERS:
             measure(driver, rounds, Path(directory))
     print("A grant that `caprpc grants revoke` ends in another process: every process looks once a second.")
 

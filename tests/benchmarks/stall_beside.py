@@ -7,7 +7,6 @@ the first, second and third of these calls, the longest that a no-op took: media
 """
 
 import argparse
-import asyncio
 import statistics
 import subprocess
 import sys
@@ -16,12 +15,12 @@ import threading
 import time
 from pathlib import Path
 
+from standing import DRIVERS, stand
+
 import caprpc
-import caprpc.aio
 from caprpc import Interface, method
 from caprpc.testing import Deployment, everything
 
-DRIVERS = ("blocking", "aio")
 NAP_S = 0.2
 SLEEPS = 3
 
@@ -43,21 +42,7 @@ class InnOfSleepers(Inn):
 
 
 def serve(driver, identity, policies, audit):
-    options = {"identity": identity, "policies": policies, "audit": audit}
-    if driver == "blocking":
-        server = caprpc.Server({"inn": InnOfSleepers()}, **options)
-        print(server.listen("127.0.0.1:0"), flush=True)
-        with server:
-            sys.stdin.read()
-        return
-
-    async def main():
-        server = caprpc.aio.Server({"inn": InnOfSleepers()}, **options)
-        print(server.listen("127.0.0.1:0"), flush=True)
-        async with server:
-            await asyncio.to_thread(sys.stdin.read)
-
-    asyncio.run(main())
+    stand(driver, {"inn": InnOfSleepers()}, identity=identity, policies=policies, audit=audit)
 
 
 def slowest(noop, goes_on):

@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from standing import stand
+
 import caprpc
 import caprpc.aio
 from caprpc import Interface, method
@@ -86,21 +88,7 @@ def memory(field):
 
 
 def serve(driver, identity, policies, audit):
-    roots = {"store": StoreOfPieces()}
-    if driver == "aio":
-        asyncio.run(serve_on_loop(roots, identity, policies, audit))
-        return
-    server = caprpc.Server(roots, identity=identity, policies=policies, audit=audit)
-    print(server.listen("127.0.0.1:0"), flush=True)
-    with server:
-        sys.stdin.read()
-
-
-async def serve_on_loop(roots, identity, policies, audit):
-    server = caprpc.aio.Server(roots, identity=identity, policies=policies, audit=audit)
-    print(server.listen("127.0.0.1:0"), flush=True)
-    async with server:
-        await asyncio.to_thread(sys.stdin.read)
+    stand(driver, {"store": StoreOfPieces()}, identity=identity, policies=policies, audit=audit)
 
 
 def measure(mib, url, client: Side, audit):

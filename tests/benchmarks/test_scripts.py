@@ -3,9 +3,13 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from idle_many import Site
+
+from caprpc.policy import PolicySet
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.timeout(300)
@@ -59,11 +63,28 @@ def test_connections_that_say_nothing(driver):
     assert len(re.findall(r"beside them: connect and first call \d+ ms; a no-op: median \d+ us", said)) == 2
 
 
-def test_more_connections_than_descriptors_are_refused_with_what_is_possible():
-    command = [sys.executable, str(HERE / "idle_many.py"), "--connections", "100000000"]
-    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(
+    ("count", "descriptors", "says"),
+    [
+        ("10001", "", "--connections 10001: 1 to 10000, the most that a policy may set for one peer"),
+        ("0", "", "--connections 0: 1 to 10000"),
+        ("500", "ulimit -n 300; ", "--connections 500: at most 200 here, as a process may have 300 descriptors"),
+    ],
+)
+def test_connections_that_cannot_be_are_refused_with_what_is_possible(count, descriptors, says):
+    command = f'{descriptors}exec "$0" "$1" --connections {count}'
+    script = ["bash", "-c", command, sys.executable, str(HERE / "idle_many.py")]
+    refused = subprocess.run(script, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert re.search(r"--connections 100000000: at most \d+ here, .* \(ulimit -Hn\)", refused.stderr)
+    assert says in refused.stderr
+
+
+@pytest.mark.parametrize("connections", [1, 10_000])
+def test_the_most_connections_are_what_policies_may_say(tmp_path, connections):
+    """The bench at its full size takes minutes; that a server would start with its policies does not."""
+    site = Site(tmp_path, connections)
+    for _, policies in (site.server, site.client):
+        assert PolicySet.load(policies, now=datetime.now(UTC)).policies
 
 
 def test_methods_that_block_beside_others():
