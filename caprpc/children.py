@@ -21,8 +21,6 @@ KILL_S: Final = 2.0
 class ChildRoute(Route):
     """A process to start; owns at most one that runs. Each connection gets a fresh one."""
 
-    close_waits = True
-
     def __init__(self, command: Sequence[str]) -> None:
         """Take program and arguments; ``{fd}`` in them is replaced.
 
@@ -38,6 +36,7 @@ class ChildRoute(Route):
         super().__init__(f"subprocess {command[0]}")
         self._command = list(command)
         self._process: subprocess.Popen[bytes] | None = None
+        self._forks = FORKS.count
 
     @property
     def process(self) -> "subprocess.Popen[bytes] | None":
@@ -58,13 +57,20 @@ class ChildRoute(Route):
             except OSError as exc:
                 ours.close()
                 raise ConnectRefused(f"cannot start {command[0]}: {exc.strerror}") from exc
+        self._forks = FORKS.count
         ours.settimeout(timeout_s)
         return FORKS.keep_from_children(ours)
 
+    @property
+    def close_waits(self) -> bool:
+        """Whether a process has to end: not in a fork of ours, for which it is no child and none of its business."""
+        return self._process is not None and FORKS.count == self._forks
+
     def close(self) -> None:
         """Wait for the process to end: our end of the pair is closed, which tells it to."""
+        ends = self.close_waits
         process, self._process = self._process, None
-        if process is None:
+        if process is None or not ends:
             return
         for end in (None, process.terminate, process.kill):
             if end is not None:

@@ -47,9 +47,6 @@ class Arrival:
 class Route:
     """A way to one server: an address, or whatever else gives a connected socket each time that it is asked."""
 
-    close_waits = False
-    """Whether ``close`` may wait, so that a loop has it run on a thread."""
-
     def __init__(self, text: str, hostname: str | None = None) -> None:
         """Take the way as a text for people, and what its certificate must be good for if that is a name."""
         self.text = text
@@ -62,6 +59,11 @@ class Route:
             ConnectRefused: Nobody is there.
         """
         raise NotImplementedError
+
+    @property
+    def close_waits(self) -> bool:
+        """Whether ``close`` may wait, so that a loop has it run on a thread."""
+        return False
 
     def close(self) -> None:
         """Let go of what the way needs beside its socket; may be called twice."""

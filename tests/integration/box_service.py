@@ -42,3 +42,8 @@ class BoxOfOurs(Box):
     def gated(self):
         self.gate.wait(GATE_S)
         return 7
+
+
+def roots():
+    """Return what ``caprpc serve`` serves."""
+    return {"box": BoxOfOurs()}

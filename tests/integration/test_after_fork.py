@@ -6,9 +6,11 @@ import json
 import os
 import signal
 import socket
+import sys
 import warnings
 from concurrent.futures import wait
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +25,18 @@ CHILD_S = 30
 """After this the child is ended by a signal."""
 
 
-@pytest.fixture(params=["tcp", "unix", "adopted"])
-def way(request, caprpc_sides, tmp_path):
-    """A server in this process, how it is reached, and the directories of a client."""
+@pytest.fixture(params=["tcp", "unix", "adopted", "subprocess"])
+def way(request, caprpc_sides, tmp_path, monkeypatch):
+    """How a server is reached, and the directories of a client; a command stands for a server that is started by it."""
     box = BoxOfOurs()
     roots = {"box": box}
     server, client = caprpc_sides(roots)
+    if request.param == "subprocess":
+        monkeypatch.chdir(Path(__file__).parent)
+        identity, policies = (str(server.directories[name]) for name in ("identity", "policies"))
+        command = [sys.executable, "-m", "caprpc", "serve", "box_service:roots", "--fd", "{fd}", "--grace", "0"]
+        yield [*command, "--identity", identity, "--policies", policies], client.directories
+        return
     serving = caprpc.Server(roots, **server.directories)
     with ExitStack() as stack:
         target = None
@@ -85,8 +93,14 @@ def sockets():
 
 
 def ours(target):
-    """Return how many of them are CapRPC's: both ends of the connection, and what the server listens on if it does."""
-    return 2 if isinstance(target, socket.socket) else 3
+    """Return how many of them are CapRPC's: our end, that of a server in here, and what it listens on."""
+    return {list: 1, socket.socket: 2, str: 3}[type(target)]
+
+
+def dialing(client, target):
+    """Connect to a server: by its address, over a socket, or by starting it."""
+    how = {list: client.connect_subprocess, socket.socket: client.adopt, str: client.connect}
+    return how[type(target)](target)
 
 
 def exhaust(rows):
@@ -97,8 +111,7 @@ def exhaust(rows):
 def test_every_door_of_a_blocking_peer_is_closed_in_a_child_and_open_in_its_parent(way):
     target, directories = way
     with caprpc.Client(**directories) as client:
-        dialing = client.adopt if isinstance(target, socket.socket) else client.connect
-        with dialing(target) as peer:
+        with dialing(client, target) as peer:
             box = peer.root("box", Box)
             rows, waiting = box.rows(), caprpc.submit(box.gated)
             next(rows)
@@ -136,8 +149,7 @@ def test_every_door_of_a_blocking_peer_is_closed_in_a_child_and_open_in_its_pare
 async def test_every_door_of_an_asyncio_peer_is_closed_in_a_child_and_open_in_its_parent(way):
     target, directories = way
     async with caprpc.aio.Client(**directories) as client:
-        dialing = client.adopt if isinstance(target, socket.socket) else client.connect
-        async with dialing(target) as peer:
+        async with dialing(client, target) as peer:
             box = await peer.root("box", Box)
             rows = await box.rows()
             await anext(rows)
