@@ -90,7 +90,7 @@ def decode(content: bytes, name: str, problems: Problems) -> str | None:
         problems.add(where, said, "save the file as UTF-8", code="unreadable-text")
         return None
     refused = refused_characters(text)
-    for line, column, character in refused[:20]:
+    for line, column, character in refused:
         hint = "save the file with Unix line ends" if "U+000D" in character else "delete the character"
         said = f"{character} is refused: a reader cannot see what it does"
         problems.add(Where(f"{name}:{line}", column), said, hint, code="unreadable-text")

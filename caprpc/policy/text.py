@@ -27,6 +27,8 @@ MAX_INTEGER: Final = 2**63 - 1
 """TOML promises 64-bit integers and no more."""
 MAX_SCALAR_CHARS: Final = 64
 """Longest number, date or boolean; ``int()`` of a very long number is slow."""
+MOST_REFUSED: Final = 20
+"""Characters of one file that are named: who sees so many looks for more."""
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SPACE: Final = re.compile(r"[ \t]*")
@@ -92,9 +94,10 @@ class TomlDocument:
 
 
 def refused_characters(text: str) -> list[tuple[int, int, str]]:
-    """Return line, column and name of each character that must not stand in a policy text, comments included.
+    """Return line, column and name of the first characters that must not stand in a policy text, comments included.
 
-    Such characters make a reviewer see something else than the parser does (CVE-2021-42574). At most one for each line.
+    Such characters make a reviewer see something else than the parser does (CVE-2021-42574). At most one for each line,
+    and ``MOST_REFUSED``: looking up the names of all that a hostile file holds takes longer than anything else.
     """
     found: list[tuple[int, int, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -104,6 +107,8 @@ def refused_characters(text: str) -> list[tuple[int, int, str]]:
             if is_refused(character):
                 found.append((number, column, describe_character(character)))
                 break
+        if len(found) == MOST_REFUSED:
+            break
     return found
 
 
