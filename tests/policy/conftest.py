@@ -174,17 +174,20 @@ class PolicyDirectory:
     def problems(self, previous: PolicySet | None = None) -> list[tuple[str, str, str]]:
         with pytest.raises(PolicyError) as caught:
             self.load(previous)
+        files: dict[str, list[str]] = {}
         for problem in caught.value.problems:
-            self._check_form(problem)
+            self._check_form(problem, files)
         return [(problem.where, problem.message, problem.hint) for problem in caught.value.problems]
 
-    def _check_form(self, problem: ConfigurationError) -> None:
+    def _check_form(self, problem: ConfigurationError, files: dict[str, list[str]]) -> None:
         """Each problem has a code of the list and a suggestion, and, if it is on a line, a column within that line."""
         assert problem.code in CODES, problem
         assert problem.hint, f"nothing is suggested: {problem}"
         name, _, line = problem.where.rpartition(":")
         if line.isdecimal():
-            lines = (self.path / name).read_bytes().decode("utf-8", "replace").split("\n")
+            if name not in files:
+                files[name] = (self.path / name).read_bytes().decode("utf-8", "replace").split("\n")
+            lines = files[name]
             assert problem.column is not None, f"no column: {problem}"
             assert 1 <= problem.column <= len(lines[int(line) - 1]) + 1, problem
 
